@@ -1,0 +1,1 @@
+"""What the EST family of RFCs says, without IO: bytes, time, serials and randomness come in as arguments."""

@@ -1,0 +1,216 @@
+"""The `spec` of an EstIssuer or EstClusterIssuer, parsed strictly.
+
+The same shape comes from a YAML file and from the Kubernetes API, and crds/ holds it as a schema: a test keeps the two equal.
+pydantic does the parsing (the one import of this package beside cryptography and asn1crypto); nothing here reads a Secret.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.alias_generators import to_camel
+
+from estcore.errors import ConfigurationError
+from estcore.usages import Usage
+
+OPERATIONS = frozenset({"cacerts", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen", "csrattrs"})
+"""Operation segments of RFC 7030 section 3.2.2: never a label."""
+
+_DURATION_PART = re.compile(r"(\d+)(h|m|s)")
+_DURATION = re.compile(r"(\d+(h|m|s))+")
+
+
+def parse_duration(text: object) -> timedelta:
+    """A Go duration of whole hours, minutes and seconds (`2160h`, `1h30m`), as Kubernetes writes it; raises ValueError."""
+    if isinstance(text, timedelta):
+        return text
+    if not isinstance(text, str) or len(text) > 32 or not _DURATION.fullmatch(text):
+        raise ValueError("a duration is written like 2160h, 90m or 1h30m")
+    seconds = sum(int(number) * {"h": 3600, "m": 60, "s": 1}[unit] for number, unit in _DURATION_PART.findall(text))
+    if not 0 < seconds <= 100 * 366 * 86400:
+        raise ValueError("a duration is more than nothing and at most 100 years")
+    return timedelta(seconds=seconds)
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+SecretName = Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$", max_length=253)]
+ShortText = Annotated[str, Field(min_length=1, max_length=253)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, alias_generator=to_camel, populate_by_name=True, hide_input_in_errors=True
+    )
+
+
+class KeyAlgorithm(StrEnum):
+    """Key types of a CA and of a leaf."""
+
+    ECDSA_P256 = "ECDSA-P256"
+    ECDSA_P384 = "ECDSA-P384"
+    RSA_2048 = "RSA-2048"
+    RSA_3072 = "RSA-3072"
+    RSA_4096 = "RSA-4096"
+    ED25519 = "Ed25519"
+
+
+class ChannelBinding(StrEnum):
+    """Whether a CSR must carry the channel binding of its TLS connection (RFC 7030 section 3.5)."""
+
+    OPTIONAL = "Optional"
+    REQUIRED = "Required"
+
+
+class Generate(_Part):
+    """The CA that is made when the Secret is absent."""
+
+    common_name: Annotated[str, Field(min_length=1, max_length=64)]
+    key_algorithm: Annotated[KeyAlgorithm, Field(strict=False)] = KeyAlgorithm.ECDSA_P256
+    duration: Duration = timedelta(hours=87600)
+
+
+class Ca(_Part):
+    """Where the CA key is: a kubernetes.io/tls Secret with the issuing CA first in tls.crt, then its chain."""
+
+    secret_name: SecretName
+    generate: Generate | None = None
+
+
+class CertificateAuthentication(_Part):
+    """TLS client certificates: this issuer's own (`issuedBy: this`), or those under the anchors in a Secret."""
+
+    issued_by: Literal["this"] | None = None
+    ca_secret_name: SecretName | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if (self.issued_by is None) == (self.ca_secret_name is None):
+            raise ValueError("set exactly one of issuedBy and caSecretName")
+        return self
+
+
+class BasicAuthentication(_Part):
+    """HTTP Basic: a kubernetes.io/basic-auth Secret, or one with an htpasswd file under `auth`."""
+
+    secret_name: SecretName
+
+
+class ServiceAccountTokenAuthentication(_Part):
+    """A Kubernetes ServiceAccount token, checked by TokenReview with this audience."""
+
+    audience: ShortText = "est-issuer"
+
+
+class Authentication(_Part):
+    """One way to authenticate; exactly one member is set."""
+
+    certificate: CertificateAuthentication | None = None
+    basic: BasicAuthentication | None = None
+    service_account_token: ServiceAccountTokenAuthentication | None = None
+
+    @model_validator(mode="after")
+    def _one_of(self) -> Self:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("set exactly one of certificate, basic and serviceAccountToken")
+        return self
+
+
+class Est(_Part):
+    """How the issuer is reached over EST."""
+
+    label: Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._:]{0,61}[A-Za-z0-9])?$")] | None = None
+    authentication: Annotated[tuple[Authentication, ...], Field(max_length=16, strict=False)] = ()
+    channel_binding: Annotated[ChannelBinding, Field(strict=False)] = ChannelBinding.OPTIONAL
+
+    @model_validator(mode="after")
+    def _label_is_no_operation(self) -> Self:
+        if self.label in OPERATIONS:
+            raise ValueError(f"label: {self.label} is the name of an EST operation (RFC 7030 section 3.2.2); choose another")
+        return self
+
+
+class DurationPolicy(_Part):
+    """Life of a certificate: what a request without a duration gets, and the longest."""
+
+    default: Duration = timedelta(hours=2160)
+    max: Duration = timedelta(hours=8760)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.default > self.max:
+            raise ValueError("default is longer than max")
+        return self
+
+
+Names = Annotated[tuple[ShortText, ...], Field(max_length=64, strict=False)]
+
+
+class RuleFrom(_Part):
+    """Whom a rule is for: every member that is set must match. Patterns: `*` at any place stands for any run of characters."""
+
+    authentication: Literal["certificate", "thirdPartyCertificate", "basic", "serviceAccountToken"] | None = None
+    namespaces: Names = ()
+    service_accounts: Names = ()
+    users: Names = ()
+    groups: Names = ()
+
+
+class SubjectRule(_Part):
+    """Subject attributes a request may have; what is not listed must be absent. Values are patterns or templates."""
+
+    common_name: ShortText | None = None
+    organization: ShortText | None = None
+    organizational_unit: ShortText | None = None
+    country: ShortText | None = None
+    serial_number: ShortText | None = None
+
+
+class Rule(_Part):
+    """Which names a requester may have. `*` is exactly one DNS label or the last path segment of a URI."""
+
+    from_: Annotated[RuleFrom, Field(alias="from")] = RuleFrom()
+    subject: SubjectRule | None = None
+    dns_names: Names = ()
+    uris: Names = ()
+    ip_addresses: Names = ()
+    email_addresses: Names = ()
+    wildcards: bool = False
+    channel_binding: Annotated[ChannelBinding, Field(strict=False)] | None = None
+
+
+class Policy(_Part):
+    """What may be issued, to whom."""
+
+    duration: DurationPolicy = DurationPolicy()
+    keys: Annotated[tuple[Annotated[KeyAlgorithm, Field(strict=False)], ...], Field(min_length=1, max_length=6, strict=False)] = tuple(KeyAlgorithm)
+    usages: Annotated[tuple[Annotated[Usage, Field(strict=False)], ...], Field(min_length=1, max_length=16, strict=False)] = (
+        Usage.DIGITAL_SIGNATURE,
+        Usage.KEY_ENCIPHERMENT,
+        Usage.SERVER_AUTH,
+        Usage.CLIENT_AUTH,
+    )
+    rules: Annotated[tuple[Rule, ...], Field(max_length=64, strict=False)] = ()
+
+
+class IssuerSpec(_Part):
+    """`spec` of an EstIssuer or EstClusterIssuer."""
+
+    ca: Ca
+    est: Est = Est()
+    policy: Policy = Policy()
+
+
+def parse(spec: Mapping[str, Any], *, where: str) -> IssuerSpec:
+    """Parse a spec as JSON or YAML gave it.
+
+    `where` names the file or object in the error. Raises ConfigurationError with the path of the first wrong field and what to write.
+    """
+    try:
+        return IssuerSpec.model_validate(spec)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
+        raise ConfigurationError(first["msg"].removeprefix("Value error, "), where=where, field=field) from error

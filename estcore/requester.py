@@ -1,0 +1,52 @@
+"""Who asks: the one value that authentication hands to registration, ledger and audit."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from cryptography import x509
+
+
+class Door(StrEnum):
+    """How a request came in."""
+
+    EST = "est"
+    CERT_MANAGER = "cert-manager.io"
+    EST_ISSUER = "est-issuer.io"
+
+
+class AuthenticatedBy(StrEnum):
+    """What proved the requester's identity."""
+
+    CERTIFICATE = "certificate"
+    """A TLS client certificate that this issuer signed."""
+    THIRD_PARTY_CERTIFICATE = "thirdPartyCertificate"
+    """A TLS client certificate under configured anchors: may enrol, never re-enrol (RFC 7030 section 3.3.2)."""
+    BASIC = "basic"
+    SERVICE_ACCOUNT_TOKEN = "serviceAccountToken"
+    KUBERNETES = "kubernetes"
+    """A Kubernetes object that the operator read; the operator is the registration authority for it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requester:
+    """An authenticated requester.
+
+    `identity` names it in ledger and audit, unique within the method: a user name, `<namespace>/<service account>`, the
+    certificate's `<issuer SHA-256>:<serial hex>`, or for a Kubernetes door the namespace.
+    `user` feeds `{user}` and `from.users`; `namespace` and `service_account` are set for ServiceAccounts and Kubernetes doors only.
+    `registration_authority` is true for the operator's ServiceAccount: it vouches for names, so no rule is looked for.
+    """
+
+    authenticated_by: AuthenticatedBy
+    identity: str
+    door: Door = Door.EST
+    user: str | None = None
+    groups: frozenset[str] = frozenset()
+    namespace: str | None = None
+    service_account: str | None = None
+    certificate: x509.Certificate | None = None
+    registration_authority: bool = False
+
+    def __str__(self) -> str:
+        """As the ledger and the audit log write it."""
+        return f"{self.authenticated_by}:{self.identity}"

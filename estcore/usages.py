@@ -1,0 +1,55 @@
+"""Key usages by the names that Kubernetes gives them, and their X.509 form.
+
+Names: certificates.k8s.io/v1 KeyUsage and cert-manager.io/v1 KeyUsage, which are the same list. Only those that an end
+entity may have here: `cert sign`, `crl sign` and `any` are left out on purpose. X.509: RFC 5280 sections 4.2.1.3 and 4.2.1.12.
+"""
+
+from enum import StrEnum
+
+from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+
+
+class Usage(StrEnum):
+    """A usage that a policy may allow."""
+
+    DIGITAL_SIGNATURE = "digital signature"
+    CONTENT_COMMITMENT = "content commitment"
+    KEY_ENCIPHERMENT = "key encipherment"
+    DATA_ENCIPHERMENT = "data encipherment"
+    KEY_AGREEMENT = "key agreement"
+    SERVER_AUTH = "server auth"
+    CLIENT_AUTH = "client auth"
+    CODE_SIGNING = "code signing"
+    EMAIL_PROTECTION = "email protection"
+    TIMESTAMPING = "timestamping"
+    IPSEC_END_SYSTEM = "ipsec end system"
+    IPSEC_TUNNEL = "ipsec tunnel"
+    IPSEC_USER = "ipsec user"
+
+
+KEY_USAGE_BITS: dict[str, Usage] = {
+    "digital_signature": Usage.DIGITAL_SIGNATURE,
+    "content_commitment": Usage.CONTENT_COMMITMENT,
+    "key_encipherment": Usage.KEY_ENCIPHERMENT,
+    "data_encipherment": Usage.DATA_ENCIPHERMENT,
+    "key_agreement": Usage.KEY_AGREEMENT,
+}
+"""Attribute of cryptography.x509.KeyUsage → usage."""
+
+EXTENDED_KEY_USAGES: dict[ObjectIdentifier, Usage] = {
+    ExtendedKeyUsageOID.SERVER_AUTH: Usage.SERVER_AUTH,
+    ExtendedKeyUsageOID.CLIENT_AUTH: Usage.CLIENT_AUTH,
+    ExtendedKeyUsageOID.CODE_SIGNING: Usage.CODE_SIGNING,
+    ExtendedKeyUsageOID.EMAIL_PROTECTION: Usage.EMAIL_PROTECTION,
+    ExtendedKeyUsageOID.TIME_STAMPING: Usage.TIMESTAMPING,
+    ObjectIdentifier("1.3.6.1.5.5.7.3.5"): Usage.IPSEC_END_SYSTEM,
+    ObjectIdentifier("1.3.6.1.5.5.7.3.6"): Usage.IPSEC_TUNNEL,
+    ObjectIdentifier("1.3.6.1.5.5.7.3.7"): Usage.IPSEC_USER,
+}
+"""Extended key usage OID → usage."""
+
+ENCIPHERMENT = frozenset({Usage.KEY_ENCIPHERMENT, Usage.DATA_ENCIPHERMENT})
+"""Left out for keys that cannot encipher: EC (RFC 8813 section 3) and Ed25519 (RFC 8410 section 5)."""
+
+USAGE_ALIASES = {"signing": Usage.DIGITAL_SIGNATURE, "s/mime": Usage.EMAIL_PROTECTION}
+"""Other names of the same usages in the two Kubernetes APIs."""

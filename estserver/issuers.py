@@ -1,0 +1,295 @@
+"""The issuers that this server answers for, judged from a Snapshot.
+
+`build` is pure: snapshot and time in, Registry out. What cannot be loaded keeps what was loaded before, and says so:
+
+* a broken, half-written or no longer readable Secret: the last good CA, passwords or anchors go on, the issuer stays Ready with
+  the reason and a message (renewals are worth more than a tidy condition, and nothing is signed with what was not checked);
+* a Secret that was deleted: not Ready, nothing goes on (taking the Secret away is how a person takes a CA out of use);
+* an expired CA: not Ready and never signs, whatever else holds;
+* a spec that does not parse: not Ready for the new generation, EST goes on by the spec before it.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Generic, TypeVar
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estcore import certs_only, issuer_spec, transfer, trust
+from estcore.authority import Authority
+from estcore.errors import ConfigurationError, IssuerNotReady
+from estcore.issuer_spec import IssuerSpec
+from estserver import passwords as password_files
+from estserver.keystore import KeyStore, SecretKeyStore
+from estserver.labels import RegistrySettings, assign_labels, default_key
+from estserver.passwords import Passwords
+from estserver.secret_uses import SecretReference, SecretUse, check_fits, references
+from estserver.snapshot import IssuerManifest, SecretManifest, Snapshot
+
+T = TypeVar("T")
+
+__all__ = ["Issuer", "Issuers", "Registry", "RegistrySettings", "build"]
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[T]):
+    """Something read from Secrets: the last good value, what it was read from, and what is wrong with them now."""
+
+    value: T | None = None
+    secrets: tuple[SecretManifest, ...] = field(default=(), repr=False)
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """One issuer, ready or not.
+
+    `ready`, `reason` and `message` are what the operator publishes; the message is for administrators and never for anonymous
+    clients. `authority` is what signs: EST answers wherever it is set, also while `ready` is false (a spec that does not parse, a
+    password Secret that is not there yet); without it every operation is 503. Ask `usable_authority`, which also looks at the clock.
+    """
+
+    key: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    label: str | None
+    spec: IssuerSpec | None
+    authority: Authority | None
+    ready: bool
+    reason: str
+    message: str
+    cacerts_body: bytes = b""
+    cacerts_body_wrapped: bytes = b""
+    anchors: tuple[x509.Certificate, ...] = ()
+    passwords: Passwords | None = None
+    manifest: IssuerManifest
+    loaded_ca: Loaded[Authority] = Loaded()
+    loaded_anchors: Loaded[tuple[x509.Certificate, ...]] = Loaded()
+    loaded_passwords: Loaded[Passwords] = Loaded()
+
+    def usable_authority(self, *, now: datetime) -> Authority:
+        """The CA, where it may sign at `now`; raises IssuerNotReady, whose text tells a client nothing of the inside."""
+        if self.authority is None or now >= self.authority.certificate.not_valid_after_utc:
+            raise IssuerNotReady("this issuer is not ready; try again later")
+        return self.authority
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """All issuers at one moment. `by_label` may hold two labels of one issuer; `default` answers at the path without label."""
+
+    issuers: Mapping[str, Issuer] = MappingProxyType({})
+    by_label: Mapping[str, Issuer] = MappingProxyType({})
+    default: Issuer | None = None
+
+
+class Issuers:
+    """The one place where the current Registry is; a source replaces it whole, a request reads it once."""
+
+    def __init__(self, current: Registry | None = None) -> None:
+        self.current = current if current is not None else Registry()
+
+
+def build(
+    snapshot: Snapshot, previous: Registry, settings: RegistrySettings, *, now: datetime, key_store: KeyStore | None = None
+) -> Registry:
+    """Judge every issuer of the snapshot at `now`, keeping from `previous` what is still the last good state. Never raises for bad input."""
+    store = key_store if key_store is not None else SecretKeyStore()
+    judged = {
+        manifest.key: _judge(manifest, snapshot, _same_object(previous.issuers.get(manifest.key), manifest), settings, store, now)
+        for manifest in snapshot.issuers
+    }
+    names = assign_labels([(issuer.manifest, issuer.spec) for issuer in judged.values()], settings)
+    for key, given in names.items():
+        judged[key] = _labelled(judged[key], given.label, given.conflict, given.note)
+    by_label = {label: judged[key] for key, given in names.items() for label in given.answers_at}
+    default = default_key(judged, settings)
+    return Registry(issuers=judged, by_label=by_label, default=judged[default] if default is not None else None)
+
+
+def _same_object(issuer: Issuer | None, manifest: IssuerManifest) -> Issuer | None:
+    """An issuer that was deleted and made anew inherits nothing of the one before it."""
+    return issuer if issuer is not None and issuer.uid == manifest.uid else None
+
+
+def _judge(
+    manifest: IssuerManifest, snapshot: Snapshot, previous: Issuer | None, settings: RegistrySettings, store: KeyStore, now: datetime
+) -> Issuer:
+    try:
+        spec = _parse(manifest, previous)
+    except ConfigurationError as error:
+        return _invalid_spec(manifest, previous, error, now)
+    needed = references(spec, namespace=manifest.namespace or settings.cluster_namespace)
+    ca = _load(
+        [reference for reference in needed if reference.use is SecretUse.CA],
+        snapshot,
+        previous.loaded_ca if previous else Loaded(),
+        lambda secrets: store.open(secrets[0], now=now),
+    )
+    anchors = _load(
+        [reference for reference in needed if reference.use is SecretUse.ANCHORS],
+        snapshot,
+        previous.loaded_anchors if previous else Loaded(),
+        _load_anchors,
+    )
+    passwords = _load(
+        [reference for reference in needed if reference.use is SecretUse.PASSWORDS],
+        snapshot,
+        previous.loaded_passwords if previous else Loaded(),
+        password_files.load,
+    )
+    return _issuer(manifest, spec, ca, anchors, passwords, previous, now)
+
+
+def _parse(manifest: IssuerManifest, previous: Issuer | None) -> IssuerSpec:
+    if previous is not None and previous.spec is not None and previous.reason != "InvalidSpec" and previous.manifest.spec == manifest.spec:
+        return previous.spec
+    return issuer_spec.parse(manifest.spec, where=manifest.key)
+
+
+def _issuer(
+    manifest: IssuerManifest,
+    spec: IssuerSpec,
+    ca: Loaded[Authority],
+    anchors: Loaded[tuple[x509.Certificate, ...]],
+    passwords: Loaded[Passwords],
+    previous: Issuer | None,
+    now: datetime,
+) -> Issuer:
+    expired = _expiry(ca.value, now)
+    authority = None if expired else ca.value
+    problems = [loaded for loaded in (ca, anchors, passwords) if loaded.reason]
+    missing = authority is None or any(loaded.value is None for loaded in problems)
+    reason, message = "Checked", "the CA and every Secret that the issuer names are in order"
+    if problems:
+        reason, message = problems[0].reason, "; ".join(loaded.message for loaded in problems)
+    if expired:
+        reason, message = "CAExpired", expired
+    unchanged = previous is not None and previous.authority is authority
+    plain, wrapped = (previous.cacerts_body, previous.cacerts_body_wrapped) if previous and unchanged else _cacerts_bodies(authority)
+    return Issuer(
+        key=manifest.key,
+        kind=manifest.kind,
+        namespace=manifest.namespace,
+        name=manifest.name,
+        uid=manifest.uid,
+        generation=manifest.generation,
+        label=None,
+        spec=spec,
+        authority=authority,
+        ready=not missing,
+        reason=reason,
+        message=message,
+        cacerts_body=plain,
+        cacerts_body_wrapped=wrapped,
+        anchors=anchors.value or (),
+        passwords=passwords.value,
+        manifest=manifest,
+        loaded_ca=ca,
+        loaded_anchors=anchors,
+        loaded_passwords=passwords,
+    )
+
+
+def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: ConfigurationError, now: datetime) -> Issuer:
+    if previous is None or previous.spec is None:
+        nothing: Issuer = _issuer_without_spec(manifest)
+        return replace(nothing, message=error.message)
+    expired = _expiry(previous.authority, now)
+    return replace(
+        previous,
+        generation=manifest.generation,
+        manifest=manifest,
+        authority=None if expired else previous.authority,
+        ready=False,
+        reason="InvalidSpec",
+        message=f"{error.message}; EST clients are still answered by the spec before it",
+    )
+
+
+def _issuer_without_spec(manifest: IssuerManifest) -> Issuer:
+    return Issuer(
+        key=manifest.key,
+        kind=manifest.kind,
+        namespace=manifest.namespace,
+        name=manifest.name,
+        uid=manifest.uid,
+        generation=manifest.generation,
+        label=None,
+        spec=None,
+        authority=None,
+        ready=False,
+        reason="InvalidSpec",
+        message="",
+        manifest=manifest,
+    )
+
+
+def _load(
+    needed: list[SecretReference], snapshot: Snapshot, previous: Loaded[T], load: Callable[[tuple[SecretManifest, ...]], T]
+) -> Loaded[T]:
+    """Load from the Secrets, or keep the last good value of the very same Secrets."""
+    if not needed:
+        return Loaded()
+    problem = next((text for reference in needed if (text := snapshot.secret_problems.get(reference.key))), "")
+    try:
+        secrets = tuple(_find(reference, snapshot) for reference in needed)
+        value = previous.value if previous.value is not None and previous.secrets == secrets else load(secrets)
+        return Loaded(
+            value, secrets, "SecretForbidden" if problem else "", f"{problem}; going on with what was read before" if problem else ""
+        )
+    except ConfigurationError as error:
+        reason = "SecretInvalidData" if error.reason == ConfigurationError.reason else error.reason
+        same_secrets = [(secret.namespace, secret.name) for secret in previous.secrets] == [reference.key for reference in needed]
+        if reason == "SecretMissing" or previous.value is None or not same_secrets:
+            return Loaded(None, (), reason, error.message)
+        what = needed[0].use
+        return Loaded(previous.value, previous.secrets, reason, f"{error.message}; still using the {what} loaded before")
+
+
+def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:
+    secret = snapshot.secrets.get(reference.key)
+    if secret is None:
+        problem = snapshot.secret_problems.get(reference.key)
+        if problem:
+            raise ConfigurationError(problem, where=str(reference), reason="SecretForbidden")
+        raise ConfigurationError(f"it does not exist; the {reference.use} are read from it", where=str(reference), reason="SecretMissing")
+    check_fits(secret, reference.use)
+    return secret
+
+
+def _load_anchors(secrets: tuple[SecretManifest, ...]) -> tuple[x509.Certificate, ...]:
+    anchors: list[x509.Certificate] = []
+    for secret in secrets:
+        where = f"Secret {secret.namespace}/{secret.name}"
+        if not secret.data.get("ca.crt", b"").strip():
+            raise ConfigurationError("it is missing or empty", where=where, field="ca.crt", reason="SecretInvalidData")
+        anchors += trust.load_anchors(secret.data["ca.crt"], where=where)
+    return tuple(dict.fromkeys(anchors))
+
+
+def _expiry(authority: Authority | None, now: datetime) -> str:
+    if authority is None or now < authority.certificate.not_valid_after_utc:
+        return ""
+    return f"the CA certificate expired at {authority.certificate.not_valid_after_utc.isoformat()}; put a valid one into its Secret"
+
+
+def _cacerts_bodies(authority: Authority | None) -> tuple[bytes, bytes]:
+    """Body of /cacerts: the issuing CA, its chain and the root if known (RFC 7030 section 4.1.3)."""
+    if authority is None:
+        return b"", b""
+    der = certs_only.encode([certificate.public_bytes(Encoding.DER) for certificate in (authority.certificate, *authority.chain)])
+    return transfer.encode_body(der), transfer.encode_body(der, wrap=True)
+
+
+def _labelled(issuer: Issuer, label: str | None, conflict: str, note: str) -> Issuer:
+    if conflict:
+        return replace(issuer, label=label, ready=False, reason="LabelConflict", message=conflict)
+    return replace(issuer, label=label, message="; ".join(part for part in (issuer.message, note) if part))

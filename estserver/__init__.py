@@ -1,0 +1,1 @@
+"""The EST server: the only program that reads a CA key."""

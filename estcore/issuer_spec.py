@@ -185,7 +185,9 @@ class Policy(_Part):
     """What may be issued, to whom."""
 
     duration: DurationPolicy = DurationPolicy()
-    keys: Annotated[tuple[Annotated[KeyAlgorithm, Field(strict=False)], ...], Field(min_length=1, max_length=6, strict=False)] = tuple(KeyAlgorithm)
+    keys: Annotated[tuple[Annotated[KeyAlgorithm, Field(strict=False)], ...], Field(min_length=1, max_length=6, strict=False)] = tuple(
+        KeyAlgorithm
+    )
     usages: Annotated[tuple[Annotated[Usage, Field(strict=False)], ...], Field(min_length=1, max_length=16, strict=False)] = (
         Usage.DIGITAL_SIGNATURE,
         Usage.KEY_ENCIPHERMENT,

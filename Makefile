@@ -1,0 +1,59 @@
+# One entry point for people and CI; no logic in here. `make demo` and `make test` set themselves up.
+python := .venv/bin/python
+pytest := .venv/bin/pytest
+
+.PHONY: setup demo test unit integration interop e2e bench lint lint-certificates conformance lock
+
+setup: .venv/installed
+
+.venv/installed: requirements-uv.lock requirements-dev.lock pyproject.toml
+	python3 -m venv .venv
+	$(python) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-uv.lock
+	.venv/bin/uv pip install --quiet --python $(python) --require-hashes -r requirements-dev.lock
+	.venv/bin/uv pip install --quiet --python $(python) --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: setup
+	$(python) examples/demo.py
+
+test: lint unit integration
+
+unit: setup
+	$(pytest) tests --ignore tests/integration --ignore tests/interop --ignore tests/e2e
+
+integration: setup
+	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(tests/controlplane/build)} $(pytest) tests/integration
+
+interop: setup
+	$(pytest) tests/interop
+
+e2e: setup
+	$(pytest) tests/e2e
+
+bench: setup
+	$(python) bench/run.py
+
+lint: setup
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+lint-certificates: setup .venv-pkilint/installed
+	$(python) tests/lint_certificates.py
+
+# pkilint pins an old cryptography, so it lives in a venv of its own.
+.venv-pkilint/installed: tests/tools/requirements-pkilint.lock
+	python3 -m venv .venv-pkilint
+	.venv/bin/uv pip install --quiet --python .venv-pkilint/bin/python --require-hashes -r $<
+	touch $@
+
+conformance: setup
+	$(pytest) tests --ignore tests/e2e --conformance docs/conformance.md
+
+lock: setup
+	.venv/bin/uv pip compile pyproject.toml --extra server --extra operator --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements.lock
+	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-dev.lock
+	echo "hatchling>=1.27" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-build.lock
+	echo "uv>=0.9" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-uv.lock
+	echo "pkilint>=0.13.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-pkilint.lock

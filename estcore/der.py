@@ -1,0 +1,131 @@
+"""DER, where the libraries beneath do not look: a strict walk of one value, and a reader of single headers.
+
+X.690 sections 8, 10 and 11. `cryptography` reads the shapes it knows strictly; asn1crypto accepts BER and trailing bytes, and both pass
+over an ANY without a look. So whatever is handed to asn1crypto, or passed over, goes through `check` first.
+No ASN.1 type is decoded here.
+"""
+
+from typing import Final, NamedTuple
+
+from estcore.errors import MalformedBody
+
+MAX_CSR_OCTETS: Final = 32 * 1024
+"""A CSR with an RSA-4096 key and 100 names of 63 characters is under 8 KiB."""
+MAX_DEPTH: Final = 32
+"""Constructed values within each other. A Full PKI Request with a certificate chain inside needs 17."""
+
+BOOLEAN: Final = 0x01
+INTEGER: Final = 0x02
+BIT_STRING: Final = 0x03
+OCTET_STRING: Final = 0x04
+NULL: Final = 0x05
+OBJECT_IDENTIFIER: Final = 0x06
+ENUMERATED: Final = 0x0A
+UTF8_STRING: Final = 0x0C
+PRINTABLE_STRING: Final = 0x13
+T61_STRING: Final = 0x14
+IA5_STRING: Final = 0x16
+UNIVERSAL_STRING: Final = 0x1C
+BMP_STRING: Final = 0x1E
+SEQUENCE: Final = 0x30
+SET: Final = 0x31
+CONTEXT_0: Final = 0xA0
+CONTEXT_1: Final = 0xA1
+
+_CONSTRUCTED = 0x20
+_HIGH_TAG_NUMBER = 0x1F
+
+
+class Value(NamedTuple):
+    """Where one DER value lies in its octets: the identifier octet, where its content starts, and where it ends."""
+
+    identifier: int
+    content: int
+    end: int
+
+
+def read(der: bytes, position: int, limit: int, *, what: str) -> Value:
+    """Read the header at `position` of a value that must end at `limit` or before.
+
+    Definite minimal lengths only (X.690 section 10.1), one identifier octet. Raises MalformedBody, where `what` names the value.
+    """
+    content = position + 2
+    if content > limit:
+        raise MalformedBody(f"{what} is cut off")
+    identifier = der[position]
+    length = der[position + 1]
+    if length > 0x7F:
+        count = length & 0x7F
+        if count == 0:
+            raise MalformedBody(f"{what} has an indefinite length, which DER forbids")
+        octets = der[content : content + count]
+        length = int.from_bytes(octets)
+        if count > 4 or length < 0x80 or octets[0] == 0:
+            raise MalformedBody(f"{what} has a length that DER would write otherwise")
+        content += count
+    if identifier & _HIGH_TAG_NUMBER == _HIGH_TAG_NUMBER:
+        raise MalformedBody(f"{what} has a tag number above 30, which no format here uses")
+    end = content + length
+    if end > limit:
+        raise MalformedBody(f"{what} is cut off")
+    return Value(identifier, content, end)
+
+
+def member(der: bytes, position: int, limit: int, identifier: int, *, what: str) -> Value:
+    """As `read`, and the identifier octet must be the given one."""
+    value = read(der, position, limit, what=what)
+    if value.identifier != identifier:
+        raise MalformedBody(f"{what} has the tag {value.identifier:#04x} where {identifier:#04x} belongs")
+    return value
+
+
+def check(der: bytes, *, what: str, max_octets: int = MAX_CSR_OCTETS, max_depth: int = MAX_DEPTH) -> None:
+    """Check that `der` is one DER value and nothing after it, down to its last primitive value.
+
+    Looks at lengths, nesting, and the content of BOOLEAN, INTEGER, ENUMERATED, NULL, BIT STRING and OBJECT IDENTIFIER.
+    Not checked: the order of a SET OF (widely got wrong, and harmless), and character strings.
+    Raises MalformedBody, where `what` names the value.
+    """
+    if not der:
+        raise MalformedBody(f"{what} is empty")
+    if len(der) > max_octets:
+        raise MalformedBody(f"{what} has {len(der)} octets, more than {max_octets}")
+    position, limit = 0, len(der)
+    ends: list[int] = []
+    while True:
+        identifier, content, end = read(der, position, limit, what=what)
+        if not ends and end != limit:
+            raise MalformedBody(f"{what} is followed by {limit - end} octets that do not belong to it")
+        position = end
+        if identifier & _CONSTRUCTED:
+            if identifier < 0x40 and identifier not in (SEQUENCE, SET):
+                raise MalformedBody(f"{what} holds a string in parts, which DER forbids")
+            if len(ends) == max_depth:
+                raise MalformedBody(f"{what} is nested deeper than {max_depth}")
+            ends.append(end)
+            position = content
+        elif identifier < 0x40:
+            _check_primitive(identifier, der[content:end], what)
+        while ends and position == ends[-1]:
+            ends.pop()
+        if not ends:
+            return
+        limit = ends[-1]
+
+
+def _check_primitive(identifier: int, content: bytes, what: str) -> None:
+    if not content:
+        wrong = identifier in (BOOLEAN, INTEGER, BIT_STRING, OBJECT_IDENTIFIER, ENUMERATED)
+    elif identifier in (INTEGER, ENUMERATED):
+        wrong = len(content) > 1 and (content[0] == 0x00 and content[1] < 0x80 or content[0] == 0xFF and content[1] >= 0x80)
+    elif identifier == BOOLEAN:
+        wrong = content not in (b"\x00", b"\xff")
+    elif identifier == BIT_STRING:
+        unused = content[0]
+        wrong = unused > 7 or (unused > 0 and (len(content) == 1 or content[-1] & ((1 << unused) - 1) != 0))
+    elif identifier == OBJECT_IDENTIFIER:
+        wrong = content[-1] >= 0x80 or content[0] == 0x80 or any(a < 0x80 and b == 0x80 for a, b in zip(content, content[1:], strict=False))
+    else:
+        wrong = identifier in (0x00, NULL, SEQUENCE & ~_CONSTRUCTED, SET & ~_CONSTRUCTED)
+    if wrong or identifier in (0x00, SEQUENCE & ~_CONSTRUCTED, SET & ~_CONSTRUCTED):
+        raise MalformedBody(f"{what} holds a value of tag {identifier:#04x} that is not DER")

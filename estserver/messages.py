@@ -1,0 +1,60 @@
+"""What routes hands to an operation, and what it gets back: HTTP's facts without HTTP's framing.
+
+Media types and header values: RFC 7030 section 3.2 and RFC 8951 section 3.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from estserver.connection import TlsConnection
+
+MEDIA_PKCS10 = "application/pkcs10"
+MEDIA_CERTS_ONLY = b"application/pkcs7-mime; smime-type=certs-only"
+"""To the byte: libest compares 45 characters, the single space included."""
+MEDIA_TEXT = b"text/plain; charset=utf-8"
+
+Header = tuple[bytes, bytes]
+"""Name in lower case (the transport sets the case that old clients need), value."""
+
+
+class Operation(StrEnum):
+    """The last segment of the path (RFC 7030 section 3.2.2)."""
+
+    CACERTS = "cacerts"
+    SIMPLE_ENROLL = "simpleenroll"
+    SIMPLE_REENROLL = "simplereenroll"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstRequest:
+    """One request for an operation, its path already resolved and its body read whole.
+
+    `authorization` and the body are secrets of the sender: `repr` is switched off so that no log line can hold them.
+    `source` is the peer's address as text, empty where the transport does not know it.
+    """
+
+    operation: Operation
+    content_type: str | None
+    content_encoding: str | None
+    authorization: str | None
+    idempotency_key: str | None
+    wants_wrapped: bool
+    body: bytes
+    tls: TlsConnection
+    source: str
+
+    def __repr__(self) -> str:
+        return f"EstRequest({self.operation})"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EstResponse:
+    """One answer; Content-Length is the route's to add."""
+
+    status: int
+    body: bytes
+    headers: tuple[Header, ...]
+
+
+Receive = Callable[[], Awaitable[dict[str, object]]]

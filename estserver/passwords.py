@@ -1,0 +1,177 @@
+"""Passwords of HTTP Basic: what a Secret holds, and the check that costs the same whoever asks.
+
+Two kinds of Secret: kubernetes.io/basic-auth (`username`, `password`) and any with an htpasswd file under `auth`, whose hashes are
+bcrypt. Other hashes are refused when they are loaded: MD5 and SHA-1 are too fast to guess, crypt(3) is not in every Python.
+An unknown user is checked against the entry of some known user, always the same one for the same name, and then refused: so
+neither time nor text tells who exists. Source: RFC 7617; threats of user enumeration as in OpenBao CVE-2025-54999.
+"""
+
+import asyncio
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import bcrypt
+
+from estcore.errors import Busy, ConfigurationError, Unauthenticated
+from estserver.snapshot import TYPE_BASIC_AUTH, SecretManifest
+
+MAX_BCRYPT_COST = 14
+"""About a second of CPU; 31 would be two days."""
+BCRYPT_OCTETS = 72
+"""bcrypt reads no further, and neither does htpasswd when it makes a hash."""
+MAX_USERS = 10_000
+
+_BCRYPT = re.compile(rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")  # 16 octets of salt leave 4 bits of the 22nd character at zero
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """SHA-256 of a password that the Secret holds as it is: digests have one length, so comparing tells nothing."""
+
+    digest: bytes = field(repr=False)
+
+    def matches(self, password: bytes) -> bool:
+        return hmac.compare_digest(self.digest, hashlib.sha256(password).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class _Bcrypt:
+    hashed: bytes = field(repr=False)
+
+    def matches(self, password: bytes) -> bool:
+        return bcrypt.checkpw(password[:BCRYPT_OCTETS], self.hashed)
+
+
+_Entry = _Plain | _Bcrypt
+
+
+class Passwords:
+    """All users of one issuer; immutable, holds at least one."""
+
+    def __init__(self, entries: Mapping[str, _Entry]) -> None:
+        if not entries:
+            raise ConfigurationError("it holds no user", reason="SecretInvalidData")
+        self._entries = dict(entries)
+        self._stand_ins = tuple(self._entries.values())
+        self._key = secrets.token_bytes(32)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def is_slow(self, user: str) -> bool:
+        """Whether `check` costs so much CPU that it must not run on the event loop; equally often for unknown users."""
+        return isinstance(self._entry(user)[0], _Bcrypt)
+
+    def check(self, user: str, password: str) -> None:
+        """Raises Unauthenticated, with the same text and after the same work for an unknown user and for a wrong password."""
+        entry, known = self._entry(user)
+        matches = entry.matches(password.encode())
+        if not (known and matches):
+            raise Unauthenticated("the user or the password is wrong", reason="WrongPassword")
+
+    def _entry(self, user: str) -> tuple[_Entry, bool]:
+        entry = self._entries.get(user)
+        number = int.from_bytes(hmac.digest(self._key, user.encode(), "sha256")[:8], "big")
+        stand_in = self._stand_ins[number % len(self._stand_ins)]
+        return (stand_in, False) if entry is None else (entry, True)
+
+
+def load(sources: Sequence[SecretManifest]) -> Passwords:
+    """Passwords of all the Secrets that an issuer names under `basic`.
+
+    Raises ConfigurationError that names the Secret and the line, never a hash: an unusable line would be a user locked out in silence.
+    """
+    entries: dict[str, _Entry] = {}
+    for secret in sources:
+        where = f"Secret {secret.namespace}/{secret.name}"
+        read = _read_basic_auth if secret.type == TYPE_BASIC_AUTH else _read_htpasswd
+        for user, entry, field_name in read(secret, where):
+            if user in entries:
+                raise _invalid(f"the user {user!r} is there twice", where, field_name)
+            entries[user] = entry
+            if len(entries) > MAX_USERS:
+                raise _invalid(f"more than {MAX_USERS} users", where, field_name)
+    return Passwords(entries)
+
+
+def _read_basic_auth(secret: SecretManifest, where: str) -> Iterator[tuple[str, _Entry, str]]:
+    # `echo` and editors leave a line end that no client could ever send
+    user = _text(secret.data.get("username", b""), where, "username").removesuffix("\n").removesuffix("\r")
+    password = _text(secret.data.get("password", b""), where, "password").removesuffix("\n").removesuffix("\r")
+    _check_user(user, where, "username")
+    if not password:
+        raise _invalid("it is missing or empty", where, "password")
+    if _CONTROL.search(password):
+        raise _invalid("it holds a control character, which HTTP Basic cannot carry", where, "password")
+    yield user, _Plain(hashlib.sha256(password.encode()).digest()), "username"
+
+
+def _read_htpasswd(secret: SecretManifest, where: str) -> Iterator[tuple[str, _Entry, str]]:
+    if "auth" not in secret.data:
+        raise _invalid("it is missing; put an htpasswd file there, or use a Secret of type kubernetes.io/basic-auth", where, "auth")
+    for number, line in enumerate(_text(secret.data["auth"], where, "auth").splitlines(), start=1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        field_name = f"auth line {number}"
+        user, colon, hashed = line.rstrip().partition(":")
+        if not colon:
+            raise _invalid("it is not user:hash", where, field_name)
+        _check_user(user, where, field_name)
+        yield user, _bcrypt(hashed.encode(), user, where, field_name), field_name
+
+
+def _bcrypt(hashed: bytes, user: str, where: str, field_name: str) -> _Bcrypt:
+    match = _BCRYPT.fullmatch(hashed)
+    if match is None:
+        raise _invalid(f"the hash of user {user!r} is not bcrypt; make it with: htpasswd -B", where, field_name)
+    cost = int(match[1])
+    if not 4 <= cost <= MAX_BCRYPT_COST:
+        raise _invalid(f"the bcrypt cost of user {user!r} is {cost}; choose 4 to {MAX_BCRYPT_COST} (htpasswd -B -C)", where, field_name)
+    return _Bcrypt(hashed)
+
+
+def _check_user(user: str, where: str, field_name: str) -> None:
+    if ":" in user or _CONTROL.search(user):
+        raise _invalid("a user name holds no colon and no control character (RFC 7617 section 2)", where, field_name)
+
+
+def _text(value: bytes, where: str, field_name: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise _invalid("it is not UTF-8", where, field_name) from None
+
+
+def _invalid(message: str, where: str, field_name: str) -> ConfigurationError:
+    return ConfigurationError(message, where=where, field=field_name, reason="SecretInvalidData")
+
+
+class PasswordChecker:
+    """Runs slow checks in a bounded pool: `threads` at once, `waiting` more in line, the next one is told to come back."""
+
+    def __init__(self, *, threads: int = 2, waiting: int = 32) -> None:
+        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
+        self._room = threads + waiting
+
+    async def check(self, passwords: Passwords, user: str, password: str) -> None:
+        """As Passwords.check, off the event loop where it is slow. Raises Busy where the line is full."""
+        if not passwords.is_slow(user):
+            passwords.check(user, password)
+            return
+        if self._room == 0:
+            raise Busy("too many passwords are being checked; try again")
+        self._room -= 1
+        try:
+            await asyncio.get_running_loop().run_in_executor(self._pool, passwords.check, user, password)
+        finally:
+            self._room += 1
+
+    def close(self) -> None:
+        """End the threads; what is in line is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -55,4 +55,4 @@ class Throttle:
         if failures < self._free:
             return timedelta(0)
         doublings = min(failures - self._free, 30)
-        return min(FIRST_PAUSE * 2**doublings, self._longest)
+        return min(FIRST_PAUSE * (1 << doublings), self._longest)

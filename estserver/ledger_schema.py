@@ -1,0 +1,85 @@
+"""The ledger's tables, and the check that a database is of this version.
+
+Portable between SQLite and PostgreSQL on purpose: times are integers (seconds or milliseconds since the epoch), lists are JSON text.
+A column that is added later comes with a new VERSION and a migration here; a database of another version is refused at start.
+"""
+
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from estcore.errors import ConfigurationError
+
+VERSION: Final = 1
+_SCHEMA_LOCK: Final = 0x657374  # any number that nobody else takes
+
+STATE_ISSUED: Final = "issued"
+STATE_REVOKED: Final = "revoked"
+
+_metadata = sa.MetaData()
+_Id = sa.BigInteger().with_variant(sa.Integer(), "sqlite")  # only INTEGER PRIMARY KEY numbers itself in SQLite
+
+version = sa.Table("ledger_version", _metadata, sa.Column("version", sa.Integer, primary_key=True))
+
+certificates = sa.Table(
+    "certificates",
+    _metadata,
+    sa.Column("id", _Id, primary_key=True),
+    sa.Column("issuer", sa.Text, nullable=False),  # kind/namespace/name: a reinstall goes on with the same rows
+    sa.Column("serial", sa.Text, nullable=False),  # lower-case hex
+    sa.Column("subject", sa.Text, nullable=False),  # RFC 4514
+    sa.Column("sans", sa.Text, nullable=False),  # JSON list of "DNS:a.example", …
+    sa.Column("spki_sha256", sa.Text, nullable=False),
+    sa.Column("not_before", sa.BigInteger, nullable=False),  # seconds since the epoch
+    sa.Column("not_after", sa.BigInteger, nullable=False),
+    sa.Column("door", sa.Text, nullable=False),
+    sa.Column("requester", sa.Text, nullable=False),  # <how authenticated>:<identity>
+    sa.Column("authenticated_by", sa.Text, nullable=False),
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("transaction", sa.Text),  # NULL: released, or exempt
+    sa.Column("request_sha256", sa.Text, nullable=False),  # what was asked for: public key, names, usages
+    sa.Column("der", sa.LargeBinary, nullable=False),
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("recorded_at", sa.BigInteger, nullable=False),  # milliseconds since the epoch
+    sa.UniqueConstraint("issuer", "serial", name="certificates_serial"),
+    sa.UniqueConstraint("issuer", "requester", "transaction", name="certificates_transaction"),
+)
+sa.Index(
+    "certificates_revoked",
+    certificates.c.issuer,
+    certificates.c.serial,
+    sqlite_where=certificates.c.state == STATE_REVOKED,
+    postgresql_where=certificates.c.state == STATE_REVOKED,
+)
+
+
+def insert_or_nothing(dialect: str) -> sa.Insert:
+    """INSERT … ON CONFLICT DO NOTHING, on whichever unique constraint."""
+    if dialect == "postgresql":
+        return postgresql.insert(certificates).on_conflict_do_nothing()
+    return sqlite.insert(certificates).on_conflict_do_nothing()
+
+
+def prepare(connection: sa.Connection, *, where: str) -> None:
+    """Make the tables in an empty database, or check that they are of this VERSION.
+
+    Several processes may do so at once. Raises ConfigurationError for a ledger of another version, before anything in it is touched.
+    """
+    if connection.dialect.name == "postgresql":
+        # CREATE TABLE IF NOT EXISTS of two sessions at once still fails there, on a system catalogue
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+    connection.execute(CreateTable(version, if_not_exists=True))
+    found = connection.execute(sa.select(version.c.version)).scalars().all()
+    if any(number != VERSION for number in found):
+        raise ConfigurationError(
+            f"the ledger is of version {max(found)} and this program writes version {VERSION}; "
+            "run the release that wrote it, or restore the backup made before it",
+            where=where,
+        )
+    connection.execute(CreateTable(certificates, if_not_exists=True))
+    for index in certificates.indexes:
+        connection.execute(CreateIndex(index, if_not_exists=True))
+    insert = postgresql.insert(version) if connection.dialect.name == "postgresql" else sqlite.insert(version)
+    connection.execute(insert.values(version=VERSION).on_conflict_do_nothing())

@@ -1,0 +1,211 @@
+"""`est`: fetch CA certificates, enrol, renew.
+
+What went wrong is one sentence on stderr and an exit code; passwords, tokens and keys are never shown.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from cryptography import x509
+from rich.console import Console
+
+from estclient import display, enrolment, files, keyfile
+from estclient.client import EstClient
+from estclient.credentials import ClientCertificate, Credentials
+from estclient.enrolment import Enrolment, Wanted
+from estclient.options import credentials_from
+from estcore.errors import (
+    ConfigurationError,
+    EstError,
+    MalformedResponse,
+    Pending,
+    Refused,
+    ServerUnavailable,
+    UntrustedServer,
+)
+from estcore.issuer_spec import KeyAlgorithm
+from estcore.keys import generate_private_key
+from estcore.usages import Usage
+
+EXIT_CODES: dict[type[EstError], int] = {
+    ConfigurationError: 2,
+    Refused: 3,
+    Pending: 4,
+    ServerUnavailable: 5,
+    UntrustedServer: 6,
+    MalformedResponse: 7,
+}
+
+EPILOG = (
+    "Exit codes: 0 done; 2 wrong option, file or key; 3 refused by the server; 4 waits for approval, run the same command again; "
+    "5 server cannot be reached or is busy; 6 server not trusted; 7 server's answer is not EST."
+)
+
+app = typer.Typer(
+    name="est",
+    help="EST client (RFC 7030): fetch CA certificates, enrol, renew.",
+    epilog=EPILOG,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # a pretty traceback prints local variables, and some of them are secrets
+    rich_markup_mode=None,
+)
+console = Console()
+T = TypeVar("T")
+
+
+class ChannelBinding(StrEnum):
+    """Whether a CSR is linked to its TLS connection."""
+
+    ON = "on"
+    OFF = "off"
+
+
+Url = Annotated[str, typer.Option(envvar="EST_URL", help="https://host[:port], or the full base URL with /.well-known/est[/label].")]
+Anchors = Annotated[Path, typer.Option(envvar="EST_ANCHORS", help="PEM file of the CA certificates that the server must chain to.")]
+Label = Annotated[str | None, typer.Option(envvar="EST_LABEL", help="Which of the server's issuers; its default one when left out.")]
+Timeout = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for each exchange with the server.")]
+Binding = Annotated[ChannelBinding, typer.Option(help="Link the CSR to its TLS connection (RFC 7030 section 3.5).")]
+Certificate = Annotated[Path | None, typer.Option(help="PEM file of a client certificate (and its intermediates) to authenticate with.")]
+Key = Annotated[Path | None, typer.Option(help="PEM file of that certificate's private key.")]
+
+
+@app.command(epilog=EPILOG)
+def cacerts(
+    url: Url,
+    anchors: Anchors,
+    label: Label = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write them as PEM; stdout shows a table in any case.")] = None,
+    timeout: Timeout = 30,
+) -> None:
+    """Fetch the issuer's CA certificates."""
+    with _one_sentence_errors():
+        bag = _run(_client(url, anchors, label, None, timeout), lambda client: client.ca_certs())
+        if out is not None:
+            files.write(out, enrolment.pem(bag))
+        console.print(display.table("CA certificates", [display.Column(heading=f"{n}", certificate=ca) for n, ca in enumerate(bag, 1)]))
+
+
+@app.command(epilog=EPILOG)
+def enroll(
+    url: Url,
+    anchors: Anchors,
+    out_dir: Annotated[Path, typer.Option(help="Folder for tls.key (mode 0600), tls.crt (leaf first) and ca.crt.")],
+    label: Label = None,
+    user: Annotated[str | None, typer.Option(help="User name for HTTP Basic; the password is asked for, or comes from:")] = None,
+    password_file: Annotated[Path | None, typer.Option(help="a file with the password in its first line, or else EST_PASSWORD.")] = None,
+    cert: Certificate = None,
+    key: Key = None,
+    token_file: Annotated[Path | None, typer.Option(help="File of a bearer token, such as a projected ServiceAccount token.")] = None,
+    subject: Annotated[str, typer.Option(help="Subject in RFC 4514 form, such as CN=device-7,O=Factory.")] = "",
+    dns: Annotated[list[str] | None, typer.Option(help="dNSName; may be repeated.")] = None,
+    ip: Annotated[list[str] | None, typer.Option(help="iPAddress; may be repeated.")] = None,
+    uri: Annotated[list[str] | None, typer.Option(help="URI; may be repeated.")] = None,
+    usage: Annotated[list[Usage] | None, typer.Option(help="Key usage; may be repeated. The issuer's policy when left out.")] = None,
+    key_algorithm: Annotated[KeyAlgorithm, typer.Option(help="Algorithm of the new key.")] = KeyAlgorithm.ECDSA_P256,
+    channel_binding: Binding = ChannelBinding.ON,
+    timeout: Timeout = 30,
+) -> None:
+    """Make a key, and get a first certificate for it."""
+    with _one_sentence_errors():
+        credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+        wanted = Wanted(subject=_subject(subject), sans=_sans(dns or [], ip or [], uri or []), usages=frozenset(usage or ()))
+        client = _client(url, anchors, label, credentials, timeout)
+        if (out_dir / "tls.crt").exists():
+            raise ConfigurationError("there is a certificate already: use est renew, or another folder", where=str(out_dir / "tls.crt"))
+        # The key is on disk before it is asked for: after a lost answer, or a wait for approval, the same command asks for the same
+        # key and the server finds the same certificate.
+        private_key = keyfile.load_or_make(out_dir / "tls.key", key_algorithm)
+        done = _run(client, lambda client: enrolment.enroll(client, private_key, wanted, bind=channel_binding is ChannelBinding.ON))
+        files.write(out_dir / "ca.crt", done.ca_pem)
+        files.write(out_dir / "tls.crt", done.chain_pem)
+        _show("Enrolled", done, (out_dir / "tls.key", out_dir / "tls.crt", out_dir / "ca.crt"))
+
+
+@app.command(epilog=EPILOG)
+def renew(
+    url: Url,
+    anchors: Anchors,
+    cert: Annotated[Path, typer.Option(help="PEM file of the certificate to renew, its intermediates after it; replaced.")],
+    key: Annotated[Path, typer.Option(help="PEM file of its private key.")],
+    label: Label = None,
+    new_key: Annotated[KeyAlgorithm | None, typer.Option(help="Rekey: make a new key of this algorithm; --key is replaced.")] = None,
+    out_dir: Annotated[Path | None, typer.Option(help="Write tls.key, tls.crt and ca.crt here, and leave --cert and --key alone.")] = None,
+    channel_binding: Binding = ChannelBinding.ON,
+    timeout: Timeout = 30,
+) -> None:
+    """Get a successor of a certificate, authenticated with the certificate itself."""
+    with _one_sentence_errors():
+        chain_pem, key_pem = files.read(cert, what="certificate"), files.read(key, what="private key")
+        old, old_key = keyfile.parse_certificate(chain_pem, where=cert), keyfile.parse(key_pem, where=key)
+        next_key = old_key if new_key is None else generate_private_key(new_key)
+        client = _client(url, anchors, label, ClientCertificate(chain_pem=chain_pem, key_pem=key_pem), timeout)
+        done = _run(client, lambda client: enrolment.renew(client, old, next_key, bind=channel_binding is ChannelBinding.ON))
+        to_key, to_cert = (key, cert) if out_dir is None else (out_dir / "tls.key", out_dir / "tls.crt")
+        if new_key is not None or out_dir is not None:
+            files.write(to_key, keyfile.to_pem(next_key), private=True)
+        files.write(to_cert, done.chain_pem)
+        written = [to_key, to_cert]
+        if out_dir is not None:
+            files.write(out_dir / "ca.crt", done.ca_pem)
+            written.append(out_dir / "ca.crt")
+        _show("Renewed", done, written)
+
+
+@contextmanager
+def _one_sentence_errors() -> Iterator[None]:
+    try:
+        yield
+    except EstError as error:
+        later = f" (again in {error.retry_after.total_seconds():.0f} s)" if isinstance(error, Pending) else ""
+        sys.stderr.write(f"est: {error.message}{later}\n")
+        code = next((code for kind, code in EXIT_CODES.items() if isinstance(error, kind)), 1)
+        raise typer.Exit(code) from error
+
+
+def _client(url: str, anchors: Path, label: str | None, credentials: Credentials | None, timeout: float) -> Callable[[], EstClient]:
+    anchors_pem = files.read(anchors, what="trust anchors")
+    return lambda: EstClient(url=url, label=label, anchors_pem=anchors_pem, credentials=credentials, timeout=timedelta(seconds=timeout))
+
+
+def _run(client: Callable[[], EstClient], operation: Callable[[EstClient], Awaitable[T]]) -> T:
+    async def run() -> T:
+        async with client() as connected:
+            return await operation(connected)
+
+    return asyncio.run(run())
+
+
+def _subject(text: str) -> x509.Name:
+    try:
+        return x509.Name.from_rfc4514_string(text) if text else x509.Name([])
+    except ValueError as error:
+        raise ConfigurationError("write it like CN=device-7,O=Factory (RFC 4514)", field="--subject") from error
+
+
+def _sans(dns: list[str], ips: list[str], uris: list[str]) -> tuple[x509.GeneralName, ...]:
+    try:
+        return (
+            *(x509.DNSName(name) for name in dns),
+            *(x509.IPAddress(ip_address(address)) for address in ips),
+            *(x509.UniformResourceIdentifier(uri) for uri in uris),
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"a name cannot stand in a certificate: {error}", field="--dns, --ip, --uri") from error
+
+
+def _show(verb: str, done: Enrolment, written: Iterable[Path]) -> None:
+    console.print(display.table(verb, [display.Column(heading="certificate", certificate=done.certificate)]))
+    console.print("\n".join(str(path) for path in written), highlight=False, markup=False, soft_wrap=True)
+
+
+if __name__ == "__main__":
+    app()

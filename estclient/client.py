@@ -1,0 +1,183 @@
+"""EstClient: the EST operations against one server and label, over verified TLS with kept connections."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Self
+
+from cryptography import x509
+
+from estclient import address, anchors
+from estclient.connection import HttpConnection
+from estclient.credentials import Basic, Bearer, ClientCertificate, Credentials
+from estclient.pool import Pool
+from estclient.transport import ConnectionCut, TlsContext
+from estcore import exchange
+from estcore.errors import MalformedResponse, ServerUnavailable
+from estcore.exchange import HttpRequest, HttpResponse
+
+CsrBuilder = Callable[[bytes], bytes]
+"""Channel binding of the connection → CSR as DER, made anew for each connection with the same key (RFC 7030 section 3.2.1)."""
+
+DEFAULT_TIMEOUT = timedelta(seconds=30)
+MAX_EXCHANGES = 5
+"""For one operation: three redirects, and one repeat on a fresh connection."""
+
+MAX_JSON_OCTETS = 16 * 1024 * 1024
+"""The list of all issuers of a cluster: 2 KiB and a CA bundle each."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JsonAnswer:
+    """A JSON document and the ETag to ask with next time."""
+
+    value: Any
+    etag: str | None
+
+
+class EstClient:
+    """EST client of one server and label; belongs to one event loop, any number of tasks may use it at once.
+
+    `url` is `https://host[:port]` or a full base URI, `anchors_pem` the CA certificates that the server must chain to. `timeout`
+    bounds each operation from connecting to the last byte. `now` is the clock for Retry-After dates.
+
+    Every operation raises errors of the ClientError branch, the constructor ConfigurationError.
+    """
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        label: str | None,
+        anchors_pem: bytes,
+        credentials: Credentials | None = None,
+        timeout: timedelta = DEFAULT_TIMEOUT,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.address = address.parse(url, label)
+        self._credentials = credentials
+        self._timeout = timeout
+        self._now = now
+        self._pool = Pool(self._connect)
+        self._context = self._tls_context(anchors_pem, credentials)
+        self._anchors_pem = anchors_pem
+
+    def replace(self, *, anchors_pem: bytes | None = None, credentials: Credentials | None = None) -> None:
+        """Trust other anchors or use other credentials from the next request on; raises ConfigurationError and changes nothing."""
+        anchors_pem = self._anchors_pem if anchors_pem is None else anchors_pem
+        credentials = self._credentials if credentials is None else credentials
+        self._context = self._tls_context(anchors_pem, credentials)
+        self._anchors_pem, self._credentials = anchors_pem, credentials
+        self._pool.clear()
+
+    async def ca_certs(self) -> tuple[x509.Certificate, ...]:
+        """The CA certificates of the issuer, in no order (RFC 7030 section 4.1). They are not trusted by being asked for."""
+        response = await self._send(lambda _binding: exchange.get_ca_certs(self.address.label))
+        return exchange.read_ca_certs(response, now=self._now())
+
+    async def simple_enroll(self, csr: bytes | CsrBuilder, *, idempotency_key: str | None = None) -> x509.Certificate:
+        """A certificate for the CSR (RFC 7030 section 4.2.1).
+
+        `idempotency_key` makes a repeat find the same certificate; est-issuer takes it from its registration authority only.
+        """
+        return await self._enroll(csr, renewal=False, idempotency_key=idempotency_key)
+
+    async def simple_reenroll(self, csr: bytes | CsrBuilder, *, idempotency_key: str | None = None) -> x509.Certificate:
+        """A successor of the client certificate (RFC 7030 section 4.2.2): same subject and SAN, same key or another."""
+        return await self._enroll(csr, renewal=True, idempotency_key=idempotency_key)
+
+    async def get_json(self, path: str, etag: str | None = None) -> JsonAnswer | None:
+        """The JSON document at `path`, or None when it is still the one of `etag`. Not EST: est-issuer's own endpoints."""
+        headers = [("Accept", "application/json")]
+        if etag is not None:
+            headers.append(("If-None-Match", etag))
+        request = HttpRequest(method="GET", target=path, headers=tuple(headers))
+        response = await self._send(lambda _binding: request, max_octets=MAX_JSON_OCTETS)
+        if response.status == 304 and etag is not None:
+            return None
+        exchange.check_status(response, now=self._now())
+        kind, _ = exchange.media_type(response.headers.get("content-type", ""))
+        if kind != "application/json":
+            raise MalformedResponse(f"{path} answered with another type than JSON")
+        try:
+            return JsonAnswer(value=json.loads(response.body), etag=response.headers.get("etag"))
+        except (ValueError, RecursionError) as error:
+            raise MalformedResponse(f"{path} answered with something that is not JSON") from error
+
+    async def aclose(self) -> None:
+        """Close the kept connections. The client may be used again."""
+        self._pool.clear()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def _enroll(self, csr: bytes | CsrBuilder, *, renewal: bool, idempotency_key: str | None) -> x509.Certificate:
+        key_header = () if idempotency_key is None else (("Idempotency-Key", idempotency_key),)
+        csr_der = b"" if callable(csr) else csr
+
+        def build(channel_binding: bytes) -> HttpRequest:
+            nonlocal csr_der
+            if callable(csr):
+                csr_der = csr(channel_binding)
+            return exchange.post_csr(self.address.label, csr_der, renewal=renewal).with_headers(*key_header)
+
+        response = await self._send(build)
+        return exchange.read_issued(response, csr_der=csr_der, now=self._now())
+
+    async def _send(self, build: Callable[[bytes], HttpRequest], *, max_octets: int = exchange.MAX_ANSWER_OCTETS) -> HttpResponse:
+        try:
+            async with asyncio.timeout(self._timeout.total_seconds()):
+                return await self._exchange(build, max_octets)
+        except TimeoutError as error:
+            seconds = self._timeout.total_seconds()
+            raise ServerUnavailable(f"no answer from {self.address.origin} within {seconds:g} s") from error
+
+    async def _exchange(self, build: Callable[[bytes], HttpRequest], max_octets: int) -> HttpResponse:
+        """Build the request for a connection, send it there, and follow redirects within the origin.
+
+        A kept connection may be closed by the server just as the request leaves. Then, and only where not one byte came back, the
+        request goes out once more on a fresh connection. For an enrolment that is safe because the server knows a repeat by its
+        Idempotency-Key, or by operation, key, names and requester, and answers it with the first one's certificate.
+        """
+        target: str | None = None
+        fresh = False
+        for _ in range(MAX_EXCHANGES):
+            async with self._pool.connection(fresh=fresh) as connection:
+                request = self._authenticated(build(connection.channel_binding))
+                if target is not None:
+                    request = replace(request, target=target)
+                kept = connection.answers > 0
+                try:
+                    response = await connection.exchange(request, max_octets=max_octets)
+                except ConnectionCut:
+                    if connection.answer_begun or not kept:
+                        raise
+                    fresh = True
+                    continue
+            redirected = exchange.redirect(request, response, origin=self.address.origin)
+            if redirected is None:
+                return response
+            target = redirected.target
+        raise MalformedResponse(f"{self.address.origin} redirects in a circle")
+
+    def _authenticated(self, request: HttpRequest) -> HttpRequest:
+        match self._credentials:
+            case Basic() | Bearer() as credentials:
+                return request.with_headers(("Authorization", credentials.header()))
+            case ClientCertificate() | None:
+                return request
+
+    async def _connect(self) -> HttpConnection:
+        return await HttpConnection.open(self._context, port=self.address.port, authority=self.address.authority)
+
+    def _tls_context(self, anchors_pem: bytes, credentials: Credentials | None) -> TlsContext:
+        return TlsContext(
+            host=self.address.host,
+            anchors=anchors.load(anchors_pem),
+            certificate=credentials if isinstance(credentials, ClientCertificate) else None,
+        )

@@ -1,0 +1,52 @@
+"""Private keys and certificates as PEM files."""
+
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
+
+from estclient import files
+from estcore.errors import ConfigurationError
+from estcore.issuer_spec import KeyAlgorithm
+from estcore.keys import PrivateKey, generate_private_key, key_algorithm
+
+
+def load_or_make(path: Path, algorithm: KeyAlgorithm) -> PrivateKey:
+    """The key in `path`, or a new one that is written there with mode 0600 first.
+
+    Raises ConfigurationError where the file holds something else, or a key of another algorithm.
+    """
+    if not path.exists():
+        key = generate_private_key(algorithm)
+        files.write(path, to_pem(key), private=True)
+        return key
+    key = parse(files.read(path, what="private key"), where=path)
+    if key_algorithm(key.public_key()) is not algorithm:
+        raise ConfigurationError(f"there is a key already, and it is not of {algorithm}", where=str(path))
+    return key
+
+
+def parse(pem: bytes, *, where: Path) -> PrivateKey:
+    """A private key, not encrypted; raises ConfigurationError."""
+    try:
+        key = load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ConfigurationError("is no private key in PEM without a passphrase", where=str(where)) from error
+    if not isinstance(key, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey):
+        raise ConfigurationError("is a key that cannot sign a CSR here: RSA, ECDSA or Ed25519", where=str(where))
+    return key
+
+
+def parse_certificate(pem: bytes, *, where: Path) -> x509.Certificate:
+    """The first certificate of a PEM file; raises ConfigurationError."""
+    try:
+        return x509.load_pem_x509_certificates(pem)[0]
+    except ValueError as error:
+        raise ConfigurationError("is no certificate in PEM", where=str(where)) from error
+
+
+def to_pem(key: PrivateKey) -> bytes:
+    """PKCS#8, not encrypted."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

@@ -1,0 +1,71 @@
+"""Building the PKCS#10 CSR that a client sends: the counterpart of `estcore.pkcs10`, which reads it.
+
+RFC 2986 (PKCS#10), RFC 2985 sections 5.4.1 (challengePassword) and 5.4.2 (extensionRequest), RFC 7030 sections 3.5 (linking the
+CSR to its TLS connection) and 4.2.2 (a renewal asks for the very names it has).
+"""
+
+import base64
+from collections.abc import Collection, Sequence
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.name import _ASN1Type
+from cryptography.x509.oid import AttributeOID
+
+from estcore.keys import PrivateKey, signature_hash
+from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
+
+_RENEWED_EXTENSIONS = (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)
+
+
+def build(
+    private_key: PrivateKey,
+    *,
+    subject: x509.Name,
+    sans: Sequence[x509.GeneralName] = (),
+    usages: Collection[Usage] = (),
+    channel_binding: bytes | None = None,
+) -> bytes:
+    """A CSR for a new certificate, DER, signed with its own key.
+
+    `subject` may be empty when there are `sans`; without `usages` the issuer's policy decides them. `channel_binding` is the raw
+    value of the TLS connection that the CSR is for.
+    """
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if sans:
+        # Critical exactly where the subject is empty (RFC 5280 section 4.2.1.6).
+        builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=not list(subject))
+    bits = {name: usage in usages for name, usage in KEY_USAGE_BITS.items()}
+    if any(bits.values()):
+        never = dict.fromkeys(("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)
+        builder = builder.add_extension(x509.KeyUsage(**bits, **never), critical=True)
+    extended = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages]
+    if extended:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
+    return _sign(builder, private_key, channel_binding)
+
+
+def build_renewal(private_key: PrivateKey, certificate: x509.Certificate, *, channel_binding: bytes | None = None) -> bytes:
+    """A CSR that asks for `certificate` again: its subject, SAN and usages (RFC 7030 section 4.2.2).
+
+    With the certificate's own key it is a renewal, with another one a rekey. DER.
+    """
+    builder = x509.CertificateSigningRequestBuilder().subject_name(certificate.subject)
+    for extension in certificate.extensions:
+        if isinstance(extension.value, _RENEWED_EXTENSIONS):
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    return _sign(builder, private_key, channel_binding)
+
+
+def challenge_password(channel_binding: bytes) -> str:
+    """How channel-binding bytes stand in challengePassword: base64 on one line (RFC 7030 section 3.5)."""
+    return base64.b64encode(channel_binding).decode("ascii")
+
+
+def _sign(builder: x509.CertificateSigningRequestBuilder, private_key: PrivateKey, channel_binding: bytes | None) -> bytes:
+    if channel_binding is not None:
+        # RFC 2985 section 5.4.1 wants PrintableString where its alphabet suffices, and base64 lies within it. The library's
+        # own default is UTF8String, and the tag is the only way to say otherwise.
+        value = challenge_password(channel_binding).encode("ascii")
+        builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, value, _tag=_ASN1Type.PrintableString)
+    return builder.sign(private_key, signature_hash(private_key)).public_bytes(Encoding.DER)

@@ -80,7 +80,15 @@ def _running(command: list[str | Path], port: int, log: Path) -> Iterator[int]:
 
 def _load(vegeta: Path, files: scene.Scene, targets: Path, *, keep: bool, seconds: float, pid: int) -> Measured:
     attack = [
-        *(vegeta, "attack", "-rate=0", f"-max-workers={CLIENTS}", f"-workers={CLIENTS}", f"-connections={CLIENTS}", f"-duration={seconds}s"),
+        *(
+            vegeta,
+            "attack",
+            "-rate=0",
+            f"-max-workers={CLIENTS}",
+            f"-workers={CLIENTS}",
+            f"-connections={CLIENTS}",
+            f"-duration={seconds}s",
+        ),
         *(f"-keepalive={'true' if keep else 'false'}", "-http2=false", "-lazy=false", "-format=json", f"-targets={targets}"),
         *(f"-root-certs={files.ca}", f"-cert={files.client}", f"-key={files.client_key}"),
     ]
@@ -115,11 +123,15 @@ def measure(seconds: float, rounds: int) -> dict[str, dict[str, Measured]]:
         subprocess.run(["go", "build", "-o", reference, "."], cwd=ROOT / "bench" / "reference", check=True)
         ports = {"estserver": _free_port(), "reference": _free_port()}
         commands: dict[str, list[str | Path]] = {
-            "reference": [reference, f"--listen=127.0.0.1:{ports['reference']}"]
-            + [f"--cert={files.server}", f"--key={files.server_key}", f"--ca={files.ca}", f"--ca-key={files.ca_key}"],
-            "estserver": [Path(sys.executable).parent / "estserver", "serve", "--config", files.config, "--state", folder / "state"]
-            + [f"--listen=127.0.0.1:{ports['estserver']}", f"--metrics-listen=127.0.0.1:{_free_port()}", "--retry-window=0"]
-            + [f"--serving-certificate={files.server}", f"--serving-key={files.server_key}", "--log-format=json"],
+            "reference": [
+                *(reference, f"--listen=127.0.0.1:{ports['reference']}", f"--cert={files.server}", f"--key={files.server_key}"),
+                *(f"--ca={files.ca}", f"--ca-key={files.ca_key}"),
+            ],
+            "estserver": [
+                *(Path(sys.executable).parent / "estserver", "serve", "--config", files.config, "--state", folder / "state"),
+                *(f"--listen=127.0.0.1:{ports['estserver']}", f"--metrics-listen=127.0.0.1:{_free_port()}", "--retry-window=0"),
+                *(f"--serving-certificate={files.server}", f"--serving-key={files.server_key}", "--log-format=json"),
+            ],
         }
         pids = {name: stack.enter_context(_running(command, ports[name], folder / f"{name}.log")) for name, command in commands.items()}
         for name, port in ports.items():
@@ -130,7 +142,9 @@ def measure(seconds: float, rounds: int) -> dict[str, dict[str, Measured]]:
                 for name, measured in by_server.items():
                     console.print(f"round {number}/{rounds}: {load}, {name}", style="dim")
                     length = seconds if number else min(seconds, 2)
-                    once = _load(tools / "vegeta", files, folder / f"{name}.targets", keep=load == "keep-alive", seconds=length, pid=pids[name])
+                    once = _load(
+                        tools / "vegeta", files, folder / f"{name}.targets", keep=load == "keep-alive", seconds=length, pid=pids[name]
+                    )
                     if number:
                         measured.append(once)
     return {load: {name: _median(measured) for name, measured in by_server.items()} for load, by_server in found.items()}

@@ -77,7 +77,9 @@ def _builder(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey) -> x509
 def build(folder: Path) -> Scene:
     """Write the files of one run into a folder."""
     ca_key = ec.generate_private_key(ec.SECP256R1())
-    usage = {name: False for name in ("content_commitment", "data_encipherment", "key_agreement", "key_encipherment", "encipher_only", "decipher_only")}
+    usage = dict.fromkeys(
+        ("content_commitment", "data_encipherment", "key_agreement", "key_encipherment", "encipher_only", "decipher_only"), False
+    )
     ca = (
         _builder("Bench CA", "Bench CA", ca_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -93,7 +95,9 @@ def build(folder: Path) -> Scene:
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=False, crl_sign=False, **usage), critical=True)
             .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
-            .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+            .add_extension(
+                x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
+            )
             .sign(ca_key, hashes.SHA256())
         )
         return certificate.public_bytes(Encoding.PEM), _key_pem(key)
@@ -123,5 +127,10 @@ def write_targets(file: Path, url: str) -> None:
                 .sign(key, hashes.SHA256())
             )
             body = base64.b64encode(csr.public_bytes(Encoding.DER)) + b"\n"
-            target = {"method": "POST", "url": url, "header": {"Content-Type": ["application/pkcs10"]}, "body": base64.b64encode(body).decode()}
+            target = {
+                "method": "POST",
+                "url": url,
+                "header": {"Content-Type": ["application/pkcs10"]},
+                "body": base64.b64encode(body).decode(),
+            }
             targets.write(json.dumps(target) + "\n")

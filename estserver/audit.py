@@ -1,0 +1,153 @@
+"""The audit log: who asked for which certificate and what became of it, one event before and one after each signature.
+
+Events are chained: each holds its number, and the SHA-256 of the line before it, so a line that is altered, taken out or put in
+breaks the chain at that place. Each process has a chain of its own. `python -m estserver.audit < log` checks all chains of a
+log, whatever other lines are between.
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from estserver.logs import Render, Write, clean
+
+BEFORE: Final = "signing"
+AFTER: Final = "signed"
+
+_FIRST: Final = "0" * 64
+_KEYVALUE_CHAIN = re.compile(
+    rb"audit=(?P<audit>[a-z]+) chain=(?P<chain>[0-9a-f]+) number=(?P<number>[0-9]+) previous=(?P<previous>[0-9a-f]{64}) "
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signature:
+    """What both events of one signature say. `policy` names the issuer's policy in force: its uid and generation."""
+
+    request_id: str
+    issuer: str
+    policy: str
+    operation: str
+    door: str
+    requester: str
+    source: str
+    csr_sha256: str
+    serial: str
+    subject: str
+    sans: tuple[str, ...]
+    transaction: str | None
+
+
+class AuditLog:
+    """Writes the events; `write` gets each line whole and must have kept it when it returns."""
+
+    def __init__(self, write: Write, render: Render, *, chain: str) -> None:
+        self._write = write
+        self._render = render
+        self._chain = chain
+        self._number = 0
+        self._previous = _FIRST
+
+    def before(self, signature: Signature, *, now: datetime) -> None:
+        """The signer is about to sign."""
+        self._append(BEFORE, signature, now, {})
+
+    def after(
+        self, signature: Signature, *, now: datetime, result: str, not_after: datetime | None = None, standing_serial: str | None = None
+    ) -> None:
+        """What became of it. `result`: issued, repeated (`standing_serial` was handed out instead), or the reason of an error."""
+        outcome: dict[str, object] = {"result": result}
+        if not_after is not None:
+            outcome["not_after"] = not_after.isoformat()
+        if standing_serial is not None:
+            outcome["standing_serial"] = standing_serial
+        self._append(AFTER, signature, now, outcome)
+
+    def _append(self, event: str, signature: Signature, now: datetime, outcome: dict[str, object]) -> None:
+        self._number += 1
+        line = self._render(
+            {
+                "audit": event,
+                "chain": self._chain,
+                "number": self._number,
+                "previous": self._previous,
+                "timestamp": now.isoformat(),
+                "request_id": signature.request_id,
+                "issuer": signature.issuer,
+                "policy": signature.policy,
+                "operation": signature.operation,
+                "door": signature.door,
+                "requester": clean(signature.requester),
+                "source": clean(signature.source),
+                "csr_sha256": signature.csr_sha256,
+                "serial": signature.serial,
+                "subject": clean(signature.subject),
+                "sans": clean(signature.sans),
+                "transaction": clean(signature.transaction),
+                **outcome,
+            }
+        ).encode()
+        self._previous = hashlib.sha256(line).hexdigest()
+        self._write(line + b"\n")
+
+
+class BrokenChain(Exception):
+    """An audit event was altered, taken out or put in; the text says where."""
+
+
+def verify(lines: Iterable[bytes]) -> int:
+    """Check the chains in a log's lines and return how many events they hold.
+
+    A log may begin within a chain (older files are elsewhere) and a chain's last event has no successor that would vouch for it.
+    Raises BrokenChain.
+    """
+    last: dict[str, tuple[int, str]] = {}
+    events = 0
+    for position, line in enumerate(lines, start=1):
+        raw = line.rstrip(b"\r\n")
+        link = _read_link(raw)
+        if link is None:
+            continue
+        chain, number, previous = link
+        before = last.get(chain)
+        if before is not None and (number, previous) != (before[0] + 1, before[1]):
+            raise BrokenChain(f"line {position}: event {number} of chain {chain} does not follow event {before[0]}")
+        if before is None and number == 1 and previous != _FIRST:
+            raise BrokenChain(f"line {position}: the first event of chain {chain} follows another one")
+        last[chain] = (number, hashlib.sha256(raw).hexdigest())
+        events += 1
+    return events
+
+
+def _read_link(line: bytes) -> tuple[str, int, str] | None:
+    """Chain, number and previous hash of an audit event; None for any other line."""
+    match = _KEYVALUE_CHAIN.match(line)
+    if match is not None:
+        return match["chain"].decode(), int(match["number"]), match["previous"].decode()
+    if not line.startswith(b'{"audit"'):
+        return None
+    try:
+        event = json.loads(line)
+        return str(event["chain"]), int(event["number"]), str(event["previous"])
+    except (ValueError, KeyError):
+        raise BrokenChain("an audit event cannot be read") from None
+
+
+def main() -> int:
+    """Check the log on standard input; the exit status says whether it is whole."""
+    try:
+        events = verify(sys.stdin.buffer)
+    except BrokenChain as broken:
+        sys.stderr.write(f"{broken}\n")
+        return 1
+    sys.stdout.write(f"{events} audit events, no chain is broken\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

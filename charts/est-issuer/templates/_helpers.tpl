@@ -1,0 +1,114 @@
+{{- define "est-issuer.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- end }}
+
+{{- /* At most 52 characters: the longest name made from it is <fullname>-server-0, and a label holds 63. */}}
+{{- define "est-issuer.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else if contains (include "est-issuer.name" .) .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name (include "est-issuer.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end }}
+
+{{- define "est-issuer.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+app.kubernetes.io/name: {{ include "est-issuer.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/part-of: est-issuer
+{{- end }}
+
+{{- define "est-issuer.server.selector" -}}
+app.kubernetes.io/name: {{ include "est-issuer.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: server
+{{- end }}
+
+{{- define "est-issuer.operator.selector" -}}
+app.kubernetes.io/name: {{ include "est-issuer.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end }}
+
+{{- define "est-issuer.server.name" -}}
+{{ include "est-issuer.fullname" . }}-server
+{{- end }}
+
+{{- define "est-issuer.operator.name" -}}
+{{ include "est-issuer.fullname" . }}-operator
+{{- end }}
+
+{{- define "est-issuer.server.serviceAccount" -}}
+{{ .Values.server.serviceAccount.name | default (include "est-issuer.server.name" .) }}
+{{- end }}
+
+{{- define "est-issuer.operator.serviceAccount" -}}
+{{ .Values.operator.serviceAccount.name | default (include "est-issuer.operator.name" .) }}
+{{- end }}
+
+{{- define "est-issuer.servingCA" -}}
+{{ include "est-issuer.fullname" . }}-serving-ca
+{{- end }}
+
+{{- define "est-issuer.serviceHost" -}}
+{{ include "est-issuer.fullname" . }}.{{ .Release.Namespace }}.svc
+{{- end }}
+
+{{- define "est-issuer.url" -}}
+https://{{ include "est-issuer.serviceHost" . }}{{ if ne (int .Values.server.service.port) 443 }}:{{ .Values.server.service.port }}{{ end }}
+{{- end }}
+
+{{- define "est-issuer.image" -}}
+{{- with .Values.image -}}
+{{- if .digest -}}{{ .repository }}@{{ .digest }}{{- else -}}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{- /* Pod Security "restricted". */}}
+{{- define "est-issuer.podSecurityContext" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+fsGroupChangePolicy: OnRootMismatch
+seccompProfile: {type: RuntimeDefault}
+{{- end }}
+
+{{- define "est-issuer.containerSecurityContext" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end }}
+
+{{- /* What automountServiceAccountToken would mount, said aloud: the token for the Kubernetes API, its CA and our namespace. */}}
+{{- define "est-issuer.kubernetesToken" -}}
+- serviceAccountToken: {path: token, expirationSeconds: 3600}
+- configMap:
+    name: kube-root-ca.crt
+    items: [{key: ca.crt, path: ca.crt}]
+- downwardAPI:
+    items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
+{{- end }}
+
+{{- /* Where a Pod may go: given the values of one program. */}}
+{{- define "est-issuer.scheduling" -}}
+{{- with .nodeSelector }}
+nodeSelector: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .tolerations }}
+tolerations: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .affinity }}
+affinity: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .topologySpreadConstraints }}
+topologySpreadConstraints: {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- end }}

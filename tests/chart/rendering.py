@@ -1,0 +1,101 @@
+"""The chart as objects: `helm template`, nothing else."""
+
+import functools
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+CHART = ROOT / "charts" / "est-issuer"
+NAMESPACE = "pki"
+
+# Every switch on, every list filled: what a big installation sets.
+FULL = {
+    "doors": {"estIssuer": True, "certManager": True},
+    "defaultIssuer": "devices/factory",
+    "labels": {"factory": "devices/factory", "lab": "lab/bench"},
+    "secretNamespaces": ["devices", "lab", NAMESPACE],
+    "trust": {"namespaces": ["apps", "lab", NAMESPACE]},
+    "ra": {"serviceAccounts": ["other/registrar"]},
+    "ledger": {"urlSecret": {"name": "ledger-url", "key": "url"}},
+    "imagePullSecrets": [{"name": "registry"}],
+    "server": {
+        "replicas": 3,
+        "workers": 2,
+        "publicUrl": "https://est.example.com",
+        "service": {
+            "type": "LoadBalancer",
+            "nodePort": 30443,
+            "loadBalancerClass": "example.com/internal",
+            "loadBalancerSourceRanges": ["192.0.2.0/24"],
+            "annotations": {"example.com/pool": "devices"},
+        },
+        "tls": {"names": ["est.example.com", "192.0.2.1"]},
+        "podAnnotations": {"example.com/team": "pki"},
+        "podLabels": {"example.com/tier": "security"},
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "pki", "effect": "NoSchedule"}],
+        "topologySpreadConstraints": [
+            {
+                "maxSkew": 1,
+                "topologyKey": "topology.kubernetes.io/zone",
+                "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {"app.kubernetes.io/component": "server"}},
+            }
+        ],
+        "priorityClassName": "system-cluster-critical",
+        "extraEnv": [{"name": "EST_LIMIT_MAX_CONNECTIONS", "value": "500"}],
+        "podDisruptionBudget": {"enabled": True},
+    },
+    "operator": {"replicas": 2, "podDisruptionBudget": {"enabled": True, "minAvailable": 1, "maxUnavailable": None}},
+    "networkPolicy": {
+        "enabled": True,
+        "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    },
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+}
+
+
+@functools.cache
+def helm() -> str:
+    """The helm on PATH, or one built from its Go module (a minute, once)."""
+    if installed := shutil.which("helm"):
+        return installed
+    folder = ROOT / ".cache" / "helm"
+    if not (folder / "helm").exists():
+        environment = os.environ | {"GOBIN": str(folder), "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
+        subprocess.run(["go", "install", "tool"], cwd=Path(__file__).parent / "helm", env=environment, check=True, timeout=900)
+    return str(folder / "helm")
+
+
+def run(command: str, values: dict[str, Any] | None = None, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `helm COMMAND … CHART` with the values given; the caller judges the exit code."""
+    return subprocess.run(
+        [helm(), *command.split(), str(CHART), "--values", "-", *arguments],
+        input=yaml.safe_dump(values or {}),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def render(values: dict[str, Any] | None = None, *, release: str = "est-issuer", kubernetes: str = "1.37.2") -> list[dict[str, Any]]:
+    """Every object of the chart, hooks included."""
+    done = run(f"template {release}", values, "--namespace", NAMESPACE, "--kube-version", kubernetes)
+    assert done.returncode == 0, done.stderr
+    return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
+
+
+def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    """The objects of one kind by name; by namespace/name where the namespace is not the release's."""
+    found = {}
+    for manifest in objects:
+        if manifest["kind"] == kind:
+            namespace = manifest["metadata"].get("namespace", NAMESPACE)
+            prefix = "" if namespace == NAMESPACE else f"{namespace}/"
+            found[prefix + manifest["metadata"]["name"]] = manifest
+    return found

@@ -1,0 +1,101 @@
+"""The chart as a whole: it lints, its objects fit Kubernetes' schemas, its CRDs are the project's."""
+
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.chart.rendering import CHART, FULL, ROOT, of_kind, render, run
+
+# Kinds that no Kubernetes schema describes.
+FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "EstIssuer"}
+
+
+@pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
+def test_the_chart_lints_strictly(values: dict[str, Any]) -> None:
+    done = run("lint --strict", values)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("kubernetes", ["1.31.0", "1.34.1", "1.37.2"])
+@pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
+def test_every_object_fits_the_schema_of_kubernetes(values: dict[str, Any], kubernetes: str) -> None:
+    for manifest in render(values, kubernetes=kubernetes):
+        if manifest["kind"] not in FOREIGN:
+            kubernetes_validate.validate(manifest, ".".join(kubernetes.split(".")[:2]), strict=True)
+
+
+def test_an_older_kubernetes_is_refused() -> None:
+    done = run("template est-issuer", {}, "--kube-version", "1.30.9")
+    assert done.returncode != 0
+    assert "which is incompatible with Kubernetes v1.30.9" in done.stderr
+
+
+def test_the_charts_crds_are_byte_for_byte_those_of_the_project() -> None:
+    """Helm cannot read outside the chart, so it holds copies: cp crds/*.yaml charts/est-issuer/files/crds/."""
+    ours = {file.name: file.read_bytes() for file in (ROOT / "crds").glob("*.yaml")}
+    copies = {file.name: file.read_bytes() for file in (CHART / "files" / "crds").glob("*.yaml")}
+    assert ours
+    assert copies == ours
+
+
+def test_rendering_adds_only_the_annotation_to_a_crd(default_objects: list[dict[str, Any]]) -> None:
+    rendered = of_kind(default_objects, "CustomResourceDefinition")
+    source = {crd["metadata"]["name"]: crd for crd in (yaml.safe_load(file.read_text()) for file in (ROOT / "crds").glob("*.yaml"))}
+    for crd in rendered.values():
+        assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert rendered == source
+
+
+def test_crds_go_with_the_release_when_they_are_not_to_be_kept() -> None:
+    for crd in of_kind(render({"crds": {"keep": False}}), "CustomResourceDefinition").values():
+        assert "annotations" not in crd["metadata"]
+
+
+def test_crds_can_be_left_out() -> None:
+    assert of_kind(render({"crds": {"enabled": False}}), "CustomResourceDefinition") == {}
+
+
+@pytest.mark.parametrize("release", ["a", "est-issuer", "a-release-name-of-fifty-three-characters-which-is-max"])
+def test_every_name_and_label_is_short_enough(release: str) -> None:
+    for manifest in render({"trust": {"namespaces": ["apps"]}, "networkPolicy": {"enabled": True}}, release=release):
+        metadata = manifest["metadata"]
+        # Names of Services, and of what Pods are named after, are DNS labels.
+        assert len(metadata["name"]) <= (63 if manifest["kind"] in {"Service", "Pod", "StatefulSet", "Deployment"} else 253)
+        assert all(len(value) <= 63 for value in metadata.get("labels", {}).values())
+        if manifest["kind"] == "StatefulSet":
+            # The controller labels each Pod with its name and with a revision of eleven characters.
+            assert len(metadata["name"]) + 11 <= 63
+
+
+def test_an_unknown_value_is_refused_by_its_name() -> None:
+    done = run("template est-issuer", {"server": {"replica": 2}})
+    assert done.returncode != 0
+    assert "replica" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"server": {"replicas": 2}}, "ledger.urlSecret.name"),
+        ({"server": {"service": {"nodePort": 30443}}}, "server.service.type"),
+        ({"server": {"service": {"loadBalancerClass": "x"}}}, "server.service.type"),
+        ({"server": {"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}}, "server.service.type"),
+        ({"server": {"tls": {"secretName": "own", "names": ["est.example"]}}}, "server.tls.names"),
+        ({"labels": {"cacerts": "devices/factory"}}, "EST operation"),
+        ({"labels": {"factory": "factory"}}, "labels"),
+        ({"operator": {"serviceAccount": {"name": "est-issuer-server"}}}, "CA keys"),
+        ({"server": {"podDisruptionBudget": {"enabled": True, "minAvailable": 1}}}, "exactly one of"),
+        ({"operator": {"podDisruptionBudget": {"enabled": True, "maxUnavailable": None}}}, "exactly one of"),
+        ({"secretNamespaces": ["*"]}, "secretNamespaces"),
+        ({"defaultIssuer": "factory"}, "defaultIssuer"),
+        ({"retryWindow": "ten minutes"}, "retryWindow"),
+        ({"server": {"publicUrl": "http://est.example"}}, "publicUrl"),
+        ({"server": {"replicas": "2"}}, "replicas"),
+    ],
+)
+def test_a_bad_mix_of_values_is_refused_with_what_to_set(values: dict[str, Any], said: str) -> None:
+    done = run("template est-issuer", values, "--kube-version", "1.37.2")
+    assert done.returncode != 0
+    assert said in done.stderr

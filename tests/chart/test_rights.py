@@ -1,0 +1,139 @@
+"""Who may do what: the rights of each ServiceAccount, whole, so that none can slip in."""
+
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import FULL, NAMESPACE, of_kind, render
+
+READ = ("get", "list", "watch")
+
+SERVER = {
+    "": {
+        ("est-issuer.io", "estissuers", ""): READ,
+        ("est-issuer.io", "estclusterissuers", ""): READ,
+        ("authentication.k8s.io", "tokenreviews", ""): ("create",),
+    },
+    NAMESPACE: {
+        ("", "secrets", "est-issuer-serving"): ("get", "update"),
+        ("", "secrets", ""): ("create", *READ),
+        ("", "configmaps", "est-issuer-serving-ca"): ("get", "update"),
+        ("", "configmaps", ""): ("create",),
+    },
+}
+OPERATOR = {
+    "": {
+        ("est-issuer.io", "estissuers", ""): READ,
+        ("est-issuer.io", "estclusterissuers", ""): READ,
+        ("est-issuer.io", "estissuers/status", ""): ("patch",),
+        ("est-issuer.io", "estclusterissuers/status", ""): ("patch",),
+        ("est-issuer.io", "certificaterequests", ""): READ,
+        ("est-issuer.io", "certificaterequests/status", ""): ("patch",),
+        ("cert-manager.io", "certificaterequests", ""): READ,
+        ("cert-manager.io", "certificaterequests/status", ""): ("patch",),
+        ("apiextensions.k8s.io", "customresourcedefinitions", ""): ("list", "watch"),
+    },
+    NAMESPACE: {
+        ("coordination.k8s.io", "leases", "est-issuer-operator"): (*READ, "update"),
+        ("coordination.k8s.io", "leases", ""): ("create",),
+    },
+}
+
+Rights = dict[str, dict[tuple[str, str, str], tuple[str, ...]]]
+
+
+def rights_of(account: str, objects: list[dict[str, Any]]) -> Rights:
+    """Verbs by (group, resource, resource name), by namespace ("" is the whole cluster)."""
+    found: Rights = defaultdict(dict)
+    for kind in ("ClusterRole", "Role"):
+        roles = of_kind(objects, kind)
+        for name, binding in of_kind(objects, f"{kind}Binding").items():
+            if {"kind": "ServiceAccount", "name": account, "namespace": NAMESPACE} not in binding["subjects"]:
+                continue
+            assert binding["roleRef"]["kind"] == kind
+            prefix = name.rpartition("/")[0]
+            role = roles[f"{prefix}/{binding['roleRef']['name']}" if prefix else binding["roleRef"]["name"]]
+            namespace = binding["metadata"].get("namespace", "")
+            for rule in role["rules"]:
+                for group in rule["apiGroups"]:
+                    for resource in rule["resources"]:
+                        for one in rule.get("resourceNames", [""]):
+                            assert (group, resource, one) not in found[namespace]
+                            found[namespace][(group, resource, one)] = tuple(sorted(rule["verbs"]))
+    return found
+
+
+def in_order(rights: Any) -> Rights:
+    return {namespace: {what: tuple(sorted(verbs)) for what, verbs in rules.items()} for namespace, rules in rights.items()}
+
+
+@pytest.mark.spec("THREAT-26")
+def test_estserver_may_do_this_and_nothing_more(default_objects: list[dict[str, Any]]) -> None:
+    assert rights_of("est-issuer-server", default_objects) == in_order(SERVER)
+
+
+@pytest.mark.spec("THREAT-26")
+def test_the_operator_may_do_this_and_nothing_more(objects: list[dict[str, Any]]) -> None:
+    assert rights_of("est-issuer-operator", objects) == in_order(OPERATOR)
+
+
+@pytest.mark.spec("THREAT-26")
+def test_secrets_are_estservers_alone_and_only_in_the_namespaces_of_the_values() -> None:
+    objects = render(FULL)
+    assert not any(resource == "secrets" for rules in rights_of("est-issuer-operator", objects).values() for _, resource, _ in rules)
+    rights = rights_of("est-issuer-server", objects)
+    assert {namespace for namespace, rules in rights.items() if ("", "secrets", "") in rules} == {NAMESPACE, "devices", "lab"}
+    assert {namespace for namespace, rules in rights.items() if ("", "configmaps", "est-issuer-serving-ca") in rules} == {
+        NAMESPACE,
+        "apps",
+        "lab",
+    }
+    assert rights["apps"].keys() == {("", "configmaps", "est-issuer-serving-ca"), ("", "configmaps", "")}
+
+
+@pytest.mark.spec("THREAT-26")
+def test_no_role_has_a_wildcard_or_a_verb_that_widens_it(objects: list[dict[str, Any]]) -> None:
+    for kind in ("ClusterRole", "Role"):
+        for role in of_kind(objects, kind).values():
+            for rule in role["rules"]:
+                assert "*" not in rule["apiGroups"] + rule["resources"] + rule["verbs"]
+                assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
+
+
+@pytest.mark.parametrize(("door", "group"), [("estIssuer", "est-issuer.io"), ("certManager", "cert-manager.io")])
+def test_a_door_that_is_off_is_not_permitted_either(door: str, group: str) -> None:
+    rights = rights_of("est-issuer-operator", render({"doors": {door: False}}))
+    assert (group, "certificaterequests", "") not in rights[""]
+    assert (group, "certificaterequests/status", "") not in rights[""]
+
+
+@pytest.mark.spec("THREAT-23")
+def test_cert_managers_approver_and_nobody_else_may_approve_for_both_kinds_of_issuer(objects: list[dict[str, Any]]) -> None:
+    approving = [
+        role for role in of_kind(objects, "ClusterRole").values() for rule in role["rules"] if "approve" in rule["verbs"]
+    ]  # fmt: skip
+    assert [role["rules"] for role in approving] == [
+        [
+            {
+                "apiGroups": ["cert-manager.io"],
+                "resources": ["signers"],
+                "verbs": ["approve"],
+                "resourceNames": ["estissuers.est-issuer.io/*", "estclusterissuers.est-issuer.io/*"],
+            }
+        ]
+    ]
+    bindings = [
+        binding
+        for binding in of_kind(objects, "ClusterRoleBinding").values()
+        if binding["roleRef"]["name"] == approving[0]["metadata"]["name"]
+    ]
+    assert [binding["subjects"] for binding in bindings] == [
+        [{"kind": "ServiceAccount", "name": "cert-manager", "namespace": "cert-manager"}]
+    ]
+
+
+@pytest.mark.parametrize("values", [{"doors": {"certManager": False}}, {"certManager": {"approver": {"enabled": False}}}])
+def test_without_the_door_or_by_choice_nobody_may_approve(values: dict[str, Any]) -> None:
+    for role in of_kind(render(values), "ClusterRole").values():
+        assert not any("approve" in rule["verbs"] for rule in role["rules"])

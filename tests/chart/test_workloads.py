@@ -1,0 +1,168 @@
+"""What the two programs' Pods are, and what they may not be."""
+
+from typing import Any
+
+import pytest
+
+from tests.chart.rendering import FULL, NAMESPACE, of_kind, render
+
+ALLOWED_VOLUMES = {"configMap", "downwardAPI", "emptyDir", "persistentVolumeClaim", "projected", "secret"}
+
+
+def pod_specs(objects: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    specs = {name: manifest["spec"] for name, manifest in of_kind(objects, "Pod").items()}
+    for kind in ("StatefulSet", "Deployment"):
+        specs |= {name: manifest["spec"]["template"]["spec"] for name, manifest in of_kind(objects, kind).items()}
+    return specs
+
+
+def server(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return pod_specs(objects)["est-issuer-server"]
+
+
+def operator(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    return pod_specs(objects)["est-issuer-operator"]
+
+
+def environment(pod: dict[str, Any]) -> dict[str, str | None]:
+    """Value by name; None where it comes from a field or a Secret."""
+    variables = pod["containers"][0]["env"]
+    assert len({variable["name"] for variable in variables}) == len(variables)
+    return {variable["name"]: variable.get("value") for variable in variables}
+
+
+@pytest.mark.spec("THREAT-38")
+def test_every_pod_is_restricted(objects: list[dict[str, Any]]) -> None:
+    """Pod Security Standards, profile "restricted", and a read-only root besides."""
+    specs = pod_specs(objects)
+    assert len(specs) == 3
+    for spec in specs.values():
+        assert not any(spec.get(shared) for shared in ("hostNetwork", "hostPID", "hostIPC"))
+        assert spec["securityContext"]["runAsNonRoot"] is True
+        assert spec["securityContext"]["runAsUser"] > 0
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        assert all(set(volume) - {"name"} <= ALLOWED_VOLUMES for volume in spec["volumes"])
+        for container in spec["containers"] + spec.get("initContainers", []):
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert not any("hostPort" in port for port in container.get("ports", []))
+
+
+def test_no_pod_is_given_a_token_that_it_did_not_ask_for(objects: list[dict[str, Any]]) -> None:
+    for spec in pod_specs(objects).values():
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False
+    for account in of_kind(objects, "ServiceAccount").values():
+        assert account["automountServiceAccountToken"] is False
+
+
+@pytest.mark.spec("THREAT-26")
+def test_the_operators_pod_mounts_no_secret_and_no_ca(objects: list[dict[str, Any]]) -> None:
+    pod = operator(objects)
+    assert pod["serviceAccountName"] != server(objects)["serviceAccountName"]
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    assert volumes.keys() == {"kubernetes-token", "est-token", "serving-ca"}
+    assert volumes["serving-ca"]["configMap"]["name"] == "est-issuer-serving-ca"
+    sources = volumes["kubernetes-token"]["projected"]["sources"] + volumes["est-token"]["projected"]["sources"]
+    assert not any("secret" in source for source in sources)
+    assert not any("secretKeyRef" in variable.get("valueFrom", {}) for variable in pod["containers"][0]["env"])
+
+
+def test_the_operators_token_for_estserver_has_its_audience(objects: list[dict[str, Any]]) -> None:
+    volumes = {volume["name"]: volume for volume in operator(objects)["volumes"]}
+    assert [source["serviceAccountToken"]["audience"] for source in volumes["est-token"]["projected"]["sources"]] == ["est-issuer"]
+
+
+def test_estserver_takes_the_operators_service_account_as_registration_authority(objects: list[dict[str, Any]]) -> None:
+    accepted = (environment(server(objects))["EST_RA_SERVICE_ACCOUNTS"] or "").split(",")
+    assert accepted[0] == f"{NAMESPACE}/{operator(objects)['serviceAccountName']}"
+
+
+def test_further_registration_authorities_are_only_those_of_the_value() -> None:
+    assert environment(server(render(FULL)))["EST_RA_SERVICE_ACCOUNTS"] == f"{NAMESPACE}/est-issuer-operator,other/registrar"
+
+
+@pytest.mark.spec("THREAT-37")
+def test_health_and_metrics_are_on_a_port_of_their_own(objects: list[dict[str, Any]]) -> None:
+    services = of_kind(objects, "Service")
+    assert [port["targetPort"] for port in services["est-issuer"]["spec"]["ports"]] == ["est"]
+    for program in ("server", "operator"):
+        assert [port["targetPort"] for port in services[f"est-issuer-{program}-metrics"]["spec"]["ports"]] == ["metrics"]
+        assert services[f"est-issuer-{program}-metrics"]["spec"]["type"] == "ClusterIP"
+    for pod in (server(objects), operator(objects)):
+        container = pod["containers"][0]
+        for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
+            assert container[probe]["httpGet"]["port"] == "metrics"
+
+
+@pytest.mark.spec("THREAT-37")
+def test_a_network_policy_opens_the_metrics_to_nobody_by_default() -> None:
+    policies = of_kind(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")
+    assert policies["est-issuer-server"]["spec"]["ingress"] == [{"ports": [{"port": "est", "protocol": "TCP"}]}]
+    assert policies["est-issuer-operator"]["spec"]["ingress"] == []
+
+
+def test_the_ledger_is_on_a_claim_that_outlives_the_release(default_objects: list[dict[str, Any]]) -> None:
+    stateful_set = of_kind(default_objects, "StatefulSet")["est-issuer-server"]["spec"]
+    assert [claim["metadata"]["name"] for claim in stateful_set["volumeClaimTemplates"]] == ["ledger"]
+    assert stateful_set["persistentVolumeClaimRetentionPolicy"] == {"whenDeleted": "Retain", "whenScaled": "Retain"}
+    assert "EST_LEDGER" not in environment(server(default_objects))
+
+
+def test_with_postgresql_there_is_no_claim_and_the_url_comes_from_its_secret() -> None:
+    objects = render(FULL)
+    assert "volumeClaimTemplates" not in of_kind(objects, "StatefulSet")["est-issuer-server"]["spec"]
+    [ledger] = [variable for variable in server(objects)["containers"][0]["env"] if variable["name"] == "EST_LEDGER"]
+    assert ledger["valueFrom"] == {"secretKeyRef": {"name": "ledger-url", "key": "url"}}
+
+
+@pytest.mark.parametrize("kind", ["NodePort", "LoadBalancer"])
+def test_a_service_for_the_outside_keeps_the_clients_address(kind: str) -> None:
+    service = of_kind(render({"server": {"service": {"type": kind, "nodePort": 30443}}}), "Service")["est-issuer"]["spec"]
+    assert service["externalTrafficPolicy"] == "Local"
+    assert service["ports"][0]["nodePort"] == 30443
+
+
+def test_the_operator_reaches_estserver_by_a_name_in_its_certificate(objects: list[dict[str, Any]]) -> None:
+    url = environment(operator(objects))["EST_OPERATOR_SERVER_URL"]
+    assert url == f"https://est-issuer.{NAMESPACE}.svc"
+    assert f"est-issuer.{NAMESPACE}.svc" in (environment(server(objects))["EST_SERVER_NAME"] or "").split(",")
+
+
+def test_an_odd_service_port_is_in_the_operators_url() -> None:
+    objects = render({"server": {"service": {"port": 8443}}})
+    assert environment(operator(objects))["EST_OPERATOR_SERVER_URL"] == f"https://est-issuer.{NAMESPACE}.svc:8443"
+
+
+def test_a_given_serving_secret_replaces_our_own_certificate() -> None:
+    settings = environment(server(render({"server": {"tls": {"secretName": "est-tls"}}})))
+    assert settings["EST_SERVING_SECRET"] == "est-tls"
+    assert "EST_SERVER_NAME" not in settings
+
+
+def test_values_become_settings() -> None:
+    settings = environment(server(render(FULL)))
+    assert settings["EST_LABELS"] == "factory=devices/factory,lab=lab/bench"
+    assert settings["EST_DEFAULT_ISSUER"] == "devices/factory"
+    assert settings["EST_TRUST_NAMESPACES"] == "apps,lab"
+    assert settings["EST_WORKERS"] == "2"
+    assert settings["EST_PUBLIC_URL"] == "https://est.example.com"
+    assert (settings["EST_SERVER_NAME"] or "").endswith(",est.example.com,192.0.2.1")
+    assert settings["EST_LIMIT_MAX_CONNECTIONS"] == "500"
+
+
+@pytest.mark.parametrize(
+    ("doors", "setting"),
+    [({}, "est-issuer.io,cert-manager.io"), ({"certManager": False}, "est-issuer.io"), ({"estIssuer": False}, "cert-manager.io")],
+)
+def test_the_operator_opens_the_doors_of_the_values(doors: dict[str, bool], setting: str) -> None:
+    assert environment(operator(render({"doors": doors})))["EST_OPERATOR_DOORS"] == setting
+
+
+def test_a_digest_pins_the_image_whatever_the_tag() -> None:
+    digest = "sha256:" + "0" * 64
+    for pod in pod_specs(render({"image": {"repository": "registry.example/est-issuer", "tag": "1", "digest": digest}})).values():
+        assert pod["containers"][0]["image"] == f"registry.example/est-issuer@{digest}"

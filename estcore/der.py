@@ -5,6 +5,7 @@ over an ANY without a look. So whatever is handed to asn1crypto, or passed over,
 No ASN.1 type is decoded here.
 """
 
+import re
 from typing import Final, NamedTuple
 
 from estcore.errors import MalformedBody
@@ -12,15 +13,11 @@ from estcore.errors import MalformedBody
 MAX_CSR_OCTETS: Final = 32 * 1024
 """A CSR with an RSA-4096 key and 100 names of 63 characters is under 8 KiB."""
 MAX_DEPTH: Final = 32
-"""Constructed values within each other. A Full PKI Request with a certificate chain inside needs 17."""
+"""Constructed values within each other. A certificate has 6, a Full PKI Request with certificates inside about 15."""
 
-BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
-OCTET_STRING: Final = 0x04
-NULL: Final = 0x05
 OBJECT_IDENTIFIER: Final = 0x06
-ENUMERATED: Final = 0x0A
 UTF8_STRING: Final = 0x0C
 PRINTABLE_STRING: Final = 0x13
 T61_STRING: Final = 0x14
@@ -33,6 +30,7 @@ CONTEXT_0: Final = 0xA0
 CONTEXT_1: Final = 0xA1
 
 _CONSTRUCTED = 0x20
+_ARC_WITH_LEADING_ZERO = re.compile(rb"(?:^|[\x00-\x7f])\x80", re.DOTALL)
 _HIGH_TAG_NUMBER = 0x1F
 
 
@@ -113,19 +111,36 @@ def check(der: bytes, *, what: str, max_octets: int = MAX_CSR_OCTETS, max_depth:
         limit = ends[-1]
 
 
+def object_identifier(dotted: str) -> bytes:
+    """Encode an OBJECT IDENTIFIER, header included; for table keys that are compared with octets read."""
+    first, second, *rest = (int(arc) for arc in dotted.split("."))
+    content = b"".join(_base_128(arc) for arc in (first * 40 + second, *rest))
+    return bytes((OBJECT_IDENTIFIER, len(content))) + content
+
+
+def _base_128(arc: int) -> bytes:
+    octets = bytearray((arc & 0x7F,))
+    while arc := arc >> 7:
+        octets.insert(0, 0x80 | arc & 0x7F)
+    return bytes(octets)
+
+
 def _check_primitive(identifier: int, content: bytes, what: str) -> None:
-    if not content:
-        wrong = identifier in (BOOLEAN, INTEGER, BIT_STRING, OBJECT_IDENTIFIER, ENUMERATED)
-    elif identifier in (INTEGER, ENUMERATED):
-        wrong = len(content) > 1 and (content[0] == 0x00 and content[1] < 0x80 or content[0] == 0xFF and content[1] >= 0x80)
-    elif identifier == BOOLEAN:
-        wrong = content not in (b"\x00", b"\xff")
-    elif identifier == BIT_STRING:
-        unused = content[0]
-        wrong = unused > 7 or (unused > 0 and (len(content) == 1 or content[-1] & ((1 << unused) - 1) != 0))
-    elif identifier == OBJECT_IDENTIFIER:
-        wrong = content[-1] >= 0x80 or content[0] == 0x80 or any(a < 0x80 and b == 0x80 for a, b in zip(content, content[1:], strict=False))
-    else:
-        wrong = identifier in (0x00, NULL, SEQUENCE & ~_CONSTRUCTED, SET & ~_CONSTRUCTED)
-    if wrong or identifier in (0x00, SEQUENCE & ~_CONSTRUCTED, SET & ~_CONSTRUCTED):
+    match identifier:
+        case 0x01:  # BOOLEAN
+            right = content in (b"\x00", b"\xff")
+        case 0x02 | 0x0A:  # INTEGER, ENUMERATED: the first nine bits are not all alike
+            right = len(content) == 1 or (len(content) > 1 and not (content[0] in (0x00, 0xFF) and (content[0] ^ content[1]) < 0x80))
+        case 0x03:  # BIT STRING: unused bits are counted and zero
+            unused = content[0] if content else 8
+            right = unused == 0 or (unused < 8 and len(content) > 1 and content[-1] & ((1 << unused) - 1) == 0)
+        case 0x05:  # NULL
+            right = not content
+        case 0x06:  # OBJECT IDENTIFIER: each arc starts with no zero digit and ends
+            right = bool(content) and content[-1] < 0x80 and not _ARC_WITH_LEADING_ZERO.search(content)
+        case 0x00 | 0x10 | 0x11:  # end-of-contents; SEQUENCE and SET are constructed
+            right = False
+        case _:
+            right = True
+    if not right:
         raise MalformedBody(f"{what} holds a value of tag {identifier:#04x} that is not DER")

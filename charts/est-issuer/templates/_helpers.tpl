@@ -1,15 +1,15 @@
 {{- define "est-issuer.name" -}}
-{{- default .Chart.Name .Values.nameOverride | trunc 52 | trimSuffix "-" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 45 | trimSuffix "-" -}}
 {{- end }}
 
-{{- /* At most 52 characters: the longest name made from it is <fullname>-server-0, and a label holds 63. */}}
+{{- /* At most 45 characters: a Service named <fullname>-operator-metrics and a label <fullname>-server-<hash> hold 63. */}}
 {{- define "est-issuer.fullname" -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- .Values.fullnameOverride | trunc 45 | trimSuffix "-" -}}
 {{- else if contains (include "est-issuer.name" .) .Release.Name -}}
-{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- .Release.Name | trunc 45 | trimSuffix "-" -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name (include "est-issuer.name" .) | trunc 52 | trimSuffix "-" -}}
+{{- printf "%s-%s" .Release.Name (include "est-issuer.name" .) | trunc 45 | trimSuffix "-" -}}
 {{- end -}}
 {{- end }}
 

@@ -17,9 +17,9 @@ from typing import Generic, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from estcore.authority import Authority
 
 from estcore import certs_only, issuer_spec, transfer, trust
-from estcore.authority import Authority
 from estcore.errors import ConfigurationError, IssuerNotReady
 from estcore.issuer_spec import IssuerSpec
 from estserver import passwords as password_files
@@ -100,7 +100,10 @@ class Issuers:
 def build(
     snapshot: Snapshot, previous: Registry, settings: RegistrySettings, *, now: datetime, key_store: KeyStore | None = None
 ) -> Registry:
-    """Judge every issuer of the snapshot at `now`, keeping from `previous` what is still the last good state. Never raises for bad input."""
+    """Judge every issuer of the snapshot at `now`, keeping from `previous` what is still the last good state.
+
+    Never raises for a bad manifest or Secret: the issuer says what is wrong. Source: threats row 27.
+    """
     store = key_store if key_store is not None else SecretKeyStore()
     judged = {
         manifest.key: _judge(manifest, snapshot, _same_object(previous.issuers.get(manifest.key), manifest), settings, store, now)
@@ -238,13 +241,13 @@ def _load(
     """Load from the Secrets, or keep the last good value of the very same Secrets."""
     if not needed:
         return Loaded()
-    problem = next((text for reference in needed if (text := snapshot.secret_problems.get(reference.key))), "")
+    problem = next((found for reference in needed if (found := snapshot.secret_problems.get(reference.key))), None)
     try:
         secrets = tuple(_find(reference, snapshot) for reference in needed)
         value = previous.value if previous.value is not None and previous.secrets == secrets else load(secrets)
-        return Loaded(
-            value, secrets, "SecretForbidden" if problem else "", f"{problem}; going on with what was read before" if problem else ""
-        )
+        if problem is None:
+            return Loaded(value, secrets)
+        return Loaded(value, secrets, problem.reason, f"{problem.message}; still using what was read before")
     except ConfigurationError as error:
         reason = "SecretInvalidData" if error.reason == ConfigurationError.reason else error.reason
         same_secrets = [(secret.namespace, secret.name) for secret in previous.secrets] == [reference.key for reference in needed]
@@ -258,8 +261,8 @@ def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:
     secret = snapshot.secrets.get(reference.key)
     if secret is None:
         problem = snapshot.secret_problems.get(reference.key)
-        if problem:
-            raise ConfigurationError(problem, where=str(reference), reason="SecretForbidden")
+        if problem is not None:
+            raise ConfigurationError(problem.message, where=str(reference), reason=problem.reason)
         raise ConfigurationError(f"it does not exist; the {reference.use} are read from it", where=str(reference), reason="SecretMissing")
     check_fits(secret, reference.use)
     return secret

@@ -7,8 +7,9 @@ then has the certificates and names the token.
 from datetime import datetime
 from typing import Protocol
 
-from estcore import authority
 from estcore.authority import Authority
+
+from estcore import authority
 from estcore.errors import ConfigurationError
 from estserver.secret_uses import SecretUse, check_fits
 from estserver.snapshot import SecretManifest
@@ -31,6 +32,7 @@ class SecretKeyStore:
     """
 
     def open(self, secret: SecretManifest, *, now: datetime) -> Authority:
+        """As KeyStore.open; the type of the Secret must be kubernetes.io/tls."""
         where = f"Secret {secret.namespace}/{secret.name}"
         check_fits(secret, SecretUse.CA)
         for member in ("tls.crt", "tls.key"):

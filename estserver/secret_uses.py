@@ -21,7 +21,7 @@ class SecretUse(StrEnum):
 
     CA = "CA"
     ANCHORS = "trust anchors"
-    PASSWORDS = "passwords"  # noqa: S105 - the use of a Secret, not a password
+    PASSWORDS = "passwords"
 
 
 MEMBERS: Mapping[tuple[SecretUse, str], frozenset[str]] = {
@@ -45,6 +45,7 @@ class SecretReference:
 
     @property
     def key(self) -> SecretKey:
+        """(namespace, name)."""
         return self.namespace, self.name
 
     def __str__(self) -> str:

@@ -57,17 +57,24 @@ class SecretManifest:
     data: Mapping[str, bytes] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class SecretProblem:
+    """Why a Secret cannot be read: `reason` of the condition (SecretForbidden, SecretGetError) and a sentence for a person."""
+
+    reason: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """Everything a source knows at one moment.
 
-    `secret_problems` says why a Secret could not be read (a sentence for a person). A Secret may be in both: then it is the
-    last one read, and can no longer be read. In neither means that it does not exist.
+    A Secret may be in both maps: then it is the last one read, and can no longer be read. In neither means that it does not exist.
     """
 
     issuers: tuple[IssuerManifest, ...] = ()
     secrets: Mapping[SecretKey, SecretManifest] = MappingProxyType({})
-    secret_problems: Mapping[SecretKey, str] = MappingProxyType({})
+    secret_problems: Mapping[SecretKey, SecretProblem] = MappingProxyType({})
 
 
 EMPTY = Snapshot()
@@ -98,7 +105,9 @@ def to_json(snapshot: Snapshot) -> str:
                 }
                 for secret in snapshot.secrets.values()
             ],
-            "problems": [[namespace, name, text] for (namespace, name), text in snapshot.secret_problems.items()],
+            "problems": [
+                [namespace, name, problem.reason, problem.message] for (namespace, name), problem in snapshot.secret_problems.items()
+            ],
         }
     )
 
@@ -118,5 +127,5 @@ def from_json(line: str | bytes) -> Snapshot:
     return Snapshot(
         issuers=tuple(IssuerManifest(**{**issuer, "created": datetime.fromisoformat(issuer["created"])}) for issuer in raw["issuers"]),
         secrets={(secret.namespace, secret.name): secret for secret in secrets},
-        secret_problems={(namespace, name): text for namespace, name, text in raw["problems"]},
+        secret_problems={(namespace, name): SecretProblem(reason, message) for namespace, name, reason, message in raw["problems"]},
     )

@@ -5,7 +5,7 @@ no controller-manager: namespaces are never emptied and no ServiceAccount is mad
 wait for one is off.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 import json
 import os
@@ -185,7 +185,7 @@ class ApiServer:
     def _readyz(self) -> str:
         context = ssl.create_default_context(cadata=self.ca_pem.decode())
         try:
-            with urllib.request.urlopen(f"{self.url}/readyz", context=context, timeout=5) as answer:
+            with urllib.request.urlopen(f"{self.url}/readyz", context=context, timeout=5) as answer:  # noqa: S310 - our own https address
                 return str(answer.read().decode())
         except OSError:
             return ""
@@ -200,15 +200,15 @@ class ApiServer:
         (self.directory / "tokens.csv").write_text(f'{self.admin_token},admin,admin,"system:masters"\n')
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kube-apiserver of the tests")])
-        now = datetime.datetime.now(datetime.UTC)
+        now = dt.datetime.now(dt.UTC)
         certificate = (
             x509.CertificateBuilder()
             .subject_name(name)
             .issuer_name(name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1))
-            .not_valid_after(now + datetime.timedelta(days=2))
+            .not_valid_before(now - dt.timedelta(hours=1))
+            .not_valid_after(now + dt.timedelta(days=2))
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False

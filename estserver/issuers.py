@@ -12,14 +12,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from types import MappingProxyType
 from typing import Generic, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from estcore.authority import Authority
 
 from estcore import certs_only, issuer_spec, transfer, trust
+from estcore.authority import Authority
 from estcore.errors import ConfigurationError, IssuerNotReady
 from estcore.issuer_spec import IssuerSpec
 from estserver import passwords as password_files
@@ -85,8 +84,8 @@ class Issuer:
 class Registry:
     """All issuers at one moment. `by_label` may hold two labels of one issuer; `default` answers at the path without label."""
 
-    issuers: Mapping[str, Issuer] = MappingProxyType({})
-    by_label: Mapping[str, Issuer] = MappingProxyType({})
+    issuers: Mapping[str, Issuer] = field(default_factory=dict)
+    by_label: Mapping[str, Issuer] = field(default_factory=dict)
     default: Issuer | None = None
 
 

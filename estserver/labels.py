@@ -6,8 +6,7 @@ issuer keeps the label. From a directory of manifests one person speaks for all,
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from types import MappingProxyType
+from dataclasses import dataclass, field
 
 from estcore.issuer_spec import OPERATIONS, IssuerSpec
 from estserver.snapshot import IssuerManifest
@@ -21,7 +20,7 @@ class RegistrySettings:
     `cluster_namespace`: where the Secrets of EstClusterIssuers are. `directory`: the manifests are one person's files.
     """
 
-    labels: Mapping[str, str] = MappingProxyType({})
+    labels: Mapping[str, str] = field(default_factory=dict)
     default_issuer: str | None = None
     cluster_namespace: str = "default"
     directory: bool = False

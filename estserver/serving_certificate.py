@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
@@ -78,10 +79,8 @@ def check(keys: ServingKeys, *, now: datetime, where: str) -> x509.Certificate:
     if not matches:
         raise ConfigurationError("tls.key is not the key of the certificate in tls.crt", where=where)
     if not certificate.not_valid_before_utc <= now < certificate.not_valid_after_utc:
-        raise ConfigurationError(
-            f"the certificate is valid from {certificate.not_valid_before_utc.isoformat()} to {certificate.not_valid_after_utc.isoformat()} only",
-            where=where,
-        )
+        begin, end = certificate.not_valid_before_utc.isoformat(), certificate.not_valid_after_utc.isoformat()
+        raise ConfigurationError(f"the certificate is valid from {begin} to {end} only", where=where)
     return certificate
 
 
@@ -91,7 +90,7 @@ def renewed(keys: ServingKeys | None, names: Sequence[str], *, now: datetime, se
     `names` are DNS names and IP addresses as text, at least one; raises ConfigurationError for anything else. Unusable keys are replaced.
     """
     sans = subject_alternative_names(names)
-    if keys is None or not _root_usable(keys, now):
+    if keys is None or not _root_usable(keys.root_pem, keys.root_key_pem, now):
         key_pem, root_pem = _make_root(now, serial)
         keys = ServingKeys(chain_pem=b"", key_pem=b"", bundle_pem=_bundle(keys, root_pem, now), root_pem=root_pem, root_key_pem=key_pem)
     keys = _with_next_root(keys, now, serial)
@@ -120,10 +119,10 @@ def subject_alternative_names(names: Sequence[str]) -> tuple[x509.DNSName | x509
     return tuple(dict.fromkeys(found))
 
 
-def _root_usable(keys: ServingKeys, now: datetime) -> bool:
+def _root_usable(root_pem: bytes, root_key_pem: bytes, now: datetime) -> bool:
     try:
-        root = x509.load_pem_x509_certificate(keys.root_pem)
-        key = load_pem_private_key(keys.root_key_pem, password=None)
+        root = x509.load_pem_x509_certificate(root_pem)
+        key = load_pem_private_key(root_key_pem, password=None)
     except (ValueError, TypeError):
         return False
     return key.public_key() == root.public_key() and now < root.not_valid_after_utc
@@ -148,14 +147,14 @@ def _bundle(keys: ServingKeys | None, added_pem: bytes, now: datetime) -> bytes:
 
 def _with_next_root(keys: ServingKeys, now: datetime, serial: Serial) -> ServingKeys:
     root = x509.load_pem_x509_certificate(keys.root_pem)
-    if keys.next_root_pem or now < root.not_valid_after_utc - NEXT_ROOT_AHEAD:
+    if _root_usable(keys.next_root_pem, keys.next_root_key_pem, now) or now < root.not_valid_after_utc - NEXT_ROOT_AHEAD:
         return keys
     key_pem, root_pem = _make_root(now, serial)
     return replace(keys, next_root_pem=root_pem, next_root_key_pem=key_pem, bundle_pem=_bundle(keys, root_pem, now))
 
 
 def _with_root_in_turn(keys: ServingKeys, now: datetime) -> ServingKeys:
-    if not keys.next_root_pem:
+    if not _root_usable(keys.next_root_pem, keys.next_root_key_pem, now):
         return keys
     next_root = x509.load_pem_x509_certificate(keys.next_root_pem)
     if now < next_root.not_valid_before_utc + PUBLISHED_BEFORE_USE:
@@ -175,8 +174,8 @@ def _leaf_in_order(keys: ServingKeys, sans: tuple[x509.GeneralName, ...], now: d
         leaf = check(keys, now=now, where="")
         leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(keys.root_pem))
         held = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the remedy is a new one
-        return False
+    except (ConfigurationError, InvalidSignature, x509.ExtensionNotFound, ValueError, TypeError):
+        return False  # whatever is wrong with it, the remedy is a new one
     return set(held) == set(sans) and now < leaf.not_valid_before_utc + SERVER_RENEWAL
 
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from types import MappingProxyType
 from typing import Any, Literal
 
 IssuerKind = Literal["EstIssuer", "EstClusterIssuer"]
@@ -73,8 +72,8 @@ class Snapshot:
     """
 
     issuers: tuple[IssuerManifest, ...] = ()
-    secrets: Mapping[SecretKey, SecretManifest] = MappingProxyType({})
-    secret_problems: Mapping[SecretKey, SecretProblem] = MappingProxyType({})
+    secrets: Mapping[SecretKey, SecretManifest] = field(default_factory=dict)
+    secret_problems: Mapping[SecretKey, SecretProblem] = field(default_factory=dict)
 
 
 EMPTY = Snapshot()

@@ -9,7 +9,7 @@ from estcore.errors import Unavailable
 from estserver.kubernetes_api import ApiError, KubernetesApi
 from estserver.tokens import ReviewedToken
 
-TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
+TOKEN_REVIEWS = "/apis/authentication.k8s.io/v1/tokenreviews"
 TRY_AGAIN = timedelta(seconds=5)
 
 log = structlog.get_logger(__name__)

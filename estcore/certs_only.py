@@ -10,14 +10,14 @@ from typing import Final
 from cryptography import x509
 
 from estcore import der as der_module
-from estcore.der import CONTEXT_0, CONTEXT_1, SEQUENCE, SET, member
+from estcore.der import CONTEXT_0, CONTEXT_1, SEQUENCE, member
 from estcore.errors import MalformedBody
 
 MAX_OCTETS: Final = 256 * 1024
 MAX_CERTIFICATES: Final = 64
 
 _SIGNED_DATA_OID = bytes.fromhex("06092a864886f70d010702")
-_BEFORE_CERTIFICATES = bytes.fromhex("020101" "3100" "300b06092a864886f70d010701")
+_BEFORE_CERTIFICATES = bytes.fromhex("0201013100300b06092a864886f70d010701")
 """version 1, no digestAlgorithms, encapContentInfo of id-data without content."""
 _NO_SIGNERS = bytes.fromhex("3100")
 _WHAT = "certs-only"
@@ -43,21 +43,21 @@ def decode(der: bytes) -> tuple[x509.Certificate, ...]:
     that is not the shape above, and for a certificate that cannot be parsed.
     """
     der_module.check(der, what=_WHAT, max_octets=MAX_OCTETS)
-    content_info = member(der, 0, len(der), SEQUENCE, what=_WHAT)
-    position = _expect(der, content_info.content, _SIGNED_DATA_OID, "its content is not signedData")
-    content = member(der, position, content_info.end, CONTEXT_0, what="its content")
-    signed_data = member(der, content.content, content.end, SEQUENCE, what="signedData")
-    if not content_info.end == content.end == signed_data.end:
+    size = len(der)
+    position, _ = member(der, 0, size, SEQUENCE, what=_WHAT)
+    position = _expect(der, position, _SIGNED_DATA_OID, "its content is not signedData")
+    position, end = member(der, position, size, CONTEXT_0, what="the content of certs-only")
+    position, signed_data_end = member(der, position, end, SEQUENCE, what="signedData")
+    if not signed_data_end == end == size:
         raise MalformedBody("certs-only holds more than signedData")
-    position = _expect(der, signed_data.content, _BEFORE_CERTIFICATES, "it is not version 1 with no digest algorithms and no content")
-    certificates = member(der, position, signed_data.end, CONTEXT_0, what="the certificates of certs-only")
-    position = certificates.end
+    position = _expect(der, position, _BEFORE_CERTIFICATES, "it is not of version 1 with no digest algorithms and no content")
+    first, certificates_end = member(der, position, size, CONTEXT_0, what="the certificates of certs-only")
+    position = certificates_end
     if der[position : position + 1] == bytes((CONTEXT_1,)):
-        position = member(der, position, signed_data.end, CONTEXT_1, what="the crls of certs-only").end
-    signers = member(der, position, signed_data.end, SET, what="the signers of certs-only")
-    if signers.end != signed_data.end or signers.content != signers.end:
-        raise MalformedBody("certs-only has signers")
-    return _certificates(der, certificates.content, certificates.end)
+        _, position = member(der, position, size, CONTEXT_1, what="the crls of certs-only")
+    if der[position:] != _NO_SIGNERS:
+        raise MalformedBody("certs-only does not end in an empty set of signers")
+    return _certificates(der, first, certificates_end)
 
 
 def _certificates(der: bytes, position: int, end: int) -> tuple[x509.Certificate, ...]:
@@ -65,12 +65,12 @@ def _certificates(der: bytes, position: int, end: int) -> tuple[x509.Certificate
     while position < end:
         if len(certificates) == MAX_CERTIFICATES:
             raise MalformedBody(f"certs-only holds more than {MAX_CERTIFICATES} certificates")
-        certificate = member(der, position, end, SEQUENCE, what="a certificate")
+        _, certificate_end = member(der, position, end, SEQUENCE, what="a certificate")
         try:
-            certificates.append(x509.load_der_x509_certificate(der[position : certificate.end]))
+            certificates.append(x509.load_der_x509_certificate(der[position:certificate_end]))
         except (ValueError, TypeError) as error:
             raise MalformedBody("certs-only holds a certificate that cannot be parsed") from error
-        position = certificate.end
+        position = certificate_end
     if not certificates:
         raise MalformedBody("certs-only holds no certificate")
     return tuple(certificates)

@@ -6,7 +6,7 @@ No ASN.1 type is decoded here.
 """
 
 import re
-from typing import Final, NamedTuple
+from typing import Final
 
 from estcore.errors import MalformedBody
 
@@ -34,16 +34,8 @@ _ARC_WITH_LEADING_ZERO = re.compile(rb"(?:^|[\x00-\x7f])\x80", re.DOTALL)
 _HIGH_TAG_NUMBER = 0x1F
 
 
-class Value(NamedTuple):
-    """Where one DER value lies in its octets: the identifier octet, where its content starts, and where it ends."""
-
-    identifier: int
-    content: int
-    end: int
-
-
-def read(der: bytes, position: int, limit: int, *, what: str) -> Value:
-    """Read the header at `position` of a value that must end at `limit` or before.
+def read(der: bytes, position: int, limit: int, *, what: str) -> tuple[int, int, int]:
+    """Read the header at `position` of a value that must end at `limit` or before: identifier octet, start of content, end.
 
     Definite minimal lengths only (X.690 section 10.1), one identifier octet. Raises MalformedBody, where `what` names the value.
     """
@@ -59,22 +51,26 @@ def read(der: bytes, position: int, limit: int, *, what: str) -> Value:
         octets = der[content : content + count]
         length = int.from_bytes(octets)
         if count > 4 or length < 0x80 or octets[0] == 0:
-            raise MalformedBody(f"{what} has a length that DER would write otherwise")
+            raise MalformedBody(f"{what} has a length that is cut off, too large or not minimal")
         content += count
     if identifier & _HIGH_TAG_NUMBER == _HIGH_TAG_NUMBER:
         raise MalformedBody(f"{what} has a tag number above 30, which no format here uses")
     end = content + length
     if end > limit:
         raise MalformedBody(f"{what} is cut off")
-    return Value(identifier, content, end)
+    return identifier, content, end
 
 
-def member(der: bytes, position: int, limit: int, identifier: int, *, what: str) -> Value:
-    """As `read`, and the identifier octet must be the given one."""
-    value = read(der, position, limit, what=what)
-    if value.identifier != identifier:
-        raise MalformedBody(f"{what} has the tag {value.identifier:#04x} where {identifier:#04x} belongs")
-    return value
+def member(der: bytes, position: int, limit: int, identifier: int, *, what: str) -> tuple[int, int]:
+    """As `read`, for a value that must have this identifier octet: start of content, end."""
+    # Most values are short: this says in one line what `read` says in ten, for the path of every enrolment.
+    content = position + 2
+    if content <= limit and der[position] == identifier and (length := der[position + 1]) < 0x80 and (end := content + length) <= limit:
+        return content, end
+    found, content, end = read(der, position, limit, what=what)
+    if found != identifier:
+        raise MalformedBody(f"{what} has the tag {found:#04x} where {identifier:#04x} belongs")
+    return content, end
 
 
 def check(der: bytes, *, what: str, max_octets: int = MAX_CSR_OCTETS, max_depth: int = MAX_DEPTH) -> None:

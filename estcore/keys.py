@@ -90,7 +90,7 @@ def generate_private_key(algorithm: KeyAlgorithm) -> PrivateKey:
 
 
 def signature_hash(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    """Return the hash that a key signs with: SHA-256 for RSA and P-256, SHA-384 for P-384 (RFC 5480 section 4), none for Ed25519 (RFC 8410)."""
+    """Return the hash that a key signs with: SHA-256 for RSA and P-256, SHA-384 for P-384 (RFC 5480 section 4), none for Ed25519."""
     if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
         return None
     if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1":

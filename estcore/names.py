@@ -76,26 +76,25 @@ def parse_name(name_der: bytes) -> x509.Name:
     bidi characters; one CN. Raises BadCsr, or MalformedBody where it is not DER.
     """
     end = len(name_der)
-    name = member(name_der, 0, end, SEQUENCE, what="the subject")
-    if name.end != end:
+    position, name_end = member(name_der, 0, end, SEQUENCE, what="the subject")
+    if name_end != end:
         raise BadCsr("the subject is followed by something else")
-    position = name.content
     seen: set[ObjectIdentifier] = set()
     rdns = 0
     while position < end:
-        rdn = member(name_der, position, end, SET, what="the subject")
-        pair = member(name_der, rdn.content, rdn.end, SEQUENCE, what="the subject")
-        if pair.end != rdn.end:
+        pair, rdn_end = member(name_der, position, end, SET, what="the subject")
+        oid, pair_end = member(name_der, pair, rdn_end, SEQUENCE, what="the subject")
+        if pair_end != rdn_end:
             raise BadCsr("the subject has an RDN of several attributes; give each its own")
         rdns += 1
         if rdns > MAX_RDNS:
             raise BadCsr(f"the subject has more than {MAX_RDNS} attributes")
-        oid = member(name_der, pair.content, pair.end, OBJECT_IDENTIFIER, what="the subject")
-        value = read(name_der, oid.end, pair.end, what="the subject")
-        if value.end != pair.end:
-            raise BadCsr("the subject has an attribute with more than a type and a value")
-        _check_attribute(name_der[pair.content : oid.end], value.identifier, name_der[value.content : value.end], seen)
-        position = rdn.end
+        _, value = member(name_der, oid, pair_end, OBJECT_IDENTIFIER, what="the subject")
+        string_type, text, text_end = read(name_der, value, pair_end, what="the subject")
+        if text_end != pair_end:
+            raise BadCsr("the subject has an attribute of more than a type and a value")
+        _check_attribute(name_der[oid:value], string_type, name_der[text:text_end], seen)
+        position = rdn_end
     try:
         return x509.Name.from_bytes(name_der)
     except (ValueError, TypeError, KeyError) as error:
@@ -263,10 +262,8 @@ def check_general_name(name: x509.GeneralName) -> None:
         case x509.RFC822Name():
             _check_email(name.value)
         case _:
-            raise BadCsr(
-                f"the subjectAltName holds a {_KINDS.get(type(name), type(name).__name__)}; only dNSName, URI, iPAddress and rfc822Name are issued",
-                reason="BadName",
-            )
+            kind = _KINDS.get(type(name), type(name).__name__)
+            raise BadCsr(f"the subjectAltName holds a {kind}; only dNSName, URI, iPAddress and rfc822Name are issued", reason="BadName")
 
 
 _KINDS: dict[type, str] = {x509.OtherName: "otherName", x509.DirectoryName: "directoryName", x509.RegisteredID: "registeredID"}

@@ -9,19 +9,19 @@ The outer shape is read by our own reader, which also gives the octets that were
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtensionOID
 
 from estcore import der
 from estcore.der import BIT_STRING, CONTEXT_0, OBJECT_IDENTIFIER, SEQUENCE, SET, member, object_identifier
 from estcore.errors import BadCsr, MalformedBody
 from estcore.issuer_spec import KeyAlgorithm
-from estcore.keys import PublicKey, check_public_key, key_algorithm, spki_der
+from estcore.keys import PublicKey, check_public_key
 from estcore.names import check_general_name, parse_name
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
 
@@ -55,12 +55,12 @@ class Pkcs10:
 
 
 class _Sections(NamedTuple):
-    """The parts of a CertificationRequest as DER slices; `attributes` are (OID, start of values, end of values)."""
+    """The parts of a CertificationRequest: DER slices, and the content of each attribute's SET of values by the DER of its OID."""
 
     signed: bytes
     subject: bytes
     spki: bytes
-    attributes: list[tuple[bytes, int, int]]
+    attributes: dict[bytes, bytes]
     algorithm: bytes
     signature: bytes
 
@@ -72,15 +72,14 @@ def parse(csr_der: bytes) -> Pkcs10:
     """
     sections = _sections(csr_der)
     public_key = _public_key(sections.spki)
-    algorithm = key_algorithm(public_key)
     _verify(public_key, sections)
-    check_public_key(public_key)
+    algorithm = check_public_key(public_key)
     subject = parse_name(sections.subject)
     challenge_password = None
-    requested: _Requested | None = None
+    requested = _NOTHING_REQUESTED
     if sections.attributes:
-        csr = _foreign(lambda: x509.load_der_x509_csr(csr_der), MalformedBody("the CSR's attributes are not DER; a SET OF is sorted"))
-        challenge_password, asks_for_extensions = _attributes(csr_der, sections.attributes)
+        csr = _foreign(lambda: x509.load_der_x509_csr(csr_der), MalformedBody("the CSR's attributes are not DER (a SET OF is sorted)"))
+        challenge_password, asks_for_extensions = _attributes(sections.attributes)
         if asks_for_extensions:
             requested = _extensions(csr, public_key)
     return Pkcs10(
@@ -90,8 +89,8 @@ def parse(csr_der: bytes) -> Pkcs10:
         key_algorithm=algorithm,
         subject=subject,
         subject_der=sections.subject,
-        sans=requested.sans if requested else (),
-        usages=requested.usages if requested else None,
+        sans=requested.sans,
+        usages=requested.usages,
         challenge_password=challenge_password,
     )
 
@@ -100,45 +99,47 @@ def _sections(csr: bytes) -> _Sections:
     size = len(csr)
     if size > der.MAX_CSR_OCTETS:
         raise MalformedBody(f"the CSR has {size} octets, more than {der.MAX_CSR_OCTETS}")
-    outer = member(csr, 0, size, SEQUENCE, what="the CSR")
-    if outer.end != size:
-        raise MalformedBody(f"the CSR is followed by {size - outer.end} octets that do not belong to it")
-    info = member(csr, outer.content, size, SEQUENCE, what="the CertificationRequestInfo")
-    algorithm = member(csr, info.end, size, SEQUENCE, what="the signature algorithm")
-    signature = member(csr, algorithm.end, size, BIT_STRING, what="the signature")
-    if signature.end != size or csr[signature.content : signature.content + 1] != b"\x00":
+    start, end = member(csr, 0, size, SEQUENCE, what="the CSR")
+    if end != size:
+        raise MalformedBody(f"the CSR is followed by {size - end} octets that do not belong to it")
+    version, info_end = member(csr, start, size, SEQUENCE, what="the CertificationRequestInfo")
+    _, algorithm_end = member(csr, info_end, size, SEQUENCE, what="the signature algorithm")
+    unused_bits, signature_end = member(csr, algorithm_end, size, BIT_STRING, what="the signature")
+    if signature_end != size or csr[unused_bits : unused_bits + 1] != b"\x00":
         raise MalformedBody("the CSR does not end in a signature of whole octets")
-    if csr[info.content : info.content + 3] != b"\x02\x01\x00":
+    subject = version + 3
+    if csr[version:subject] != b"\x02\x01\x00":
         raise MalformedBody("the CSR's version is not 0, the only one there is (RFC 2986 section 4.1)")
-    subject = member(csr, info.content + 3, info.end, SEQUENCE, what="the subject")
-    spki = member(csr, subject.end, info.end, SEQUENCE, what="the public key")
+    _, subject_end = member(csr, subject, info_end, SEQUENCE, what="the subject")
+    _, spki_end = member(csr, subject_end, info_end, SEQUENCE, what="the public key")
     return _Sections(
-        signed=csr[outer.content : info.end],
-        subject=csr[info.content + 3 : subject.end],
-        spki=csr[subject.end : spki.end],
+        signed=csr[start:info_end],
+        subject=csr[subject:subject_end],
+        spki=csr[subject_end:spki_end],
         # Some encoders leave the field out when it is empty, though it is not OPTIONAL.
-        attributes=_split_attributes(csr, spki.end, info.end) if spki.end < info.end else [],
-        algorithm=csr[info.end : algorithm.end],
-        signature=csr[signature.content + 1 :],
+        attributes=_split_attributes(csr, spki_end, info_end) if spki_end < info_end else {},
+        algorithm=csr[info_end:algorithm_end],
+        signature=csr[unused_bits + 1 :],
     )
 
 
-def _split_attributes(csr: bytes, position: int, end: int) -> list[tuple[bytes, int, int]]:
-    field = member(csr, position, end, CONTEXT_0, what="the attributes")
-    if field.end != end:
+def _split_attributes(csr: bytes, position: int, end: int) -> dict[bytes, bytes]:
+    position, field_end = member(csr, position, end, CONTEXT_0, what="the attributes")
+    if field_end != end:
         raise MalformedBody("the CertificationRequestInfo holds more than its attributes")
-    attributes: list[tuple[bytes, int, int]] = []
-    position = field.content
+    attributes: dict[bytes, bytes] = {}
     while position < end:
-        attribute = member(csr, position, end, SEQUENCE, what="an attribute")
-        oid = member(csr, attribute.content, attribute.end, OBJECT_IDENTIFIER, what="an attribute's type")
-        values = member(csr, oid.end, attribute.end, SET, what="an attribute's values")
-        if values.end != attribute.end:
+        oid, attribute_end = member(csr, position, end, SEQUENCE, what="an attribute")
+        _, oid_end = member(csr, oid, attribute_end, OBJECT_IDENTIFIER, what="an attribute's type")
+        values, values_end = member(csr, oid_end, attribute_end, SET, what="an attribute's values")
+        if values_end != attribute_end:
             raise MalformedBody("an attribute holds more than a type and values")
-        attributes.append((csr[attribute.content : oid.end], values.content, values.end))
+        if csr[oid:oid_end] in attributes:
+            raise BadCsr("the CSR has the same attribute twice")
+        attributes[csr[oid:oid_end]] = csr[values:values_end]
         if len(attributes) > MAX_ATTRIBUTES:
             raise BadCsr(f"the CSR has more than {MAX_ATTRIBUTES} attributes")
-        position = attribute.end
+        position = attribute_end
     return attributes
 
 
@@ -161,13 +162,25 @@ def _public_key(spki: bytes) -> PublicKey:
         lambda: serialization.load_der_public_key(spki),
         BadCsr("the public key cannot be read: a kind, a curve or parameters that are not accepted", reason="KeyNotAllowed"),
     )
-    if not isinstance(key, PublicKey):
-        key_algorithm(key)
-    # One key, one encoding: no compressed point, no RSA key restricted to PSS, nothing that the CA's certificate would say otherwise.
-    if not isinstance(key, PublicKey) or spki_der(key) != spki:
+    if not spki.startswith(_SPKI_BEGINNINGS.get(len(spki), _NEVER)):
+        check_public_key(key)
         raise BadCsr("the public key is not in the usual encoding (uncompressed point, rsaEncryption with NULL)", reason="KeyNotAllowed")
-    return key
+    return cast("PublicKey", key)
 
+
+_SPKI_BEGINNINGS = {
+    91: bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
+    120: bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+    44: bytes.fromhex("302a300506032b6570032100"),
+    294: bytes.fromhex("30820122300d06092a864886f70d01010105000382010f003082010a0282010100"),
+    422: bytes.fromhex("308201a2300d06092a864886f70d01010105000382018f003082018a0282018100"),
+    550: bytes.fromhex("30820222300d06092a864886f70d01010105000382020f003082020a0282020100"),
+}
+"""How the SubjectPublicKeyInfo of each listed key begins, by its octets: P-256, P-384, Ed25519, RSA-2048, -3072, -4096 with e = 65537.
+
+One key, one encoding: no compressed point, no key restricted to RSASSA-PSS, nothing that our certificate would write otherwise.
+"""
+_NEVER = b"\xff"
 
 _NULL = b"\x05\x00"
 
@@ -220,8 +233,8 @@ _RSA: dict[bytes, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = {
 _ED25519 = _algorithm_identifier("1.3.101.112")
 """Signature algorithms by the DER of their AlgorithmIdentifier, parameters included: what is not here is refused.
 
-Missing on purpose: SHA-1 and MD5 (collisions), SHA-224 (weaker than any key we accept), SHA-3 and Ed448 (nothing sends them), and RSASSA-PSS
-with its SHA-1 defaults or with a salt of another length than the hash.
+Missing on purpose: SHA-1 and MD5 (collisions), SHA-224 (weaker than any key we accept), SHA-3 and Ed448 (nothing sends them), and
+RSASSA-PSS with its SHA-1 defaults or with a salt of another length than the hash.
 """
 
 
@@ -232,13 +245,13 @@ def _verify(public_key: PublicKey, sections: _Sections) -> None:
             public_key.verify(sections.signature, sections.signed, _ECDSA[sections.algorithm])
         elif isinstance(public_key, rsa.RSAPublicKey):
             public_key.verify(sections.signature, sections.signed, *_RSA[sections.algorithm])
-        elif isinstance(public_key, ed25519.Ed25519PublicKey) and sections.algorithm == _ED25519:
+        elif sections.algorithm == _ED25519:
             public_key.verify(sections.signature, sections.signed)
         else:
             raise KeyError(sections.algorithm)
     except KeyError as error:
         raise BadCsr(
-            "the CSR is signed by an algorithm that is not accepted for its key; use SHA-256, SHA-384 or SHA-512 with ECDSA or RSA, or Ed25519",
+            "the CSR's signature algorithm is not accepted for its key; use ECDSA or RSA with SHA-256, SHA-384 or SHA-512, or Ed25519",
             reason="SignatureAlgorithm",
         ) from error
     except InvalidSignature as error:
@@ -263,42 +276,47 @@ _STRING_ENCODINGS = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x1C: "utf-3
 """DirectoryString (RFC 5280 Appendix A.1): UTF8String, PrintableString, TeletexString, UniversalString, BMPString."""
 
 
-def _attributes(csr: bytes, attributes: list[tuple[bytes, int, int]]) -> tuple[str | None, bool]:
+def _attributes(attributes: dict[bytes, bytes]) -> tuple[str | None, bool]:
     """Look at each attribute; return the challengePassword and whether there is an extensionRequest."""
-    seen: set[bytes] = set()
     challenge_password: str | None = None
     asks_for_extensions = False
-    for oid, start, end in attributes:
-        if oid in seen or (oid in _EXTENSION_REQUESTS and asks_for_extensions):
-            raise BadCsr("the CSR has the same attribute twice")
-        seen.add(oid)
+    for oid, values in attributes.items():
         if oid == _CHALLENGE_PASSWORD:
-            challenge_password = _challenge_password(csr, start, end)
+            challenge_password = _challenge_password(values)
         elif oid in _EXTENSION_REQUESTS:
+            if asks_for_extensions:
+                raise BadCsr("the CSR has two extensionRequests, of PKCS#9 and of Microsoft")
             asks_for_extensions = True
-            if start == end or member(csr, start, end, SEQUENCE, what="the extensionRequest").end != end:
+            if not values or member(values, 0, len(values), SEQUENCE, what="the extensionRequest")[1] != len(values):
                 raise BadCsr("the extensionRequest has not exactly one value (RFC 2985 section 5.4.2)")
         elif oid in _NOT_SUPPORTED:
-            raise BadCsr(f"the CSR has the attribute {_NOT_SUPPORTED[oid]}, which is not supported yet; leave it out", reason="UnsupportedAttribute")
+            name = _NOT_SUPPORTED[oid]
+            raise BadCsr(f"the CSR has the attribute {name}, which is not supported yet; leave it out", reason="UnsupportedAttribute")
         else:
-            while start < end:
-                value = der.read(csr, start, end, what="an attribute's value")
-                der.check(csr[start : value.end], what="an attribute's value")
-                start = value.end
+            _pass_over(values)
     return challenge_password, asks_for_extensions
 
 
-def _challenge_password(csr: bytes, start: int, end: int) -> str:
-    if start == end:
+def _pass_over(values: bytes) -> None:
+    """Nobody decodes these; still they are in a CSR that is kept and may be shown to others."""
+    position = 0
+    while position < len(values):
+        *_, end = der.read(values, position, len(values), what="an attribute's value")
+        der.check(values[position:end], what="an attribute's value")
+        position = end
+
+
+def _challenge_password(values: bytes) -> str:
+    if not values:
         raise BadCsr("the challengePassword has no value (RFC 2985 section 5.4.1)")
-    value = der.read(csr, start, end, what="the challengePassword")
-    if value.end != end:
+    string_type, content, end = der.read(values, 0, len(values), what="the challengePassword")
+    if end != len(values):
         raise BadCsr("the challengePassword has more than one value (RFC 2985 section 5.4.1)")
-    encoding = _STRING_ENCODINGS.get(value.identifier)
+    encoding = _STRING_ENCODINGS.get(string_type)
     if encoding is None:
         raise BadCsr("the challengePassword is not a DirectoryString (RFC 2985 section 5.4.1)")
     try:
-        text = csr[value.content : value.end].decode(encoding)
+        text = values[content:].decode(encoding)
     except UnicodeDecodeError as error:
         raise BadCsr("the challengePassword is not valid text of its string type") from error
     if not 0 < len(text) <= MAX_CHALLENGE_PASSWORD_CHARACTERS:
@@ -312,6 +330,9 @@ def _challenge_password(csr: bytes, start: int, end: int) -> str:
 class _Requested(NamedTuple):
     sans: tuple[x509.GeneralName, ...]
     usages: frozenset[Usage] | None
+
+
+_NOTHING_REQUESTED = _Requested((), None)
 
 
 _EXTENSION_NAMES = {
@@ -360,7 +381,9 @@ def _extensions(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> _
                 usages = (usages or frozenset()) | _extended_key_usage(value)
             case x509.BasicConstraints():
                 if value.ca or value.path_length is not None:
-                    raise BadCsr("the CSR asks for a CA certificate (basicConstraints CA:TRUE), which is never issued", reason="CaRequested")
+                    raise BadCsr(
+                        "the CSR asks for a CA certificate (basicConstraints CA:TRUE), which is never issued", reason="CaRequested"
+                    )
             case x509.SubjectKeyIdentifier():
                 _check_subject_key_identifier(value, public_key)
             case _:

@@ -136,8 +136,8 @@ class Unavailable(EstError):
     reason = "Unavailable"
     http_status = 503
 
-    def __init__(self, message: str, *, retry_after: timedelta = timedelta(seconds=5)) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, *, retry_after: timedelta = timedelta(seconds=5), reason: str | None = None) -> None:
+        super().__init__(message, reason=reason)
         self.retry_after = retry_after
 
 

@@ -8,16 +8,25 @@ import re
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
+from pydantic_core import ErrorDetails
 
 from estcore.errors import ConfigurationError
-from estcore.usages import Usage
+from estcore.patterns import DnsPattern, EmailPattern, TextPattern, UriPattern, parse_ip_pattern
+from estcore.rule_patterns import RulePatterns
+from estcore.usages import ENCIPHERMENT, KEY_USAGES, Usage
 
 OPERATIONS = frozenset({"cacerts", "simpleenroll", "simplereenroll", "fullcmc", "serverkeygen", "csrattrs"})
 """Operation segments of RFC 7030 section 3.2.2: never a label."""
+
+MIN_LIFE = timedelta(minutes=5)
+"""Shortest life that a policy may name: backdating (profile.BACKDATE) and clock skew would eat a shorter one."""
+
+MIN_CA_LIFE = timedelta(hours=1)
 
 _DURATION_PART = re.compile(r"(\d+)(h|m|s)")
 _DURATION = re.compile(r"(\d+(h|m|s))+")
@@ -57,6 +66,18 @@ class KeyAlgorithm(StrEnum):
     ED25519 = "Ed25519"
 
 
+_SIGNING = frozenset({Usage.DIGITAL_SIGNATURE, Usage.CONTENT_COMMITMENT})
+POSSIBLE_KEY_USAGES: dict[KeyAlgorithm, frozenset[Usage]] = {
+    algorithm: _SIGNING | ENCIPHERMENT
+    if algorithm.startswith("RSA")
+    else _SIGNING | {Usage.KEY_AGREEMENT}
+    if algorithm.startswith("ECDSA")
+    else _SIGNING
+    for algorithm in KeyAlgorithm
+}
+"""keyUsage bits that a key can serve: RFC 3279 section 2.3.1 (RSA), RFC 5480 section 3 with RFC 8813 (EC), RFC 8410 section 5 (Ed25519)."""
+
+
 class ChannelBinding(StrEnum):
     """Whether a CSR must carry the channel binding of its TLS connection (RFC 7030 section 3.5)."""
 
@@ -70,6 +91,12 @@ class Generate(_Part):
     common_name: Annotated[str, Field(min_length=1, max_length=64)]
     key_algorithm: Annotated[KeyAlgorithm, Field(strict=False)] = KeyAlgorithm.ECDSA_P256
     duration: Duration = timedelta(hours=87600)
+
+    @model_validator(mode="after")
+    def _lives(self) -> Self:
+        if self.duration < MIN_CA_LIFE:
+            raise ValueError("duration: a CA lives at least 1h")
+        return self
 
 
 class Ca(_Part):
@@ -142,6 +169,8 @@ class DurationPolicy(_Part):
     def _ordered(self) -> Self:
         if self.default > self.max:
             raise ValueError("default is longer than max")
+        if self.default < MIN_LIFE:
+            raise ValueError("default: a certificate lives at least 5m")
         return self
 
 
@@ -149,7 +178,10 @@ Names = Annotated[tuple[ShortText, ...], Field(max_length=64, strict=False)]
 
 
 class RuleFrom(_Part):
-    """Whom a rule is for: every member that is set must match. Patterns: `*` at any place stands for any run of characters."""
+    """Whom a rule is for: every member that is set must match. Patterns: `*` at any place stands for any run of characters.
+
+    `users` are those of HTTP Basic and of third-party certificates; `serviceAccounts` are names without the namespace.
+    """
 
     authentication: Literal["certificate", "thirdPartyCertificate", "basic", "serviceAccountToken"] | None = None
     namespaces: Names = ()
@@ -157,32 +189,82 @@ class RuleFrom(_Part):
     users: Names = ()
     groups: Names = ()
 
+    @model_validator(mode="after")
+    def _nobody_is_not_everybody(self) -> Self:
+        for name in self.model_fields_set:
+            if getattr(self, name) == ():
+                raise ValueError(f"{to_camel(name)} is empty: list somebody, or leave the field out to match everybody")
+        return self
+
+
+def _text_pattern(text: str) -> str:
+    TextPattern.parse(text)
+    return text
+
+
+SubjectText = Annotated[ShortText, AfterValidator(_text_pattern)]
+
 
 class SubjectRule(_Part):
     """Subject attributes a request may have; what is not listed must be absent. Values are patterns or templates."""
 
-    common_name: ShortText | None = None
-    organization: ShortText | None = None
-    organizational_unit: ShortText | None = None
-    country: ShortText | None = None
-    serial_number: ShortText | None = None
+    common_name: SubjectText | None = None
+    organization: SubjectText | None = None
+    organizational_unit: SubjectText | None = None
+    country: SubjectText | None = None
+    serial_number: SubjectText | None = None
+
+
+def _dns_pattern(text: str) -> str:
+    DnsPattern.parse(text)
+    return text
+
+
+def _uri_pattern(text: str) -> str:
+    UriPattern.parse(text)
+    return text
+
+
+def _ip_pattern(text: str) -> str:
+    parse_ip_pattern(text)
+    return text
+
+
+def _email_pattern(text: str) -> str:
+    EmailPattern.parse(text)
+    return text
 
 
 class Rule(_Part):
-    """Which names a requester may have. `*` is exactly one DNS label or the last path segment of a URI."""
+    """Which names a requester may have. `*` is exactly one DNS label or the last path segment of a URI.
+
+    A rule that lists no names permits none: put first, it shuts a requester out. Without `subject` a request's subject is empty or
+    has a commonName only, equal to one of its permitted subject alternative names.
+    """
 
     from_: Annotated[RuleFrom, Field(alias="from")] = RuleFrom()
     subject: SubjectRule | None = None
-    dns_names: Names = ()
-    uris: Names = ()
-    ip_addresses: Names = ()
-    email_addresses: Names = ()
+    dns_names: Annotated[tuple[Annotated[ShortText, AfterValidator(_dns_pattern)], ...], Field(max_length=64, strict=False)] = ()
+    uris: Annotated[tuple[Annotated[ShortText, AfterValidator(_uri_pattern)], ...], Field(max_length=64, strict=False)] = ()
+    ip_addresses: Annotated[tuple[Annotated[ShortText, AfterValidator(_ip_pattern)], ...], Field(max_length=64, strict=False)] = ()
+    email_addresses: Annotated[tuple[Annotated[ShortText, AfterValidator(_email_pattern)], ...], Field(max_length=64, strict=False)] = ()
     wildcards: bool = False
     channel_binding: Annotated[ChannelBinding, Field(strict=False)] | None = None
 
+    @cached_property
+    def patterns(self) -> RulePatterns:
+        """The names, parsed once: the hot path only matches."""
+        return RulePatterns.parse(
+            dns_names=self.dns_names,
+            uris=self.uris,
+            ip_addresses=self.ip_addresses,
+            email_addresses=self.email_addresses,
+            subject=self.subject.model_dump(by_alias=True, exclude_none=True) if self.subject else None,
+        )
+
 
 class Policy(_Part):
-    """What may be issued, to whom."""
+    """What may be issued, to whom. `usages` are the most that a certificate may have, and what a CSR that names none gets."""
 
     duration: DurationPolicy = DurationPolicy()
     keys: Annotated[tuple[Annotated[KeyAlgorithm, Field(strict=False)], ...], Field(min_length=1, max_length=6, strict=False)] = tuple(
@@ -196,6 +278,20 @@ class Policy(_Part):
     )
     rules: Annotated[tuple[Rule, ...], Field(max_length=64, strict=False)] = ()
 
+    @model_validator(mode="after")
+    def _every_key_has_a_use(self) -> Self:
+        if not KEY_USAGES & self.allowed_usages:
+            raise ValueError("usages: list at least one key usage, such as digital signature")
+        for key in self.keys:
+            if not POSSIBLE_KEY_USAGES[key] & self.allowed_usages:
+                raise ValueError(f"usages: none is possible for {key} keys; list digital signature too, or leave {key} out of keys")
+        return self
+
+    @cached_property
+    def allowed_usages(self) -> frozenset[Usage]:
+        """`usages` as a set."""
+        return frozenset(self.usages)
+
 
 class IssuerSpec(_Part):
     """`spec` of an EstIssuer or EstClusterIssuer."""
@@ -203,6 +299,26 @@ class IssuerSpec(_Part):
     ca: Ca
     est: Est = Est()
     policy: Policy = Policy()
+
+
+_PLAIN_WORDS = {
+    "extra_forbidden": "this field is unknown",
+    "missing": "this field is required",
+    "model_type": "expected an object",
+    "tuple_type": "expected a list",
+}
+_PATTERNS_IN_WORDS = {
+    "secretName": "the name of a Secret: lower-case letters, digits, - and ., at most 253",
+    "caSecretName": "the name of a Secret: lower-case letters, digits, - and ., at most 253",
+    "label": "a label is 1 to 63 letters, digits, -, ., _ and :, and begins and ends with a letter or digit",
+}
+
+
+def _say(error: ErrorDetails) -> str:
+    """Put pydantic's finding into a sentence that says what to write."""
+    if error["type"] == "string_pattern_mismatch":
+        return _PATTERNS_IN_WORDS.get(str(error["loc"][-1]), error["msg"])
+    return _PLAIN_WORDS.get(error["type"], error["msg"].removeprefix("Value error, "))
 
 
 def parse(spec: Mapping[str, Any], *, where: str) -> IssuerSpec:
@@ -215,4 +331,4 @@ def parse(spec: Mapping[str, Any], *, where: str) -> IssuerSpec:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = "spec" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-        raise ConfigurationError(first["msg"].removeprefix("Value error, "), where=where, field=field) from error
+        raise ConfigurationError(_say(first), where=where, field=field, reason="InvalidSpec") from error

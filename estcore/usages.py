@@ -4,9 +4,12 @@ Names: certificates.k8s.io/v1 KeyUsage and cert-manager.io/v1 KeyUsage, which ar
 entity may have here: `cert sign`, `crl sign` and `any` are left out on purpose. X.509: RFC 5280 sections 4.2.1.3 and 4.2.1.12.
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
+
+from estcore.errors import Forbidden
 
 
 class Usage(StrEnum):
@@ -53,3 +56,27 @@ ENCIPHERMENT = frozenset({Usage.KEY_ENCIPHERMENT, Usage.DATA_ENCIPHERMENT})
 
 USAGE_ALIASES = {"signing": Usage.DIGITAL_SIGNATURE, "s/mime": Usage.EMAIL_PROTECTION}
 """Other names of the same usages in the two Kubernetes APIs."""
+
+KEY_USAGES = frozenset(KEY_USAGE_BITS.values())
+"""Usages that are bits of keyUsage; all others are extended key usages."""
+
+REFUSED_USAGES = frozenset(
+    {"cert sign", "crl sign", "encipher only", "decipher only", "any", "ocsp signing", "microsoft sgc", "netscape sgc"}
+)
+"""Names of the two Kubernetes APIs that no end entity gets here."""
+
+
+def parse_usage_names(names: Iterable[str]) -> frozenset[Usage]:
+    """Usages from the names in `spec.usages` of a Kubernetes request, aliases included; none gives the empty set.
+
+    Raises Forbidden (UsageNotPermitted) that names the first usage which no certificate of this project has, or which does not exist.
+    """
+    usages = set()
+    for name in names:
+        if name in REFUSED_USAGES:
+            raise Forbidden(f"usage {name!r} is never given to an end entity", reason="UsageNotPermitted")
+        try:
+            usages.add(USAGE_ALIASES.get(name) or Usage(name))
+        except ValueError:
+            raise Forbidden(f"usage {name[:64]!r} is not one of {', '.join(Usage)}", reason="UsageNotPermitted") from None
+    return frozenset(usages)

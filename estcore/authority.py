@@ -1,0 +1,290 @@
+"""The CA: its certificate, chain and key, and the one function that signs with it.
+
+A CA comes from `load`, which takes nothing that could sign wrongly (threats row 27: a half-written Secret, another certificate's key),
+or is made by `generate_ca`. `issue` takes an `Authorized` and nothing else. No IO, no clock, no randomness but the library's own.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import pairwise
+from typing import Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
+from cryptography.x509.oid import NameOID
+
+from estcore import tbs_certificate
+from estcore.errors import BadCsr, ConfigurationError, SignerError
+from estcore.issuer_spec import Generate, Policy
+from estcore.keys import PrivateKey, generate_private_key, key_algorithm, signature_hash, spki_der
+from estcore.names import describe_general_name, describe_name
+from estcore.profile import BACKDATE, plan
+from estcore.registration import Authorized
+from estcore.tbs_certificate import IssuerPieces
+from estcore.usages import Usage
+
+MAX_CHAIN: Final = 8
+MAX_PEM_OCTETS: Final = 256 * 1024
+"""Each entry of a CA Secret; Kubernetes takes 1 MiB for the whole."""
+
+_SIGNATURE_ALGORITHMS: Final = {
+    "sha256-ecdsa": bytes.fromhex("300a06082a8648ce3d040302"),  # RFC 5758 section 3.2: no parameters
+    "sha384-ecdsa": bytes.fromhex("300a06082a8648ce3d040303"),
+    "sha256-rsa": bytes.fromhex("300d06092a864886f70d01010b0500"),  # RFC 4055 section 5: NULL
+    "ed25519": bytes.fromhex("300506032b6570"),  # RFC 8410 section 3: no parameters
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Authority:
+    """A CA that can sign."""
+
+    certificate: x509.Certificate
+    chain: tuple[x509.Certificate, ...]
+    """The certificates above it, each issued by the next, the root last if it is known; empty for a root."""
+    _sign: Callable[[bytes], bytes] = field(repr=False)
+    _pieces: IssuerPieces = field(repr=False)
+    _own_spkis: frozenset[bytes] = field(repr=False)
+
+    @property
+    def certificates(self) -> tuple[x509.Certificate, ...]:
+        """The whole chain, as /cacerts gives it out: the CA first."""
+        return (self.certificate, *self.chain)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """A signed certificate, and what the ledger and the audit log say of it."""
+
+    certificate_der: bytes
+    serial: int
+    subject: str
+    """RFC 4514."""
+    sans: tuple[str, ...]
+    """Such as `DNS:a.example`."""
+    spki_sha256: str
+    """Hex."""
+    not_before: datetime
+    not_after: datetime
+    left_out: frozenset[Usage]
+    """Usages that were asked for and not granted, because the key cannot do them (RFC 8813, RFC 8410)."""
+
+
+def issue(authority: Authority, authorized: Authorized, policy: Policy, *, now: datetime, serial: int) -> Issued:
+    """Sign the certificate that registration allowed, within the profile.
+
+    `policy` is the one that `authorized` was judged by; `serial` comes from `serial_number`. Redeems `authorized`, also when it fails.
+    Raises Forbidden and BadCsr for what the profile does not allow, IssuerNotReady when the CA is not valid now, SignerError when we
+    are at fault.
+    """
+    authorized.redeem()
+    if authorized.policy is not policy and authorized.policy != policy:
+        raise SignerError("the request was authorized by another issuer's policy")
+    if not 1 << 63 <= serial < 1 << 159:
+        raise SignerError("a serial number has 64 to 159 bits")  # RFC 5280 section 4.1.2.2: positive, at most 20 octets
+    spki = authorized.csr.spki_der
+    if spki in authority._own_spkis:
+        raise BadCsr("this key is the CA's own; make a new key", reason="KeyRefused")
+    planned = plan(authorized, policy, now=now, ca_certificate=authority.certificate)
+    tbs_der = tbs_certificate.encode(planned, authority._pieces, serial)
+    certificate_der = tbs_certificate.sealed(tbs_der, authority._pieces, authority._sign(tbs_der))
+    return Issued(
+        certificate_der=certificate_der,
+        serial=serial,
+        subject=describe_name(planned.subject),
+        sans=tuple(map(describe_general_name, planned.sans)),
+        spki_sha256=sha256(spki).hexdigest(),
+        not_before=planned.not_before,
+        not_after=planned.not_after,
+        left_out=planned.left_out,
+    )
+
+
+def serial_number(random_128_bits: bytes) -> int:
+    """A serial of 17 octets, 0x01 and then 16 random ones: always positive, always as long, at most 20 (RFC 5280 section 4.1.2.2)."""
+    if len(random_128_bits) != 16:
+        raise ValueError("a serial number is made of 16 random octets")
+    return int.from_bytes(b"\x01" + random_128_bits)
+
+
+def load(*, certificate_chain_pem: bytes, private_key_pem: bytes, root_pem: bytes | None, now: datetime, where: str) -> Authority:
+    """Load a CA from the entries of a kubernetes.io/tls Secret.
+
+    `certificate_chain_pem` (tls.crt): the issuing CA first, then each one's issuer; `root_pem` (ca.crt): the root, or None or empty
+    where it is not known or already last in the chain; `where` names the Secret. The key signs once, to see that it does.
+    Raises ConfigurationError with a reason: SecretInvalidData, KeyMismatch, NotACA, CAExpired, CANotYetValid, ChainIncomplete.
+    Source: cert-manager's layout (contract 29) and checks (contract 27).
+    """
+    certificates = _certificates(certificate_chain_pem, where=where, entry="tls.crt")
+    roots = _certificates(root_pem, where=where, entry="ca.crt") if root_pem else []
+    private_key = _private_key(private_key_pem, where=where)
+    certificate = certificates[0]
+    if spki_der(private_key.public_key()) != _spki_of(certificate, where=where):
+        raise _wrong("tls.key is not the key of the first certificate of tls.crt", where=where, reason="KeyMismatch")
+    for ca in (*certificates, *roots):
+        _check_ca(ca, now=now, where=where)
+    chain = _chain(certificates, roots, where=where)
+    _test_key(private_key, where=where)
+    signature_algorithm, sign = _signer(private_key)
+    return Authority(
+        certificate=certificate,
+        chain=chain,
+        _sign=sign,
+        _pieces=tbs_certificate.issuer_pieces(certificate, signature_algorithm),
+        _own_spkis=frozenset(spki_der(ca.public_key()) for ca in (certificate, *chain)),
+    )
+
+
+def _wrong(message: str, *, where: str, reason: str) -> ConfigurationError:
+    return ConfigurationError(message, where=where, reason=reason)
+
+
+def _certificates(pem: bytes, *, where: str, entry: str) -> list[x509.Certificate]:
+    blocks = pem.count(b"-----BEGIN CERTIFICATE-----")
+    if not 0 < blocks <= MAX_CHAIN or len(pem) > MAX_PEM_OCTETS:
+        raise _wrong(f"{entry} holds {blocks or 'no'} PEM certificates; it takes 1 to {MAX_CHAIN}", where=where, reason="SecretInvalidData")
+    try:
+        certificates = x509.load_pem_x509_certificates(pem)
+        for certificate in certificates:
+            certificate.extensions, certificate.subject, certificate.issuer  # noqa: B018 - they are decoded when first read
+    except (ValueError, TypeError, x509.DuplicateExtension) as error:
+        raise _wrong(f"{entry} holds a certificate that cannot be read", where=where, reason="SecretInvalidData") from error
+    if len(certificates) != blocks:
+        raise _wrong(f"{entry} holds a certificate that is cut off", where=where, reason="SecretInvalidData")
+    return certificates
+
+
+def _private_key(pem: bytes, *, where: str) -> PrivateKey:
+    if len(pem) > MAX_PEM_OCTETS:
+        raise _wrong("tls.key is too large", where=where, reason="SecretInvalidData")
+    try:
+        private_key = serialization.load_pem_private_key(pem, password=None)
+    except TypeError as error:
+        raise _wrong("tls.key is encrypted; store it without a password", where=where, reason="SecretInvalidData") from error
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _wrong("tls.key holds no PEM private key that can be read", where=where, reason="SecretInvalidData") from error
+    try:
+        key_algorithm(private_key.public_key())
+    except BadCsr as error:
+        raise _wrong(f"tls.key: {error}", where=where, reason="SecretInvalidData") from error
+    assert isinstance(private_key, PrivateKey)  # noqa: S101 - key_algorithm knows no other
+    return private_key
+
+
+def _spki_of(certificate: x509.Certificate, *, where: str) -> bytes:
+    try:
+        return certificate.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise _wrong("a certificate of tls.crt has a key that cannot be read", where=where, reason="SecretInvalidData") from error
+
+
+def _check_ca(certificate: x509.Certificate, *, now: datetime, where: str) -> None:
+    """RFC 5280 section 6.1.4 (k), (n) and 4.1.2.5: a CA, that may sign certificates, now."""
+    name = describe_name(certificate.subject)
+    try:
+        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        is_ca = False
+    if not is_ca:
+        raise _wrong(f"{name} is not a CA certificate (basicConstraints CA:TRUE)", where=where, reason="NotACA")
+    try:
+        may_sign = certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
+    except x509.ExtensionNotFound:
+        may_sign = True
+    if not may_sign:
+        raise _wrong(f"{name} may not sign certificates (keyUsage without keyCertSign)", where=where, reason="NotACA")
+    if not certificate.subject.rdns:
+        raise _wrong("a CA certificate has an empty subject (RFC 5280 section 4.1.2.6)", where=where, reason="NotACA")
+    if now > certificate.not_valid_after_utc:
+        raise _wrong(f"{name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}", where=where, reason="CAExpired")
+    if now < certificate.not_valid_before_utc:
+        raise _wrong(f"{name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}", where=where, reason="CANotYetValid")
+
+
+def _chain(certificates: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], *, where: str) -> tuple[x509.Certificate, ...]:
+    """Those above the first one. The chain may end below a root that is not known; nothing may be missing in its middle."""
+    if len(roots) > 1:
+        raise _wrong("ca.crt holds more than one certificate; it takes the root only", where=where, reason="SecretInvalidData")
+    path = list(certificates)
+    if roots and roots[0] != path[-1]:
+        path += roots
+    for below, above in pairwise(path):
+        if not _is_issued_by(below, above):
+            raise _wrong(
+                f"{describe_name(below.subject)} is not issued by {describe_name(above.subject)}, which follows it: tls.crt is the issuing "
+                "CA and then each one's issuer, ca.crt the root",
+                where=where,
+                reason="ChainIncomplete",
+            )
+    if roots and not _is_issued_by(path[-1], path[-1]):
+        raise _wrong("ca.crt is not self-signed: it takes the root", where=where, reason="ChainIncomplete")
+    return tuple(path[1:])
+
+
+def _is_issued_by(below: x509.Certificate, above: x509.Certificate) -> bool:
+    try:
+        below.verify_directly_issued_by(above)
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        return False
+    return True
+
+
+def _test_key(private_key: PrivateKey, *, where: str) -> None:
+    """Sign once and verify: a key may be well-formed and wrong (a public point that is not its own, an HSM without a session)."""
+    probe = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private_key, signature_hash(private_key))
+    if not probe.is_signature_valid:
+        raise _wrong("tls.key makes signatures that do not verify", where=where, reason="KeyMismatch")
+
+
+def _signer(private_key: PrivateKey) -> tuple[bytes, Callable[[bytes], bytes]]:
+    """The DER AlgorithmIdentifier, and the function that signs."""
+    match private_key:
+        case ec.EllipticCurvePrivateKey():
+            digest = signature_hash(private_key) or hashes.SHA256()
+            ecdsa = ec.ECDSA(digest)
+            return _SIGNATURE_ALGORITHMS[f"{digest.name}-ecdsa"], lambda tbs_der: private_key.sign(tbs_der, ecdsa)
+        case rsa.RSAPrivateKey():
+            pkcs1, digest = padding.PKCS1v15(), hashes.SHA256()
+            return _SIGNATURE_ALGORITHMS["sha256-rsa"], lambda tbs_der: private_key.sign(tbs_der, pkcs1, digest)
+        case ed25519.Ed25519PrivateKey():
+            return _SIGNATURE_ALGORITHMS["ed25519"], private_key.sign
+
+
+def generate_ca(spec: Generate, *, now: datetime, serial: int) -> tuple[bytes, bytes]:
+    """Make a self-signed root and its key: (PKCS#8 PEM without password, certificate PEM), as a Secret's tls.key and tls.crt.
+
+    It issues end entities only: pathLenConstraint 0. No AKI, which a root may leave out (RFC 5280 section 4.2.1.1).
+    """
+    private_key = generate_private_key(spec.key_algorithm)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, spec.common_name)])
+    not_before = now.astimezone(UTC).replace(microsecond=0) - BACKDATE
+    key_usage = x509.KeyUsage(
+        digital_signature=False,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=True,
+        crl_sign=True,
+        encipher_only=False,
+        decipher_only=False,
+    )
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private_key.public_key())
+        .serial_number(serial)
+        .not_valid_before(not_before)
+        .not_valid_after(not_before + spec.duration)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(key_usage, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
+        .sign(private_key, signature_hash(private_key))
+    )
+    key_pem = private_key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key_pem, certificate.public_bytes(serialization.Encoding.PEM)

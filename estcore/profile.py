@@ -1,0 +1,112 @@
+"""What any certificate of an issuer may look like, whoever asks: keys, usages, life. Its output is all that the signer sees.
+
+A `Plan` has no place for a CA flag, a path length or an extension of the CSR's choice: what the profile did not allow cannot be
+written (threats rows 1 and 2). Registration decides names; nothing here asks who the requester is.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from cryptography import x509
+
+from estcore.errors import Forbidden, IssuerNotReady, SignerError
+from estcore.issuer_spec import POSSIBLE_KEY_USAGES, Policy
+from estcore.pkcs10 import Pkcs10
+from estcore.registration import Authorized, without_encipherment
+from estcore.usages import KEY_USAGES, Usage
+
+BACKDATE: Final = timedelta(minutes=1)
+"""How far notBefore lies back, for clients whose clock is slow; threats row 30 allows 5 minutes, kube-apiserver's signer takes 5."""
+
+EARLIEST_NOW: Final = datetime(2020, 1, 1, tzinfo=UTC)
+"""A clock before this was never set (a board without a battery): nothing is signed by it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A certificate to be signed: an end entity's, always. Times are whole seconds, aware UTC."""
+
+    subject: x509.Name
+    sans: tuple[x509.GeneralName, ...]
+    spki_der: bytes
+    usages: frozenset[Usage]
+    """At least one of them is a key usage."""
+    left_out: frozenset[Usage]
+    """Asked for, and not granted because the key cannot do it."""
+    not_before: datetime
+    not_after: datetime
+
+
+def check_csr(csr: Pkcs10, policy: Policy) -> None:
+    """Check what a CSR says beside its names and usages. Raises Forbidden (CaRequested, KeyNotPermitted)."""
+    if csr.ca:
+        raise Forbidden("the CSR asks for a CA certificate (basicConstraints CA:TRUE); this issuer issues none", reason="CaRequested")
+    if csr.key_algorithm not in policy.keys:
+        raise Forbidden(
+            f"{csr.key_algorithm} keys are not permitted: this issuer's policy lists {', '.join(policy.keys)}", reason="KeyNotPermitted"
+        )
+
+
+def plan(authorized: Authorized, policy: Policy, *, now: datetime, ca_certificate: x509.Certificate) -> Plan:
+    """Lay down the certificate for an authorized request. Raises Forbidden for what the profile does not allow, IssuerNotReady."""
+    csr = authorized.csr
+    check_csr(csr, policy)
+    usages, left_out = _granted(authorized.usages, csr)
+    not_before, not_after = validity(policy.duration.default, now=now, ca_certificate=ca_certificate)
+    return Plan(
+        subject=authorized.subject,
+        sans=authorized.sans,
+        spki_der=csr.spki_der,
+        usages=usages,
+        left_out=left_out,
+        not_before=not_before,
+        not_after=not_after,
+    )
+
+
+def _granted(usages: frozenset[Usage], csr: Pkcs10) -> tuple[frozenset[Usage], frozenset[Usage]]:
+    granted, left_out = without_encipherment(usages, csr.key_algorithm)
+    impossible = (granted & KEY_USAGES) - POSSIBLE_KEY_USAGES[csr.key_algorithm]
+    if impossible and csr.usages is not None and csr.usages & impossible:
+        raise Forbidden(
+            f"{csr.key_algorithm} keys have no usage {', '.join(sorted(impossible))} (RFC 3279, RFC 8410): ask without it",
+            reason="UsageNotPermitted",
+        )
+    granted -= impossible
+    if not granted & KEY_USAGES:
+        raise Forbidden(
+            f"none of the key usages asked for ({', '.join(sorted(usages & KEY_USAGES))}) is possible for {csr.key_algorithm} keys: "
+            "ask for digital signature",
+            reason="UsageNotPermitted",
+        )
+    if Usage.TIMESTAMPING in granted and len(granted - KEY_USAGES) > 1:
+        raise Forbidden(
+            "timestamping is the only extended key usage of its certificate (RFC 3161 section 2.3): name the usages in the CSR",
+            reason="UsageNotPermitted",
+        )
+    return granted, left_out
+
+
+def validity(duration: timedelta, *, now: datetime, ca_certificate: x509.Certificate) -> tuple[datetime, datetime]:
+    """Return notBefore and notAfter, `duration` apart and inside the CA's own validity.
+
+    Backdating shortens what is left and never lengthens a life (contract 20: the whole is the duration, to the second).
+
+    Raises IssuerNotReady when the CA is not valid now, SignerError for a clock that was never set.
+    """
+    if now.tzinfo is None or now < EARLIEST_NOW:
+        raise SignerError("the clock is not set: nothing can be signed")
+    check_validity(ca_certificate, now=now)
+    not_before = max(now.astimezone(UTC).replace(microsecond=0) - BACKDATE, ca_certificate.not_valid_before_utc)
+    return not_before, min(not_before + duration, ca_certificate.not_valid_after_utc)
+
+
+def check_validity(ca_certificate: x509.Certificate, *, now: datetime) -> None:
+    """An expired CA never signs, nor one that is not valid yet. Raises IssuerNotReady."""
+    if now > ca_certificate.not_valid_after_utc:
+        raise IssuerNotReady(f"this issuer's CA expired on {ca_certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC", reason="CAExpired")
+    if now < ca_certificate.not_valid_before_utc:
+        raise IssuerNotReady(
+            f"this issuer's CA is not valid before {ca_certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC", reason="CANotYetValid"
+        )

@@ -1,0 +1,50 @@
+"""The names of one rule, parsed once when the manifest is read, so that each request only matches them."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Self
+
+from estcore.patterns import DnsPattern, EmailPattern, IPNetwork, Template, TextPattern, UriPattern, parse_ip_pattern
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RulePatterns:
+    """What a rule permits."""
+
+    dns_names: tuple[DnsPattern, ...]
+    uris: tuple[UriPattern, ...]
+    ip_networks: tuple[IPNetwork, ...]
+    email_addresses: tuple[EmailPattern, ...]
+    subject: Mapping[str, TextPattern] | None
+    """By the field's name in the manifest (`commonName`); None where the rule says nothing of the subject."""
+    templates: frozenset[Template]
+    """Values that a requester must have for this rule to be for it."""
+    dns_templates: frozenset[Template]
+    """Those that go into DNS names, and so must hold no dot."""
+
+    @classmethod
+    def parse(
+        cls,
+        *,
+        dns_names: Iterable[str],
+        uris: Iterable[str],
+        ip_addresses: Iterable[str],
+        email_addresses: Iterable[str],
+        subject: Mapping[str, str] | None,
+    ) -> Self:
+        """Parse a rule's lists; raises ValueError."""
+        dns_patterns = tuple(map(DnsPattern.parse, dns_names))
+        uri_patterns = tuple(map(UriPattern.parse, uris))
+        email_patterns = tuple(map(EmailPattern.parse, email_addresses))
+        subject_patterns = None if subject is None else {field: TextPattern.parse(text) for field, text in subject.items()}
+        in_dns = frozenset[Template]().union(*(pattern.templates for pattern in dns_patterns))
+        others: tuple[UriPattern | EmailPattern | TextPattern, ...] = (*uri_patterns, *email_patterns, *(subject_patterns or {}).values())
+        return cls(
+            dns_names=dns_patterns,
+            uris=uri_patterns,
+            ip_networks=tuple(map(parse_ip_pattern, ip_addresses)),
+            email_addresses=email_patterns,
+            subject=subject_patterns,
+            templates=in_dns.union(*(pattern.templates for pattern in others)),
+            dns_templates=in_dns,
+        )

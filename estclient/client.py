@@ -21,6 +21,8 @@ from estcore.exchange import HttpRequest, HttpResponse
 CsrBuilder = Callable[[bytes], bytes]
 """Channel binding of the connection → CSR as DER, made anew for each connection with the same key (RFC 7030 section 3.2.1)."""
 
+RequestBuilder = Callable[[HttpConnection], HttpRequest]
+
 DEFAULT_TIMEOUT = timedelta(seconds=30)
 MAX_EXCHANGES = 5
 """For one operation: three redirects, and one repeat on a fresh connection."""
@@ -74,7 +76,7 @@ class EstClient:
 
     async def ca_certs(self) -> tuple[x509.Certificate, ...]:
         """The CA certificates of the issuer, in no order (RFC 7030 section 4.1). They are not trusted by being asked for."""
-        response = await self._send(lambda _binding: exchange.get_ca_certs(self.address.label))
+        response = await self._send(lambda _connection: exchange.get_ca_certs(self.address.label))
         return exchange.read_ca_certs(response, now=self._now())
 
     async def simple_enroll(self, csr: bytes | CsrBuilder, *, idempotency_key: str | None = None) -> x509.Certificate:
@@ -94,7 +96,7 @@ class EstClient:
         if etag is not None:
             headers.append(("If-None-Match", etag))
         request = HttpRequest(method="GET", target=path, headers=tuple(headers))
-        response = await self._send(lambda _binding: request, max_octets=MAX_JSON_OCTETS)
+        response = await self._send(lambda _connection: request, max_octets=MAX_JSON_OCTETS)
         if response.status == 304 and etag is not None:
             return None
         exchange.check_status(response, now=self._now())
@@ -120,16 +122,16 @@ class EstClient:
         key_header = () if idempotency_key is None else (("Idempotency-Key", idempotency_key),)
         csr_der = b"" if callable(csr) else csr
 
-        def build(channel_binding: bytes) -> HttpRequest:
+        def build(connection: HttpConnection) -> HttpRequest:
             nonlocal csr_der
             if callable(csr):
-                csr_der = csr(channel_binding)
+                csr_der = csr(connection.channel_binding)
             return exchange.post_csr(self.address.label, csr_der, renewal=renewal).with_headers(*key_header)
 
         response = await self._send(build)
         return exchange.read_issued(response, csr_der=csr_der, now=self._now())
 
-    async def _send(self, build: Callable[[bytes], HttpRequest], *, max_octets: int = exchange.MAX_ANSWER_OCTETS) -> HttpResponse:
+    async def _send(self, build: RequestBuilder, *, max_octets: int = exchange.MAX_ANSWER_OCTETS) -> HttpResponse:
         try:
             async with asyncio.timeout(self._timeout.total_seconds()):
                 return await self._exchange(build, max_octets)
@@ -137,7 +139,7 @@ class EstClient:
             seconds = self._timeout.total_seconds()
             raise ServerUnavailable(f"no answer from {self.address.origin} within {seconds:g} s") from error
 
-    async def _exchange(self, build: Callable[[bytes], HttpRequest], max_octets: int) -> HttpResponse:
+    async def _exchange(self, build: RequestBuilder, max_octets: int) -> HttpResponse:
         """Build the request for a connection, send it there, and follow redirects within the origin.
 
         A kept connection may be closed by the server just as the request leaves. Then, and only where not one byte came back, the
@@ -148,7 +150,7 @@ class EstClient:
         fresh = False
         for _ in range(MAX_EXCHANGES):
             async with self._pool.connection(fresh=fresh) as connection:
-                request = self._authenticated(build(connection.channel_binding))
+                request = self._authenticated(build(connection))
                 if target is not None:
                     request = replace(request, target=target)
                 kept = connection.answers > 0

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -170,20 +171,24 @@ def issue(ca: Identity, csr_der: bytes) -> x509.Certificate:
 
 
 class EstDouble:
-    """Serves `behave` on 127.0.0.1; `seen` holds every request in order, `connections` counts finished handshakes."""
+    """Serves `behave` on 127.0.0.1.
+
+    `seen` holds every request in order, `connections` counts finished handshakes, `all_closed` is set once all of them are gone.
+    """
 
     def __init__(self, behave: Callable[[Seen], Answer], context: ssl.SSLContext) -> None:
         self.behave = behave
         self.seen: list[Seen] = []
         self.connections = 0
-        self.open = 0
+        self.all_closed = threading.Event()
+        self._open = 0
         self._context = context
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self.port = 0
 
-    def __enter__(self) -> "EstDouble":
+    def __enter__(self) -> Self:
         self._thread.start()
         self._started.wait(10)
         return self
@@ -218,13 +223,16 @@ class EstDouble:
         assert task is not None
         self._tasks.add(task)
         self.connections += 1
-        self.open += 1
+        self._open += 1
+        self.all_closed.clear()
         try:
             await self._talk(reader, writer, self.connections)
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError, ssl.SSLError):
             pass  # the client left, or the test is over
         finally:
-            self.open -= 1
+            self._open -= 1
+            if not self._open:
+                self.all_closed.set()
             self._tasks.discard(task)
             writer.transport.abort()
 

@@ -179,7 +179,10 @@ async def test_a_slow_answer_ends_at_the_deadline(ca: Identity, server: Identity
 
 
 async def test_a_port_that_never_shakes_hands_ends_at_the_deadline(ca: Identity) -> None:
-    silent = await asyncio.start_server(lambda _reader, _writer: asyncio.Event().wait(), "127.0.0.1", 0)
+    async def say_nothing(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     port = silent.sockets[0].getsockname()[1]
     async with EstClient(url=f"https://127.0.0.1:{port}", label=None, anchors_pem=ca.pem, timeout=timedelta(seconds=0.2)) as est:
         with pytest.raises(ServerUnavailable, match="within"):
@@ -310,9 +313,7 @@ async def test_closing_leaves_no_connection_behind(ca: Identity, server: Identit
         est = client(double, ca)
         await asyncio.gather(*(est.ca_certs() for _ in range(4)))
         await est.aclose()
-        async with asyncio.timeout(5):
-            while double.open:
-                await asyncio.sleep(0.005)
+        assert await asyncio.to_thread(double.all_closed.wait, 5)
 
 
 @pytest.mark.spec("EST-ENC-03")

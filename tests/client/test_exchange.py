@@ -202,7 +202,7 @@ def test_the_status_alone_tells_success(ca: Identity, status: int, kind: type[Ex
 def test_both_forms_of_retry_after_are_read_and_bounded(value: str | None, wait: int) -> None:
     headers = {} if value is None else {"retry_after": value}
     with pytest.raises(Pending, match="waits for approval") as pending:
-        exchange.read_issued(answer(202, **headers), csr_der=CSR_DER, now=NOW)
+        exchange.read_issued(answer(202, b"", **headers), csr_der=CSR_DER, now=NOW)
     assert pending.value.retry_after == timedelta(seconds=wait)
 
 

@@ -240,5 +240,5 @@ def test_a_client_certificate_with_another_key_is_refused_at_once(ca: Identity, 
 
 async def test_nobody_there_is_told_in_one_sentence(ca: Identity) -> None:
     async with client("https://127.0.0.1:1", ca.pem) as est:
-        with pytest.raises(ServerUnavailable, match="no connection to 127.0.0.1 port 1: "):
+        with pytest.raises(ServerUnavailable, match=r"no connection to 127\.0\.0\.1 port 1: "):
             await est.ca_certs()

@@ -27,9 +27,8 @@ _KEYVALUE_CHAIN = re.compile(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Signature:
-    """What both events of one signature say. `policy` names the issuer's policy in force: its uid and generation."""
+    """What both events of one signature say. `policy` names the policy in force: uid and generation of the issuer."""
 
-    request_id: str
     issuer: str
     policy: str
     operation: str
@@ -38,9 +37,22 @@ class Signature:
     source: str
     csr_sha256: str
     serial: str
-    subject: str
-    sans: tuple[str, ...]
-    transaction: str | None
+    idempotency_key: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a signature.
+
+    `result`: issued; repeated, where the earlier certificate `standing_serial` of the same transaction was handed out instead; or the
+    reason of the error after which nothing was.
+    """
+
+    result: str
+    subject: str | None = None
+    sans: tuple[str, ...] = ()
+    not_after: datetime | None = None
+    standing_serial: str | None = None
 
 
 class AuditLog:
@@ -57,16 +69,20 @@ class AuditLog:
         """The signer is about to sign."""
         self._append(BEFORE, signature, now, {})
 
-    def after(
-        self, signature: Signature, *, now: datetime, result: str, not_after: datetime | None = None, standing_serial: str | None = None
-    ) -> None:
-        """What became of it. `result`: issued, repeated (`standing_serial` was handed out instead), or the reason of an error."""
-        outcome: dict[str, object] = {"result": result}
-        if not_after is not None:
-            outcome["not_after"] = not_after.isoformat()
-        if standing_serial is not None:
-            outcome["standing_serial"] = standing_serial
-        self._append(AFTER, signature, now, outcome)
+    def after(self, signature: Signature, outcome: Outcome, *, now: datetime) -> None:
+        """What became of it."""
+        self._append(
+            AFTER,
+            signature,
+            now,
+            {
+                "result": outcome.result,
+                "subject": clean(outcome.subject),
+                "sans": clean(outcome.sans),
+                "not_after": outcome.not_after.isoformat() if outcome.not_after is not None else None,
+                "standing_serial": outcome.standing_serial,
+            },
+        )
 
     def _append(self, event: str, signature: Signature, now: datetime, outcome: dict[str, object]) -> None:
         self._number += 1
@@ -77,7 +93,6 @@ class AuditLog:
                 "number": self._number,
                 "previous": self._previous,
                 "timestamp": now.isoformat(),
-                "request_id": signature.request_id,
                 "issuer": signature.issuer,
                 "policy": signature.policy,
                 "operation": signature.operation,
@@ -86,9 +101,7 @@ class AuditLog:
                 "source": clean(signature.source),
                 "csr_sha256": signature.csr_sha256,
                 "serial": signature.serial,
-                "subject": clean(signature.subject),
-                "sans": clean(signature.sans),
-                "transaction": clean(signature.transaction),
+                "idempotency_key": clean(signature.idempotency_key),
                 **outcome,
             }
         ).encode()

@@ -59,7 +59,7 @@ def write_to_stdout(line: bytes) -> None:
     os.write(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, line)
 
 
-def configure(log_format: LogFormat, *, write: Write = write_to_stdout) -> None:
+def configure(log_format: LogFormat, *, level: str = "info", write: Write = write_to_stdout) -> None:
     """Send structlog's events, and warnings of the standard library's loggers, to `write`. Called once, by the program."""
     render = renderer(log_format)
 
@@ -72,7 +72,7 @@ def configure(log_format: LogFormat, *, write: Write = write_to_stdout) -> None:
 
     structlog.configure(
         processors=[structlog.processors.TimeStamper(fmt="iso", utc=True), structlog.processors.format_exc_info, _render],
-        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=lambda *_: _Writer(),
         cache_logger_on_first_use=True,
     )

@@ -26,7 +26,9 @@ BCRYPT_OCTETS = 72
 """bcrypt reads no further, and neither does htpasswd when it makes a hash."""
 MAX_USERS = 10_000
 
-_BCRYPT = re.compile(rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")  # 16 octets of salt leave 4 bits of the 22nd character at zero
+_BCRYPT = re.compile(
+    rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
+)  # 16 octets of salt leave 4 bits of the 22nd character at zero
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 

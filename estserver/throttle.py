@@ -36,7 +36,7 @@ class Throttle:
         """Raises Busy with the time to wait while the door is shut for `key`."""
         seen = self._failures.get(key)
         if seen is not None and now < seen.shut_until:
-            raise Busy("too many wrong passwords; wait and try again", retry_after=seen.shut_until - now)
+            raise Busy("too many failed attempts; wait and try again", retry_after=seen.shut_until - now)
 
     def failed(self, key: str, *, now: datetime) -> None:
         """Count a failure."""

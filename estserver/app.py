@@ -1,0 +1,114 @@
+"""Puts the ASGI application together: the only place that knows all its parts, and the only one beside routes that knows FastAPI."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from estcore.errors import EstError
+from estserver.audit import AuditLog
+from estserver.authentication import Authenticator, RegistrationAuthority
+from estserver.issuer_endpoint import IssuerEndpoint
+from estserver.issuers import Issuers
+from estserver.ledger import Ledger
+from estserver.metrics import Metrics
+from estserver.operations import Service
+from estserver.passwords import PasswordChecker
+from estserver.routes import EstRoute
+from estserver.tokens import TokenReviewer, Tokens
+
+REVOKED_REFRESH: Final = timedelta(seconds=10)
+"""A certificate that another process revoked is refused at most this much later."""
+
+_log = structlog.get_logger("estserver")
+
+
+class AppSettings(Protocol):
+    """What the application reads of the program's settings."""
+
+    @property
+    def ra_service_accounts(self) -> tuple[str, ...]:
+        """`<namespace>/<name>` of each ServiceAccount that is registration authority."""
+
+    @property
+    def ra_audience(self) -> str:
+        """Audience of their tokens."""
+
+    @property
+    def retry_window(self) -> timedelta:
+        """How long a retry gets the same certificate; zero switches it off."""
+
+    @property
+    def throttle_sources(self) -> bool:
+        """Whether the peer's address is the client's own, so that failures may be counted by it."""
+
+    @property
+    def public_url(self) -> str | None:
+        """Where clients outside reach the server, without a path."""
+
+
+class EstApplication(FastAPI):
+    """FastAPI with one route and no middleware: routes turns every error into an answer itself."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """The router alone. Its own handlers would answer in JSON, which is no form of EST (RFC 8951 section 5)."""
+        return self.router
+
+
+def build_app(
+    *,
+    issuers: Issuers,
+    ledger: Ledger,
+    tokens: TokenReviewer | None,
+    settings: AppSettings,
+    clock: Callable[[], datetime],
+    metrics: Metrics,
+    audit: AuditLog,
+) -> FastAPI:
+    """The ASGI application. It owns its thread pool and its background task from startup to shutdown; the ledger is the caller's."""
+    passwords = PasswordChecker()
+    authenticator = Authenticator(
+        tokens=Tokens(tokens, clock=clock),
+        passwords=passwords,
+        registration_authority=RegistrationAuthority(
+            service_accounts=frozenset(settings.ra_service_accounts), audience=settings.ra_audience
+        ),
+        is_revoked=ledger.is_revoked,
+        clock=clock,
+        throttle_sources=settings.throttle_sources,
+    )
+    service = Service(
+        authenticator=authenticator, ledger=ledger, audit=audit, metrics=metrics, clock=clock, retry_window=settings.retry_window
+    )
+
+    @asynccontextmanager
+    async def _running(_: FastAPI) -> AsyncIterator[None]:
+        refreshing = asyncio.create_task(ledger.keep_revoked_fresh(every=REVOKED_REFRESH, on_error=_report), name="revoked")
+        try:
+            yield
+        finally:
+            refreshing.cancel()
+            with suppress(asyncio.CancelledError):
+                await refreshing
+            passwords.close()
+
+    app = EstApplication(
+        title="est-issuer",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_running,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # spans would hold what our log lines leave out
+    )
+    app.router.routes[:] = [EstRoute(issuers, service, IssuerEndpoint(issuers, authenticator, public_url=settings.public_url))]
+    return app
+
+
+def _report(error: EstError) -> None:
+    _log.warning("revoked certificates could not be read again", reason=error.reason, cause=str(error.__cause__))

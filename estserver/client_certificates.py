@@ -1,0 +1,94 @@
+"""TLS client certificates as credentials: whose they are at one issuer, and if nobody's, why.
+
+TLS proved that the client holds the leaf's key (connection.TlsConnection); everything else is `estcore.trust`, per issuer. The result
+is kept with the connection, for a path check costs more than the rest of a request; time and revocation are asked each time, and the
+path anew when the issuer's CA or anchors were replaced, or after a minute.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cryptography import x509
+
+from estcore import trust
+from estcore.errors import EstError, Unauthenticated
+from estcore.requester import AuthenticatedBy, Requester
+from estserver.connection import TlsConnection
+from estserver.issuers import Issuer
+
+VERDICT_LIFE = timedelta(seconds=60)
+"""How long a path check is believed on one connection: intermediates and anchors expire too."""
+
+IsRevoked = Callable[[str, int], bool]
+"""Whether the ledger says that this issuer (key) revoked this serial."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    outcome: Requester | EstError
+    judged_by: tuple[object, object]
+    judged_at: datetime
+
+
+def issued_by_this(tls: TlsConnection, issuer: Issuer, *, is_revoked: IsRevoked, now: datetime) -> Requester:
+    """The owner of a certificate that this issuer signed (RFC 7030 section 3.3.2: it may enrol and re-enrol).
+
+    Raises Unauthenticated with one sentence why not.
+    """
+    requester = _kept(tls, issuer, "this", _judge_own, now)
+    if requester.certificate is not None and is_revoked(issuer.key, requester.certificate.serial_number):
+        raise Unauthenticated("it is revoked", reason="CertificateRevoked")
+    return requester
+
+
+def under_anchors(tls: TlsConnection, issuer: Issuer, *, now: datetime) -> Requester:
+    """The owner of a third party's certificate, such as a manufacturer's: it may enrol only (RFC 7030 section 3.3.2).
+
+    Raises Unauthenticated with one sentence why not.
+    """
+    return _kept(tls, issuer, "anchors", _judge_third_party, now)
+
+
+def _kept(
+    tls: TlsConnection, issuer: Issuer, way: str, judge: Callable[[TlsConnection, Issuer, datetime], Requester], now: datetime
+) -> Requester:
+    judged_by = (issuer.authority, issuer.anchors)
+    key = f"{way} {issuer.key}"
+    verdict = tls.verdicts.get(key)
+    if not isinstance(verdict, _Verdict) or not _holds(verdict, judged_by, now):
+        try:
+            outcome: Requester | EstError = judge(tls, issuer, now)
+        except EstError as error:
+            outcome = error
+        verdict = tls.verdicts[key] = _Verdict(outcome, judged_by, now)
+    elif isinstance(verdict.outcome, Requester):
+        trust.check_time(tls.unverified_client_chain[0], now=now)
+    if isinstance(verdict.outcome, EstError):
+        raise verdict.outcome.with_traceback(None)
+    return verdict.outcome
+
+
+def _holds(verdict: _Verdict, judged_by: tuple[object, object], now: datetime) -> bool:
+    same = all(then is it for then, it in zip(verdict.judged_by, judged_by, strict=True))
+    return same and verdict.judged_at <= now < verdict.judged_at + VERDICT_LIFE
+
+
+def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
+    leaf = tls.unverified_client_chain[0]
+    if issuer.authority is None:
+        raise Unauthenticated("this issuer is not ready to check it", reason="IssuerNotReady")
+    trust.verify_issued_by(leaf, (issuer.authority.certificate,), now=now)
+    return _requester(leaf, AuthenticatedBy.CERTIFICATE)
+
+
+def _judge_third_party(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
+    leaf, *intermediates = tls.unverified_client_chain
+    trust.verify_under_anchors(leaf, intermediates, issuer.anchors, now=now)
+    return _requester(leaf, AuthenticatedBy.THIRD_PARTY_CERTIFICATE)
+
+
+def _requester(leaf: x509.Certificate, authenticated_by: AuthenticatedBy) -> Requester:
+    issuer_sha256 = hashlib.sha256(leaf.issuer.public_bytes()).hexdigest()
+    return Requester(authenticated_by=authenticated_by, identity=f"{issuer_sha256}:{leaf.serial_number:x}", certificate=leaf)

@@ -78,7 +78,8 @@ def parse(csr_der: bytes) -> Pkcs10:
     challenge_password = None
     requested = _NOTHING_REQUESTED
     if sections.attributes:
-        csr = _foreign(lambda: x509.load_der_x509_csr(csr_der), MalformedBody("the CSR's attributes are not DER (a SET OF is sorted)"))
+        message = "the CSR's attributes are not DER (a SET OF is sorted)"
+        csr = _foreign(lambda: x509.load_der_x509_csr(csr_der), message, fault=MalformedBody)
         challenge_password, asks_for_extensions = _attributes(sections.attributes)
         if asks_for_extensions:
             requested = _extensions(csr, public_key)
@@ -143,7 +144,7 @@ def _split_attributes(csr: bytes, position: int, end: int) -> dict[bytes, bytes]
     return attributes
 
 
-def _foreign(read: Callable[[], _T], fault: BadCsr | MalformedBody) -> _T:
+def _foreign(read: Callable[[], _T], message: str, *, fault: type[BadCsr | MalformedBody] = BadCsr, reason: str | None = None) -> _T:
     """Call the library on hostile octets; whatever it raises becomes `fault`.
 
     Its errors on fuzzed input are not a closed set (KeyError, TypeError, OverflowError and more have been seen), so none is listed.
@@ -151,7 +152,7 @@ def _foreign(read: Callable[[], _T], fault: BadCsr | MalformedBody) -> _T:
     try:
         return read()
     except Exception as error:
-        raise fault from error
+        raise fault(message, reason=reason) from error
 
 
 # ---- proof-of-possession
@@ -160,7 +161,8 @@ def _foreign(read: Callable[[], _T], fault: BadCsr | MalformedBody) -> _T:
 def _public_key(spki: bytes) -> PublicKey:
     key = _foreign(
         lambda: serialization.load_der_public_key(spki),
-        BadCsr("the public key cannot be read: a kind, a curve or parameters that are not accepted", reason="KeyNotAllowed"),
+        "the public key cannot be read: a kind, a curve or parameters that are not accepted",
+        reason="KeyNotAllowed",
     )
     if not spki.startswith(_SPKI_BEGINNINGS.get(len(spki), _NEVER)):
         check_public_key(key)
@@ -364,7 +366,7 @@ _NOT_USAGES = {
 
 
 def _extensions(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> _Requested:
-    extensions = _foreign(lambda: csr.extensions, BadCsr("the requested extensions cannot be read, or one is there twice"))
+    extensions = _foreign(lambda: csr.extensions, "the requested extensions cannot be read, or one is there twice")
     if len(extensions) > MAX_EXTENSIONS:
         raise BadCsr(f"the CSR asks for more than {MAX_EXTENSIONS} extensions")
     sans: tuple[x509.GeneralName, ...] = ()

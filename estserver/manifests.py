@@ -111,6 +111,8 @@ class _StrictLoader(Loader):  # type: ignore[misc, valid-type]  # which of the t
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - PyYAML's signature
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key is not text", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"the key {str(key.value)[:64]} is there twice", key.start_mark)
             seen.add(key.value)

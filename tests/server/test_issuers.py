@@ -1,0 +1,329 @@
+"""A snapshot becomes a registry: what is loaded, what is kept when a Secret breaks, who gets which label."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from estcore import certs_only, transfer
+from estcore.errors import IssuerNotReady
+from estserver import snapshot as snapshots
+from estserver.issuers import Issuer, Registry, RegistrySettings, build
+from estserver.snapshot import TYPE_BASIC_AUTH, TYPE_OPAQUE, TYPE_TLS, SecretManifest, SecretProblem
+from tests.server.manifest_builders import NOW, ca_pem, ca_secret, issuer, next_serial, secret, snapshot
+
+CLUSTER = RegistrySettings(cluster_namespace="est-system")
+DIRECTORY = RegistrySettings(directory=True)
+KEY = "EstIssuer/devices/factory"
+BASIC = {"authentication": [{"basic": {"secretName": "device-passwords"}}]}
+PASSWORDS = secret("device-passwords", {"username": b"device-1", "password": b"correct horse"}, kind=TYPE_BASIC_AUTH)
+
+
+def judge(*things: object, previous: Registry | None = None, settings: RegistrySettings = CLUSTER, **more: object) -> Registry:
+    return build(snapshot(*things), previous or Registry(), settings, now=more.pop("now", NOW), **more)  # type: ignore[arg-type]
+
+
+def serial_numbers(found: Issuer) -> list[int]:
+    return [certificate.serial_number for certificate in certs_only.decode(transfer.decode_body(found.cacerts_body))]
+
+
+def leaf_pem() -> tuple[bytes, bytes]:
+    """(key, certificate) of an end entity: a certificate that is no CA."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "not a CA")])
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(next_serial())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=30))
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    encoding = serialization.Encoding.PEM
+    key_pem = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return key_pem, certificate.public_bytes(encoding)
+
+
+def encrypted(key_pem: bytes) -> bytes:
+    key = serialization.load_pem_private_key(key_pem, password=None)
+    return key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.BestAvailableEncryption(b"correct horse")
+    )
+
+
+def broken_secrets() -> dict[str, SecretManifest]:
+    """The twelve of threats row 27, by what is wrong with them."""
+    key, certificate = ca_pem()
+    other_key, _ = ca_pem("Another CA")
+    leaf_key, leaf = leaf_pem()
+    expired_key, expired = ca_pem("Expired CA", begin=NOW - timedelta(days=20), days=10)
+    future_key, future = ca_pem("Future CA", begin=NOW + timedelta(days=10))
+    return {
+        "no key yet": secret("factory-ca", {"tls.crt": certificate}),
+        "no certificate yet": secret("factory-ca", {"tls.key": key}),
+        "empty members": secret("factory-ca", {"tls.crt": b"", "tls.key": b""}),
+        "key cut off": secret("factory-ca", {"tls.crt": certificate, "tls.key": key[: len(key) // 2]}),
+        "certificate cut off": secret("factory-ca", {"tls.crt": certificate[: len(certificate) // 2], "tls.key": key}),
+        "another certificate's key": secret("factory-ca", {"tls.crt": certificate, "tls.key": other_key}),
+        "encrypted key": secret("factory-ca", {"tls.crt": certificate, "tls.key": encrypted(key)}),
+        "not a CA": secret("factory-ca", {"tls.crt": leaf, "tls.key": leaf_key}),
+        "expired CA": secret("factory-ca", {"tls.crt": expired, "tls.key": expired_key}),
+        "not yet valid": secret("factory-ca", {"tls.crt": future, "tls.key": future_key}),
+        "a stranger as root": secret("factory-ca", {"tls.crt": certificate, "tls.key": key, "ca.crt": ca_pem("Another CA")[1]}),
+        "another type": secret("factory-ca", {"tls.crt": certificate, "tls.key": key}, kind=TYPE_OPAQUE),
+    }
+
+
+def test_an_issuer_whose_secret_is_in_order_is_ready_and_gives_out_its_ca() -> None:
+    found = judge(issuer(), ca_secret()).issuers[KEY]
+    assert (found.ready, found.reason, found.label) == (True, "Checked", "devices.factory")
+    assert serial_numbers(found) == [x509.load_pem_x509_certificate(ca_pem()[1]).serial_number]
+    assert transfer.decode_body(found.cacerts_body_wrapped) == transfer.decode_body(found.cacerts_body)
+    assert found.usable_authority(now=NOW) is found.authority
+
+
+@pytest.mark.spec("THREAT-27")
+@pytest.mark.parametrize("what", broken_secrets())
+def test_a_broken_secret_is_never_loaded_and_says_why(what: str) -> None:
+    found = judge(issuer(), broken_secrets()[what]).issuers[KEY]
+    assert not found.ready
+    assert found.authority is None
+    assert found.cacerts_body == b""
+    assert "devices/factory-ca" in found.message
+    with pytest.raises(IssuerNotReady) as refused:
+        found.usable_authority(now=NOW)
+    assert "factory-ca" not in str(refused.value), "a client learns nothing of the inside"
+
+
+@pytest.mark.spec("THREAT-27")
+@pytest.mark.parametrize("what", broken_secrets())
+def test_a_secret_that_breaks_leaves_the_last_good_ca_signing_and_says_why(what: str) -> None:
+    before = judge(issuer(), ca_secret())
+    broken = judge(issuer(), broken_secrets()[what], previous=before)
+    assert broken.issuers[KEY].authority is before.issuers[KEY].authority
+    assert broken.issuers[KEY].ready
+    assert broken.issuers[KEY].reason != "Checked"
+    assert "still using the CA loaded before" in broken.issuers[KEY].message
+    mended = judge(issuer(), ca_secret("New CA"), previous=broken).issuers[KEY]
+    assert (mended.ready, mended.reason) == (True, "Checked")
+    assert serial_numbers(mended) == [x509.load_pem_x509_certificate(ca_pem("New CA")[1]).serial_number]
+
+
+def test_a_secret_that_is_deleted_takes_the_ca_out_of_use() -> None:
+    found = judge(issuer(), previous=judge(issuer(), ca_secret())).issuers[KEY]
+    assert (found.ready, found.reason, found.authority) == (False, "SecretMissing", None)
+
+
+def test_a_secret_that_may_not_be_read_is_forbidden_until_it_was_read_once() -> None:
+    problem = {("devices", "factory-ca"): SecretProblem("SecretForbidden", "set chart value secretNamespaces")}
+    never_read = build(snapshot(issuer(), problems=problem), Registry(), CLUSTER, now=NOW).issuers[KEY]
+    assert (never_read.ready, never_read.reason) == (False, "SecretForbidden")
+    assert "secretNamespaces" in never_read.message
+    read_before = build(snapshot(issuer(), ca_secret(), problems=problem), Registry(), CLUSTER, now=NOW).issuers[KEY]
+    assert (read_before.ready, read_before.reason) == (True, "SecretForbidden")
+
+
+def test_another_secret_name_never_inherits_the_ca_of_the_one_before() -> None:
+    before = judge(issuer(), ca_secret())
+    found = judge(issuer(ca="other", generation=2), secret("other", {"tls.crt": b"x"}), previous=before).issuers[KEY]
+    assert found.authority is None
+
+
+def test_an_issuer_that_was_deleted_and_made_anew_inherits_nothing() -> None:
+    before = judge(issuer(uid="first"), ca_secret())
+    found = judge(issuer(uid="second"), secret("factory-ca", {"tls.crt": b"x"}), previous=before).issuers[KEY]
+    assert found.authority is None
+
+
+@pytest.mark.spec("THREAT-27")
+def test_an_expired_ca_is_not_ready_by_the_clock_alone() -> None:
+    short = ca_secret("Short CA", days=1)
+    before = judge(issuer(), short)
+    end = x509.load_pem_x509_certificate(short.data["tls.crt"]).not_valid_after_utc
+    assert judge(issuer(), short, previous=before, now=end - timedelta(seconds=1)).issuers[KEY].ready
+    with pytest.raises(IssuerNotReady):
+        before.issuers[KEY].usable_authority(now=end)
+    found = judge(issuer(), short, previous=before, now=end).issuers[KEY]
+    assert (found.ready, found.reason, found.authority, found.cacerts_body) == (False, "CAExpired", None, b"")
+
+
+def test_a_ca_that_becomes_valid_is_ready_by_the_clock_alone() -> None:
+    future = ca_secret("Future CA", begin=NOW + timedelta(days=10))
+    early = judge(issuer(), future)
+    assert not early.issuers[KEY].ready
+    assert judge(issuer(), future, previous=early, now=NOW + timedelta(days=10)).issuers[KEY].ready
+
+
+def test_what_did_not_change_is_not_loaded_again() -> None:
+    before = judge(issuer(est=BASIC), ca_secret(), PASSWORDS).issuers[KEY]
+    again = judge(
+        issuer(est=BASIC), ca_secret(), PASSWORDS, previous=Registry(issuers={KEY: before}), now=NOW + timedelta(hours=1)
+    ).issuers[KEY]
+    assert again.authority is before.authority
+    assert again.passwords is before.passwords
+    assert again.cacerts_body is before.cacerts_body
+
+
+def test_an_issuer_waits_for_a_password_secret_but_its_devices_may_renew() -> None:
+    found = judge(issuer(est=BASIC), ca_secret()).issuers[KEY]
+    assert (found.ready, found.reason, found.passwords) == (False, "SecretMissing", None)
+    assert found.usable_authority(now=NOW)
+    found = judge(issuer(est=BASIC), ca_secret(), PASSWORDS).issuers[KEY]
+    assert found.ready
+    found.passwords.check("device-1", "correct horse")  # type: ignore[union-attr]
+
+
+def test_a_broken_password_secret_keeps_the_passwords_before() -> None:
+    before = judge(issuer(est=BASIC), ca_secret(), PASSWORDS)
+    broken = replace(PASSWORDS, data={"username": b"device-1"})
+    found = judge(issuer(est=BASIC), ca_secret(), broken, previous=before).issuers[KEY]
+    assert (found.ready, found.reason) == (True, "SecretInvalidData")
+    assert found.passwords is before.issuers[KEY].passwords
+
+
+def test_anchors_are_read_from_ca_crt_of_their_secret() -> None:
+    est = {"authentication": [{"certificate": {"caSecretName": "manufacturer"}}, {"certificate": {"caSecretName": "second"}}]}
+    roots = [ca_pem("Manufacturer")[1], ca_pem("Second")[1]]
+    found = judge(
+        issuer(est=est),
+        ca_secret(),
+        secret("manufacturer", {"ca.crt": roots[0]}, kind=TYPE_OPAQUE),
+        secret("second", {"ca.crt": roots[1]}),
+    ).issuers[KEY]
+    assert found.ready
+    assert found.anchors == tuple(x509.load_pem_x509_certificate(root) for root in roots)
+
+
+@pytest.mark.spec("THREAT-12")
+def test_an_anchor_that_is_a_leaf_is_refused() -> None:
+    est = {"authentication": [{"certificate": {"caSecretName": "manufacturer"}}]}
+    found = judge(issuer(est=est), ca_secret(), secret("manufacturer", {"ca.crt": leaf_pem()[1]}, kind=TYPE_OPAQUE)).issuers[KEY]
+    assert (found.ready, found.reason, found.anchors) == (False, "SecretInvalidData", ())
+
+
+@pytest.mark.spec("THREAT-21")
+@pytest.mark.parametrize("kind", ["kubernetes.io/service-account-token", "kubernetes.io/dockerconfigjson", TYPE_TLS])
+def test_a_secret_whose_type_does_not_fit_is_not_read(kind: str) -> None:
+    est = {"authentication": [{"basic": {"secretName": "somebody-elses"}}]}
+    canary = b"user:$2b$04$canarycanarycanarycanary"
+    found = judge(issuer(est=est), ca_secret(), secret("somebody-elses", {"auth": canary, "token": canary}, kind=kind)).issuers[KEY]
+    assert (found.ready, found.passwords) == (False, None)
+    assert "canary" not in found.message
+    assert kind in found.message
+
+
+def test_a_namespaced_issuer_reads_its_own_namespace_a_cluster_issuer_the_install_namespace() -> None:
+    registry = judge(
+        issuer(),
+        issuer("everyone", kind="EstClusterIssuer"),
+        ca_secret(namespace="devices"),
+        ca_secret("Cluster CA", namespace="est-system"),
+    )
+    assert serial_numbers(registry.issuers[KEY]) != serial_numbers(registry.issuers["EstClusterIssuer/everyone"])
+    assert not judge(issuer(namespace="tenants"), ca_secret()).issuers["EstIssuer/tenants/factory"].ready
+
+
+def test_a_spec_that_does_not_parse_leaves_est_by_the_spec_before_it() -> None:
+    never = judge(issuer(est={"lable": "x"}), ca_secret()).issuers[KEY]
+    assert (never.ready, never.reason, never.spec, never.authority) == (False, "InvalidSpec", None, None)
+    assert "spec.est.lable" in never.message
+    before = judge(issuer(), ca_secret())
+    found = judge(issuer(est={"lable": "x"}, generation=2), ca_secret(), previous=before)
+    assert (found.issuers[KEY].ready, found.issuers[KEY].reason, found.issuers[KEY].generation) == (False, "InvalidSpec", 2)
+    assert found.issuers[KEY].usable_authority(now=NOW)
+    assert found.by_label["devices.factory"].spec == before.issuers[KEY].spec
+    assert judge(issuer(generation=3), ca_secret(), previous=found).issuers[KEY].ready
+
+
+def cluster_issuer(name: str, label: str | None, *, age_days: int = 0) -> snapshots.IssuerManifest:
+    return issuer(name, kind="EstClusterIssuer", created=NOW - timedelta(days=age_days), est={"label": label} if label else {})
+
+
+SHARED = ca_secret("Cluster CA", namespace="est-system")
+
+
+def test_of_two_cluster_issuers_the_older_keeps_the_label_and_the_newer_says_so() -> None:
+    registry = judge(cluster_issuer("a-new", "factory"), cluster_issuer("z-old", "factory", age_days=1), SHARED)
+    assert registry.by_label["factory"].name == "z-old"
+    newer = registry.issuers["EstClusterIssuer/a-new"]
+    assert (newer.ready, newer.reason) == (False, "LabelConflict")
+    assert "EstClusterIssuer/z-old" in newer.message
+
+
+def test_of_two_cluster_issuers_of_one_second_the_name_decides() -> None:
+    registry = judge(cluster_issuer("b", "factory"), cluster_issuer("a", "factory"), SHARED)
+    assert registry.by_label["factory"].name == "a"
+
+
+@pytest.mark.parametrize("asked", ["factory", "est-system", "shop.factory"])
+def test_a_tenant_never_gets_the_label_it_asks_for(asked: str) -> None:
+    registry = judge(issuer(est={"label": asked}, created=NOW - timedelta(days=9)), ca_secret())
+    assert set(registry.by_label) == {"devices.factory"}
+    assert asked in registry.issuers[KEY].message
+
+
+def test_a_tenant_never_takes_the_label_of_a_cluster_issuer() -> None:
+    tenant = issuer(created=NOW - timedelta(days=9))
+    registry = judge(tenant, cluster_issuer("everyone", "devices.factory"), ca_secret(), SHARED)
+    assert registry.by_label["devices.factory"].kind == "EstClusterIssuer"
+    assert registry.issuers[KEY].reason == "LabelConflict"
+
+
+def test_the_administrators_map_gives_a_label_and_keeps_it_for_its_owner() -> None:
+    mapped = RegistrySettings(labels={"factory": "devices/factory"}, cluster_namespace="est-system")
+    registry = judge(
+        issuer(est={"label": "factory"}), cluster_issuer("everyone", "factory", age_days=99), ca_secret(), SHARED, settings=mapped
+    )
+    assert registry.by_label["factory"].key == KEY
+    assert registry.by_label["devices.factory"].key == KEY
+    assert registry.issuers[KEY].label == "factory"
+    assert registry.issuers["EstClusterIssuer/everyone"].reason == "LabelConflict"
+    without_owner = judge(cluster_issuer("everyone", "factory"), SHARED, settings=mapped)
+    assert without_owner.by_label == {}
+
+
+def test_a_cluster_issuer_without_label_answers_at_its_name_unless_that_is_an_operation() -> None:
+    registry = judge(cluster_issuer("everyone", None), cluster_issuer("cacerts", None), SHARED)
+    assert set(registry.by_label) == {"everyone"}
+    assert registry.issuers["EstClusterIssuer/cacerts"].reason == "LabelConflict"
+
+
+def test_the_path_without_label_is_the_administrators_choice() -> None:
+    chosen = RegistrySettings(default_issuer="devices/factory", cluster_namespace="est-system")
+    assert judge(issuer(), ca_secret(), settings=chosen).default is not None
+    assert judge(issuer("other"), ca_secret(), settings=chosen).default is None
+    assert judge(issuer(), ca_secret()).default is None
+    cluster = RegistrySettings(default_issuer="EstClusterIssuer/everyone", cluster_namespace="est-system")
+    found = judge(cluster_issuer("everyone", None), SHARED, settings=cluster).default
+    assert found is not None
+    assert found.key == "EstClusterIssuer/everyone"
+
+
+def test_from_a_directory_an_issuer_says_its_label_and_the_only_one_is_the_default() -> None:
+    registry = judge(issuer(est={"label": "line-1"}), ca_secret(), settings=DIRECTORY)
+    assert registry.by_label["line-1"] is registry.default
+    two = judge(issuer(), issuer("second"), ca_secret(), settings=DIRECTORY)
+    assert set(two.by_label) == {"factory", "second"}
+    assert two.default is None
+
+
+def test_a_snapshot_crosses_the_pipe_unchanged() -> None:
+    problem = {("devices", "x"): SecretProblem("SecretForbidden", "no")}
+    sent = snapshot(issuer(est=BASIC), ca_secret(), PASSWORDS, problems=problem)
+    line = snapshots.to_json(sent)
+    assert "\n" not in line
+    assert snapshots.from_json(line) == sent
+
+
+@pytest.mark.spec("THREAT-36")
+def test_secret_data_is_not_in_a_repr() -> None:
+    found = judge(issuer(est=BASIC), ca_secret(), PASSWORDS)
+    assert "correct horse" not in repr(found) + repr(snapshot(PASSWORDS))
+    assert "PRIVATE KEY" not in repr(found)

@@ -20,7 +20,7 @@ from estcore.names import same_general_names, same_name
 from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.rules import check_may_exist, check_names, describe, rule_for
-from estcore.usages import ENCIPHERMENT, KEY_USAGES, Usage
+from estcore.usages import CONSISTENT_KEY_USAGES, ENCIPHERMENT, KEY_USAGES, Usage
 
 _SEAL: Final = object()  # who has it may make an Authorized; it never leaves this module
 
@@ -159,19 +159,20 @@ def check_binding(csr: Pkcs10, *, channel_binding: bytes, required: bool) -> Non
 def permitted_usages(csr: Pkcs10, policy: Policy) -> frozenset[Usage]:
     """The usages that a CSR asks for, or the policy's when it asks for none.
 
-    A CSR with extended key usages only gets the policy's key usages beside them: a certificate without keyUsage would be good for
-    everything. Raises Forbidden (UsageNotPermitted) for one that the policy does not list.
+    A CSR with extended key usages only gets those of the policy's key usages that go with them: a certificate without keyUsage would
+    be good for everything. Raises Forbidden (UsageNotPermitted) for one that the policy does not list.
     """
-    if csr.usages is None:
-        return policy.allowed_usages
-    if csr.usages - policy.allowed_usages:
-        refused = ", ".join(sorted(csr.usages - policy.allowed_usages))
+    asked, allowed = csr.usages, policy.allowed_usages
+    if asked is None:
+        return allowed
+    if asked - allowed:
+        refused = ", ".join(sorted(asked - allowed))
         raise Forbidden(
             f"usage {refused} is not permitted: this issuer's policy lists {', '.join(policy.usages)}", reason="UsageNotPermitted"
         )
-    if not csr.usages & KEY_USAGES:
-        return csr.usages | (policy.allowed_usages & KEY_USAGES)
-    return csr.usages
+    if asked & KEY_USAGES:
+        return asked
+    return asked | allowed & frozenset[Usage]().union(*(CONSISTENT_KEY_USAGES[usage] for usage in asked))
 
 
 def without_encipherment(usages: frozenset[Usage], key_algorithm: KeyAlgorithm) -> tuple[frozenset[Usage], frozenset[Usage]]:

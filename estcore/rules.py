@@ -166,6 +166,7 @@ def _check_subject(
     patterns = rule.patterns.subject
     for attribute in subject:
         field, value = _SUBJECT_FIELDS.get(attribute.oid), attribute.value
+        permitting: tuple[str, Sequence[str]]
         if patterns is None:
             if field == "commonName" and any(_is_same_text(value, san) for san in sans):
                 continue

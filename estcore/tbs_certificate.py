@@ -70,7 +70,7 @@ def encode(plan: Plan, issuer: IssuerPieces, serial: int) -> bytes:
                 tlv(INTEGER, serial.to_bytes(serial.bit_length() // 8 + 1)),
                 issuer.signature_algorithm,
                 issuer.name,
-                tlv(SEQUENCE, _time(plan.not_before) + _time(plan.not_after)),
+                _validity(plan.not_before, plan.not_after),
                 plan.subject.public_bytes(),
                 plan.spki_der,
                 tlv(_EXTENSIONS, tlv(SEQUENCE, b"".join(extensions))),
@@ -87,10 +87,10 @@ def sealed(tbs_der: bytes, issuer: IssuerPieces, signature: bytes) -> bytes:
 def key_identifier(spki_der: bytes) -> bytes:
     """SHA-1 of the key's bits: method 1 of RFC 5280 section 4.2.1.2, where SHA-1 names and protects nothing."""
     what = "the public key"
-    spki = member(spki_der, 0, len(spki_der), SEQUENCE, what=what)
-    algorithm = member(spki_der, spki.content, spki.end, SEQUENCE, what=what)
-    key = member(spki_der, algorithm.end, spki.end, BIT_STRING, what=what)
-    return sha1(spki_der[key.content + 1 : key.end], usedforsecurity=False).digest()
+    content, end = member(spki_der, 0, len(spki_der), SEQUENCE, what=what)
+    _, algorithm_end = member(spki_der, content, end, SEQUENCE, what=what)
+    bits, end = member(spki_der, algorithm_end, end, BIT_STRING, what=what)
+    return sha1(spki_der[bits + 1 : end], usedforsecurity=False).digest()
 
 
 def tlv(identifier: int, content: bytes) -> bytes:
@@ -102,6 +102,12 @@ def tlv(identifier: int, content: bytes) -> bytes:
         return bytes((identifier, 0x81, length)) + content
     octets = length.to_bytes((length.bit_length() + 7) // 8)
     return bytes((identifier, 0x80 | len(octets))) + octets + content
+
+
+@lru_cache(maxsize=64)
+def _validity(not_before: datetime, not_after: datetime) -> bytes:
+    """All certificates of one second share it: a busy server encodes it once."""
+    return tlv(SEQUENCE, _time(not_before) + _time(not_after))
 
 
 def _time(moment: datetime) -> bytes:

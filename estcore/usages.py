@@ -60,6 +60,19 @@ USAGE_ALIASES = {"signing": Usage.DIGITAL_SIGNATURE, "s/mime": Usage.EMAIL_PROTE
 KEY_USAGES = frozenset(KEY_USAGE_BITS.values())
 """Usages that are bits of keyUsage; all others are extended key usages."""
 
+_HANDSHAKE = frozenset({Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT, Usage.KEY_AGREEMENT})
+CONSISTENT_KEY_USAGES: dict[Usage, frozenset[Usage]] = {
+    Usage.SERVER_AUTH: _HANDSHAKE,
+    Usage.CLIENT_AUTH: frozenset({Usage.DIGITAL_SIGNATURE, Usage.KEY_AGREEMENT}),
+    Usage.CODE_SIGNING: frozenset({Usage.DIGITAL_SIGNATURE}),
+    Usage.EMAIL_PROTECTION: _HANDSHAKE | {Usage.CONTENT_COMMITMENT},
+    Usage.TIMESTAMPING: frozenset({Usage.DIGITAL_SIGNATURE, Usage.CONTENT_COMMITMENT}),
+    Usage.IPSEC_END_SYSTEM: _HANDSHAKE,
+    Usage.IPSEC_TUNNEL: _HANDSHAKE,
+    Usage.IPSEC_USER: _HANDSHAKE,
+}
+"""Extended key usage → key usages that go with it (RFC 5280 section 4.2.1.12)."""
+
 REFUSED_USAGES = frozenset(
     {"cert sign", "crl sign", "encipher only", "decipher only", "any", "ocsp signing", "microsoft sgc", "netscape sgc"}
 )

@@ -1,0 +1,200 @@
+"""The command `est-operator`: puts the parts together and runs them beside kopf, until SIGTERM or until one of them fails."""
+
+import asyncio
+import signal
+import sys
+import time
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any
+
+import kopf
+import structlog
+import uvloop
+
+from estcore.errors import EstError
+from estoperator import access, handlers, logs, relist, settings
+from estoperator.cluster import Cluster
+from estoperator.doors import DOORS, KubernetesDoor
+from estoperator.est_server import EstServer, MountedFile
+from estoperator.health import Health
+from estoperator.issuers import Issuers
+from estoperator.issuing import Issuing
+from estoperator.kubernetes_errors import KubernetesError
+from estoperator.leadership import Leadership
+from estoperator.metrics import Metrics
+from estoperator.open_requests import OpenRequests
+from estoperator.program import Program
+from estoperator.relist import WatchMissed
+from estoperator.resources import IssuerRef, RequestKey
+from estoperator.settings import Settings
+from estoperator.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+ERROR_BACKOFFS = (1, 1, 2, 3, 5)
+WATCH_SECONDS = 600
+REQUEST_SECONDS = 30
+API_RETRY_SECONDS = 2.0
+SPARE_CONNECTIONS = 4
+"""To the API server, beside one for each worker: the Lease, its watch, a re-list, the issuers."""
+
+
+def main() -> None:
+    """Run the operator; exits 1 where it cannot run or wants to be started anew."""
+    try:
+        loaded = settings.load()
+    except EstError as error:
+        sys.exit(error.message)
+    logs.configure(log_format=loaded.log_format, level=loaded.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(loaded))
+    except (EstError, WatchMissed) as error:
+        log.error("stopping", error=str(error))  # noqa: TRY400  # the sentence says what to do; a trace would not help
+        sys.exit(1)
+
+
+async def run(loaded: Settings) -> None:
+    """Run until SIGTERM (returns) or a failure (raises)."""
+    metrics = Metrics()
+    cluster = await Cluster.connect(max_connections=loaded.workers + SPARE_CONNECTIONS)
+    server = EstServer(
+        url=loaded.server_url,
+        anchors=MountedFile(loaded.server_anchors_file, what="estserver's trust anchors", clock=time.monotonic),
+        token=MountedFile(loaded.token_file, what="the ServiceAccount token", clock=time.monotonic),
+    )
+    open_requests = OpenRequests()
+    program = _program(loaded, cluster, server, open_requests, metrics)
+    started = asyncio.Event()
+    heartbeat = program.leadership.heartbeat
+    health = Health(collected=metrics, silent_seconds=lambda: heartbeat.silent_seconds(time.monotonic()), ready=started.is_set)
+    try:
+        port = await health.start(loaded.http_host, loaded.http_port)
+        log.info("listening", http_port=port)
+        doors = await _permitted_doors(cluster, loaded, metrics)
+        await _run_until_stopped(loaded, cluster, program, doors, open_requests, started, metrics)
+    finally:
+        await health.stop()
+        await server.aclose()
+        await cluster.close()
+
+
+def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_requests: OpenRequests, metrics: Metrics) -> Program:
+    # One namespace may not hold every worker, or a slow one would keep all others waiting.
+    requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))
+    issuer_queue: WorkQueue[IssuerRef] = WorkQueue(clock=time.monotonic, per_namespace=1)
+    issuers = Issuers(
+        api=cluster,
+        source=server,
+        open_requests=open_requests,
+        requests=requests,
+        queue=issuer_queue,
+        metrics=metrics,
+        unavailable_after=loaded.server_unavailable_after.total_seconds(),
+        clock=time.monotonic,
+        now=_now,
+    )
+    issuing = Issuing(
+        api=cluster,
+        enroller=server,
+        issuers=issuers,
+        open_requests=open_requests,
+        queue=requests,
+        metrics=metrics,
+        now=_now,
+        max_retry=loaded.max_retry_duration,
+    )
+    leadership = Leadership(
+        cluster, namespace=loaded.namespace, name=loaded.lease_name, identity=loaded.identity, clock=time.monotonic, now=_now
+    )
+    metrics.gauge("est_operator_queue_keys", "Requests that wait for work, the delayed ones included", lambda: float(len(requests)))
+    metrics.gauge("est_operator_queue_oldest_seconds", "Age of the oldest request that is ready for work", requests.oldest_seconds)
+    metrics.gauge("est_operator_open_requests", "Requests that are not finished", lambda: float(len(open_requests)))
+    return Program(
+        issuing=issuing,
+        issuers=issuers,
+        requests=requests,
+        issuer_queue=issuer_queue,
+        leadership=leadership,
+        metrics=metrics,
+        workers=loaded.workers,
+        poll_interval=loaded.poll_interval.total_seconds(),
+    )
+
+
+async def _permitted_doors(cluster: Cluster, loaded: Settings, metrics: Metrics) -> list[KubernetesDoor]:
+    """Ask until the API server answers."""
+    while True:
+        try:
+            return await access.open_doors(cluster, [DOORS[door] for door in loaded.doors], metrics)
+        except KubernetesError as error:
+            log.warning("api_server", error=error.message)
+            await asyncio.sleep(API_RETRY_SECONDS)
+
+
+async def _run_until_stopped(
+    loaded: Settings,
+    cluster: Cluster,
+    program: Program,
+    doors: Iterable[KubernetesDoor],
+    open_requests: OpenRequests,
+    started: asyncio.Event,
+    metrics: Metrics,
+) -> None:
+    """Run kopf, the program and the re-list; when one ends or a signal comes, stop the others, kopf last."""
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, doors, issuers=program.issuers, open_requests=open_requests, queue=program.requests)
+    kopf.on.login(registry=registry)(_login)
+    stop, kopf_stop = asyncio.Event(), asyncio.Event()
+    interval = loaded.relist_interval.total_seconds()
+    misses = relist.watch_for_misses(cluster, open_requests, doors, metrics=metrics, sleep=asyncio.sleep, interval=interval)
+    own = [asyncio.create_task(program.run()), asyncio.create_task(misses), asyncio.create_task(_signalled(started, stop))]
+    watching = asyncio.create_task(
+        kopf.operator(
+            registry=registry, settings=_kopf_settings(), clusterwide=True, standalone=True, ready_flag=started, stop_flag=kopf_stop
+        )
+    )
+    done, _ = await asyncio.wait([*own, watching], return_when=asyncio.FIRST_COMPLETED)
+    for task in own:
+        task.cancel()
+    ended = await asyncio.gather(*own, return_exceptions=True)
+    kopf_stop.set()
+    ended += await asyncio.gather(watching, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
+    if watching in done and not stop.is_set():
+        log.info("kopf_ended")
+
+
+async def _signalled(started: asyncio.Event, stop: asyncio.Event) -> None:
+    """Return at SIGTERM or SIGINT. kopf sets its own handlers when it starts; ours replace them, so that our work drains first."""
+    await started.wait()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await stop.wait()
+    log.info("stopping", reason="signal")
+
+
+def _kopf_settings() -> kopf.OperatorSettings:
+    configured = kopf.OperatorSettings()
+    configured.networking.error_backoffs = ERROR_BACKOFFS
+    configured.networking.request_timeout = REQUEST_SECONDS
+    configured.watching.server_timeout = WATCH_SECONDS
+    configured.posting.enabled = False
+    return configured
+
+
+def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """By the pod's ServiceAccount, else by KUBECONFIG; kopf's default would load the whole synchronous client."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Asks the API server what the operator may do, before kopf finds out: kopf ends the whole operator when one watch is forbidden."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+import structlog
+
+from estcore.errors import ConfigurationError
+from estoperator.doors import GROUP, ISSUER_PLURALS, KubernetesDoor
+from estoperator.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+
+class Reviewer(Protocol):
+    """Answers SelfSubjectAccessReviews; raises kubernetes_errors."""
+
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
+        """Whether we may do this in every namespace."""
+        ...
+
+
+async def open_doors(api: Reviewer, doors: Iterable[KubernetesDoor], metrics: Metrics) -> list[KubernetesDoor]:
+    """The doors that RBAC lets us serve; the others are off, with a log line and a metric.
+
+    Raises ConfigurationError where even the issuers may not be watched, for nothing works then. A door whose CRD is absent is
+    open: RBAC does not ask whether a kind exists.
+    """
+    for plural in ISSUER_PLURALS.values():
+        refused = await _refused(api, GROUP, plural)
+        if refused:
+            raise ConfigurationError(f"the operator's ServiceAccount may not {refused}; its ClusterRole is incomplete", where="RBAC")
+    opened = []
+    for door in doors:
+        refused = await _refused(api, door.group, door.plural)
+        metrics.door_open.labels(door.door).set(0 if refused else 1)
+        if refused:
+            log.warning("door_off", door=door.door, reason=f"the operator's ServiceAccount may not {refused}")
+        else:
+            log.info("door_on", door=door.door)
+            opened.append(door)
+    return opened
+
+
+async def _refused(api: Reviewer, group: str, plural: str) -> str:
+    """The first thing that may not be done, in words; empty where all may."""
+    for verb, subresource in (("list", ""), ("watch", ""), ("get", ""), ("patch", "status")):
+        if not await api.may(verb, group, plural, subresource=subresource):
+            return f"{verb} {plural}.{group}{'/' if subresource else ''}{subresource}"
+    return ""

@@ -1,0 +1,194 @@
+"""The only module that talks to the Kubernetes API (kopf's watching aside), by the official client's asyncio half.
+
+Every status goes out as a server-side apply on /status, forced, under our own field manager, for the resourceVersion that was judged:
+so Approved, Denied and everybody else's fields stay, and a changed object answers 409. Errors leave as kubernetes_errors.
+"""
+
+import base64
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+from kubernetes.aio import client, config
+
+from estoperator import conditions, resources
+from estoperator.conditions import RequestStatus
+from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
+from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
+from estoperator.resources import CertRequest, Issuer, RequestKey
+
+FIELD_MANAGER = "est-issuer"
+FORCED = [("fieldManager", FIELD_MANAGER), ("force", "true")]
+APPLY = "application/apply-patch+yaml"  # JSON is YAML
+REQUEST_SECONDS = 15
+PAGE = 500
+"""Objects read at once by a re-list."""
+
+SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+
+
+class Cluster:
+    """A connection pool to the API server. Belongs to one event loop."""
+
+    def __init__(self, api: client.ApiClient) -> None:
+        self._api = api
+
+    @classmethod
+    async def connect(cls, *, max_connections: int) -> "Cluster":
+        """By the pod's ServiceAccount, else by KUBECONFIG. Raises KubernetesError where neither is usable."""
+        configuration = client.Configuration()
+        try:
+            if SERVICE_ACCOUNT_TOKEN.exists():  # noqa: ASYNC240  # once, at start
+                config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the library's
+            else:
+                await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the library's
+        except config.ConfigException as error:
+            raise KubernetesError(f"no way to the Kubernetes API: {error}") from error
+        configuration.connection_pool_maxsize = max_connections
+        return cls(client.ApiClient(configuration))
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._api.close()  # type: ignore[no-untyped-call]  # the library's
+
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
+        """Whether we may do this in every namespace (SelfSubjectAccessReview)."""
+        attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
+        answer = await self.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
+        return bool(answer["status"].get("allowed"))
+
+    async def read_request(self, key: RequestKey) -> CertRequest | None:
+        """The request as it is now, None where it has become somebody else's; raises Gone."""
+        door = DOORS[key.door]
+        path = f"/apis/{door.group}/{door.version}/namespaces/{key.namespace}/{door.plural}/{key.name}"
+        return resources.read_request(door, await self.call("GET", path))
+
+    async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
+        """Every request of a door that names one of our issuers, page by page; raises Gone where the CRD is absent."""
+        next_page = ""
+        while True:
+            query = [("limit", str(PAGE))] + ([("continue", next_page)] if next_page else [])
+            page = await self.call("GET", f"/apis/{door.group}/{door.version}/{door.plural}", query=query)
+            for body in page["items"]:
+                request = resources.read_request(door, body)
+                if request is not None:
+                    yield request
+            next_page = page["metadata"].get("continue") or ""
+            if not next_page:
+                return
+
+    async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
+        """Write a request's status; the object as it then is, unless it is finished. Raises Stale and Gone."""
+        door = DOORS[request.key.door]
+        body = {
+            "apiVersion": f"{door.group}/{door.version}",
+            "kind": door.kind,
+            "metadata": {"name": request.key.name, "namespace": request.key.namespace, "resourceVersion": request.resource_version},
+            "status": _request_status(status),
+        }
+        answer = await self._apply(door.group, door.version, door.plural, request.key.namespace, request.key.name, body)
+        # A finished request is forgotten at once, so its 5 KiB are not even parsed.
+        return None if status.finished else resources.read_request(door, json.loads(answer))
+
+    async def apply_issuer_status(self, issuer: Issuer, status: Mapping[str, Any]) -> None:
+        """Write an issuer's status. Raises Stale and Gone."""
+        metadata = {"name": issuer.ref.name, "resourceVersion": issuer.resource_version}
+        if issuer.ref.namespace:
+            metadata["namespace"] = issuer.ref.namespace
+        body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": issuer.ref.kind, "metadata": metadata, "status": status}
+        await self._apply(GROUP, VERSION, ISSUER_PLURALS[issuer.ref.kind], issuer.ref.namespace, issuer.ref.name, body)
+
+    async def call(
+        self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One JSON request."""
+        return dict(json.loads(await self._read(await self._send(method, path, query=query, body=body))))
+
+    async def watch(self, path: str, *, field_selector: str, resource_version: str, seconds: int) -> AsyncGenerator[dict[str, Any], None]:
+        """Watch events of one collection, for at most `seconds`."""
+        query = [
+            ("watch", "true"),
+            ("fieldSelector", field_selector),
+            ("resourceVersion", resource_version),
+            ("timeoutSeconds", str(seconds)),
+        ]
+        response = await self._send("GET", path, query=query, seconds=seconds + REQUEST_SECONDS)
+        try:
+            if response.status != 200:
+                await self._read(response)
+            async for line in response.response.content:
+                yield json.loads(line)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise KubernetesError(f"the watch of {path} broke: {_said(error)}") from error
+        finally:
+            response.response.close()
+
+    async def _apply(self, group: str, version: str, plural: str, namespace: str, name: str, body: Mapping[str, Any]) -> bytes:
+        scope = f"namespaces/{namespace}/" if namespace else ""
+        path = f"/apis/{group}/{version}/{scope}{plural}/{name}/status"
+        return await self._read(await self._send("PATCH", path, query=FORCED, body=body, content_type=APPLY))
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: list[tuple[str, str]] | None = None,
+        body: Mapping[str, Any] | None = None,
+        content_type: str = "application/json",
+        seconds: float = REQUEST_SECONDS,
+    ) -> Any:
+        headers = {"Accept": "application/json", "Content-Type": content_type}
+        serialized = await self._api.param_serialize(
+            method, path, query_params=query or [], header_params=headers, body=body, auth_settings=["BearerToken"]
+        )
+        try:
+            return await self._api.call_api(*serialized, _request_timeout=aiohttp.ClientTimeout(total=seconds))
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubernetesError(f"the Kubernetes API cannot be reached: {_said(error)}") from error
+
+    async def _read(self, response: Any) -> bytes:
+        """The body of a 2xx answer; anything else is raised."""
+        try:
+            body: bytes = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise KubernetesError(f"the Kubernetes API broke off: {_said(error)}") from error
+        if 200 <= response.status < 300:
+            return body
+        message = _message(body) or f"the Kubernetes API answered {response.status}"
+        if response.status == 409:
+            raise Stale(message, http_status=409)
+        if response.status in {404, 410}:
+            raise Gone(message, http_status=response.status)
+        raise KubernetesError(message, http_status=response.status)
+
+
+def _request_status(status: RequestStatus) -> dict[str, Any]:
+    """The status as the API has it: certificates are base64 of PEM."""
+    return conditions.without_none(
+        {
+            "conditions": [conditions.as_json(condition) for condition in status.conditions],
+            "certificate": _b64(status.certificate_pem),
+            "ca": _b64(status.ca_pem),
+            "failureTime": status.failure_time,
+        }
+    )
+
+
+def _b64(pem: bytes | None) -> str | None:
+    return None if pem is None else base64.b64encode(pem).decode("ascii")
+
+
+def _message(body: bytes) -> str:
+    """The sentence of a metav1.Status."""
+    try:
+        return str(json.loads(body)["message"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__

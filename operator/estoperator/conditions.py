@@ -1,0 +1,128 @@
+"""What the operator writes into a status: pure builders with an injected clock.
+
+A CertificateRequest gets Ready, and InvalidRequest where a new one would fail too; an issuer gets Ready. The lastTransitionTime
+changes only when the status does. One value holds every field that we own, because each apply must carry them all.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from estcore.usages import Usage
+from estoperator.resources import CertRequest, Condition
+
+MAX_MESSAGE_CHARACTERS = 1024
+ISSUED = "Certificate fetched from issuer successfully"
+DENIED = "The CertificateRequest was denied by an approval controller"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestStatus:
+    """The fields that we own in a request's status. Certificates are PEM, each with its final line feed."""
+
+    conditions: tuple[Condition, ...]
+    certificate_pem: bytes | None = field(default=None, repr=False)
+    ca_pem: bytes | None = field(default=None, repr=False)
+    failure_time: str | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the request needs nothing more."""
+        return self.certificate_pem is not None or self.failure_time is not None
+
+
+def issued(
+    request: CertRequest, *, certificate_pem: bytes, ca_pem: bytes | None, left_out: frozenset[Usage], now: datetime
+) -> RequestStatus:
+    """The certificate is there (contracts 16 to 18). `left_out` names the usages that this key type cannot have."""
+    message = ISSUED
+    if left_out:
+        names = " and ".join(sorted(left_out))
+        message = f"{message}; {names} left out, for such a key cannot encipher (RFC 8813, RFC 8410)"
+    ready = ready_condition(request.ready, status="True", reason="Issued", message=message, now=now)
+    return RequestStatus(conditions=(ready,), certificate_pem=certificate_pem, ca_pem=ca_pem)
+
+
+def pending(request: CertRequest, *, message: str, now: datetime) -> RequestStatus:
+    """Not now (contracts 9, 11 and 12). There is no failureTime: the request goes on by itself."""
+    return RequestStatus(conditions=(ready_condition(request.ready, status="False", reason="Pending", message=message, now=now),))
+
+
+def failed(request: CertRequest, *, message: str, invalid: str | None, now: datetime) -> RequestStatus:
+    """For good (contracts 13 and 14). `invalid` is the reason of InvalidRequest where the same request can never pass.
+
+    Without failureTime in the same write cert-manager would never try again.
+    """
+    ready = ready_condition(request.ready, status="False", reason="Failed", message=message, now=now)
+    conditions: tuple[Condition, ...] = (ready,)
+    if invalid is not None:
+        conditions += (ready_condition(None, type_="InvalidRequest", status="True", reason=invalid, message=message, now=now),)
+    return RequestStatus(conditions=conditions, failure_time=request.failure_time or timestamp(now))
+
+
+def denied(request: CertRequest, *, now: datetime) -> RequestStatus:
+    """Somebody set Denied (contract 5)."""
+    ready = ready_condition(request.ready, status="False", reason="Denied", message=DENIED, now=now)
+    return RequestStatus(conditions=(ready,), failure_time=request.failure_time or timestamp(now))
+
+
+def ready_condition(
+    before: Condition | None,
+    *,
+    status: str,
+    reason: str,
+    message: str,
+    now: datetime,
+    type_: str = "Ready",
+    observed_generation: int | None = None,
+) -> Condition:
+    """A condition that follows `before`, whose lastTransitionTime it keeps while the status is the same."""
+    kept = before is not None and before.status == status and before.last_transition_time
+    return Condition(
+        type=type_,
+        status=status,
+        reason=reason,
+        message=one_line(message),
+        last_transition_time=before.last_transition_time if before is not None and kept else timestamp(now),
+        observed_generation=observed_generation,
+    )
+
+
+def as_json(condition: Condition) -> dict[str, Any]:
+    """The condition as the API has it."""
+    written: dict[str, Any] = {
+        "type": condition.type,
+        "status": condition.status,
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": condition.last_transition_time,
+    }
+    if condition.observed_generation is not None:
+        written["observedGeneration"] = condition.observed_generation
+    return written
+
+
+def says(condition: Condition | None, written: Condition) -> bool:
+    """Whether `condition` tells a reader the same as `written`, so that writing it would be noise."""
+    return condition is not None and _told(condition) == _told(written)
+
+
+def timestamp(now: datetime) -> str:
+    """metav1.Time: RFC 3339 in UTC, whole seconds."""
+    return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def one_line(text: str) -> str:
+    """A message holds names that a tenant chose: nothing in it may steer a terminal, and it has an end."""
+    line = "".join(character if character.isprintable() else " " for character in text).strip()
+    return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 1] + "…"
+
+
+def _told(condition: Condition) -> tuple[str, str, str, int | None]:
+    return condition.status, condition.reason, condition.message, condition.observed_generation
+
+
+def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Server-side apply takes an absent field as not ours."""
+    return {name: value for name, value in fields.items() if value is not None}

@@ -1,0 +1,202 @@
+"""What to do about one request: pure. Requests, issuers and time come in; a step goes out; `issuing` carries it out.
+
+In this order: finished or somebody else's, not approved, denied, the issuer, the CSR, policy. A refusal of the registration
+(`estcore.registration.authorize`, asked with the namespace as the requester) becomes a step here, as does every error of the
+enrolment, in the one function `after_error`.
+"""
+
+import base64
+import re
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from estcore import pkcs10, registration
+from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
+from estcore.issuer_spec import Policy
+from estcore.pkcs10 import Pkcs10
+from estcore.requester import AuthenticatedBy, Requester
+from estcore.usages import USAGE_ALIASES, Usage
+from estoperator.chain import Chain
+from estoperator.issuer_state import IssuerState
+from estoperator.resources import CertRequest, parse_go_duration
+
+PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
+"""Answers of estserver that blame the CSR; the other 4xx blame us or what lies between, and pass."""
+
+_PEM = re.compile(rb"-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]*)-----END (?:NEW )?CERTIFICATE REQUEST-----")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ignore:
+    """Nothing to do until the object changes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deny:
+    """Somebody denied it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait:
+    """Pending until the issuer changes."""
+
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retry:
+    """Pending, and tried again after `after` at the soonest."""
+
+    message: str
+    reason: str
+    after: timedelta
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refuse:
+    """Failed for good. `invalid` where the same request could never pass; `reason` labels the metric."""
+
+    message: str
+    reason: str
+    invalid: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Enroll:
+    """Ask estserver at `label`, then write what comes back with one of `chains`."""
+
+    csr: Pkcs10 = field(repr=False)
+    label: str | None
+    chains: tuple[Chain, ...] = field(repr=False)
+    left_out: frozenset[Usage]
+
+
+Step = Ignore | Deny | Wait | Retry | Refuse | Enroll
+
+
+def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
+    """The step for a request as it stands; `issuer` is the one that it names, None where there is none."""
+    if request.finished:
+        return Ignore()
+    if request.denied:  # before Approved: cert-manager, too, takes Denied where both stand (contract 5)
+        return Deny()
+    if not request.approved:
+        return Ignore()
+    if issuer is None:
+        return Wait(message=f"{request.issuer} not found")
+    if not issuer.ready or issuer.policy is None:
+        return Wait(message=f"{issuer.ref} is not ready: {issuer.message}")
+    try:
+        return _enroll(request, issuer, issuer.policy)
+    except RequestError as error:
+        return _refused(error)
+
+
+def after_error(error: EstError, request: CertRequest, issuer: IssuerState | None, *, now: datetime, max_retry: timedelta) -> Step:
+    """The step after an enrolment failed.
+
+    What the CSR is to blame for is refused; what passes is tried again until `max_retry` after the request was made or the issuer
+    became ready, whichever is later (contract 12); what waits for a person (202) waits without end.
+    """
+    if isinstance(error, RequestError) or (isinstance(error, Refused) and error.http_status in PERMANENT_STATUSES):
+        return _refused(error)
+    if isinstance(error, Pending):
+        return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=error.retry_after)
+    since = request.created
+    if issuer is not None and issuer.ready_since is not None:
+        since = max(since, issuer.ready_since)
+    if now >= since + max_retry:
+        return Refuse(message=f"Failed to sign CertificateRequest: {error.message}", reason=error.reason)
+    after = getattr(error, "retry_after", timedelta(0))
+    return Retry(message=f"Failed to sign CertificateRequest, will retry: {error.message}", reason=error.reason, after=after)
+
+
+def requester_of(request: CertRequest) -> Requester:
+    """Who asks, for the policy: the namespace alone.
+
+    A tenant can forge the username in an est-issuer.io request, and in a cert-manager.io one where cert-manager's webhook does
+    not run (contract 24).
+    """
+    namespace = request.key.namespace
+    return Requester(
+        authenticated_by=AuthenticatedBy.KUBERNETES,
+        identity=namespace,
+        door=request.key.door,
+        namespace=namespace,
+    )
+
+
+def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll:
+    csr = pkcs10.parse(_csr_der(request.csr_b64))
+    _check_what_a_csr_cannot_carry(request, csr, policy)
+    requester = requester_of(request)
+    authorized = registration.authorize(requester, csr, policy)
+    if registration.binding_required(requester, policy):
+        raise Forbidden(
+            f"The rule for namespace {request.key.namespace} requires channel binding (RFC 7030 section 3.5): no Kubernetes request has it"
+        )
+    _, left_out = registration.without_encipherment(authorized.usages, csr.key_algorithm)
+    return Enroll(csr=csr, label=issuer.label, chains=issuer.chains, left_out=left_out)
+
+
+def _csr_der(csr_b64: str) -> bytes:
+    """spec.request → DER; raises MalformedBody. It is base64 of one PEM block (RFC 7468 section 7)."""
+    try:
+        blocks = _PEM.findall(base64.b64decode(csr_b64, validate=True))
+    except ValueError as error:
+        raise MalformedBody("spec.request is not base64") from error
+    if len(blocks) != 1:
+        raise MalformedBody(f"spec.request holds {len(blocks) or 'no'} PEM blocks of type CERTIFICATE REQUEST instead of one")
+    try:
+        return base64.b64decode(b"".join(blocks[0].split()), validate=True)
+    except ValueError as error:
+        raise MalformedBody("spec.request holds a CERTIFICATE REQUEST that is not base64 between its lines") from error
+
+
+def _check_what_a_csr_cannot_carry(request: CertRequest, csr: Pkcs10, policy: Policy) -> None:
+    """Refuse what simpleenroll has no room for, rather than alter it: another duration, other usages, a CA certificate."""
+    if request.is_ca or csr.ca:
+        raise Forbidden("spec.isCA: this issuer signs no CA certificates", reason="IsCA")
+    if request.duration is not None:
+        try:
+            duration = parse_go_duration(request.duration)
+        except ValueError as error:
+            raise Forbidden(f"spec.duration {request.duration!r} is {error}", reason="Duration") from error
+        if duration != policy.duration.default:
+            default = policy.duration.default // timedelta(seconds=1)
+            raise Forbidden(
+                f"spec.duration {request.duration} is not the issuer's default of {_hours(default)}; leave it out or set it to that",
+                reason="Duration",
+            )
+    if request.usages:
+        granted = registration.permitted_usages(csr, policy)
+        asked = _usages(request.usages)
+        if asked != granted:
+            source = "the CSR asks for" if csr.usages else "a CSR without usages gets"
+            raise Forbidden(f"spec.usages ({_names(asked)}) differ from what {source} ({_names(granted)})", reason="Usages")
+
+
+def _usages(names: tuple[str, ...]) -> frozenset[Usage]:
+    """The usages by name; raises Forbidden for those that no end entity gets here (`cert sign`, `any` and their like)."""
+    usages = set()
+    for name in names:
+        try:
+            usages.add(USAGE_ALIASES.get(name) or Usage(name))
+        except ValueError as error:
+            raise Forbidden(f"spec.usages: this issuer does not give {name!r}", reason="Usages") from error
+    return frozenset(usages)
+
+
+def _refused(error: EstError) -> Refuse:
+    """`InvalidRequest` goes with what no policy could ever let pass: a CSR that is malformed or whose key is not acceptable."""
+    invalid = error.reason if isinstance(error, BadCsr | MalformedBody) else None
+    return Refuse(message=f"Failed to sign CertificateRequest: {error.message}", reason=error.reason, invalid=invalid)
+
+
+def _names(usages: frozenset[Usage]) -> str:
+    return ", ".join(sorted(usages))
+
+
+def _hours(seconds: int) -> str:
+    hours, rest = divmod(seconds, 3600)
+    return f"{hours}h" if not rest else f"{seconds}s"

@@ -1,0 +1,96 @@
+"""The operator's way to estserver: EST clients by label, with the ServiceAccount token and the trust anchors from mounted files.
+
+Both files are replaced while the process runs (a projected token every hour, the ConfigMap when the serving root changes), so they
+are looked at again every few seconds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from cryptography import x509
+
+from estclient import Bearer, EstClient
+from estcore.errors import MalformedResponse, ServerUnavailable
+
+ISSUERS_PATH = "/est-issuer/v1/issuers"
+TIMEOUT = timedelta(seconds=15)
+MAX_CLIENTS = 64
+"""Labels whose connections are kept; the least used goes first."""
+
+FILE_SECONDS = 5.0
+"""How long the contents of a mounted file are taken as fresh."""
+
+
+class MountedFile:
+    """A file that somebody replaces. `clock` gives monotonic seconds."""
+
+    def __init__(self, path: Path, *, what: str, clock: Callable[[], float]) -> None:
+        self._path, self._what, self._clock = path, what, clock
+        self._contents = b""
+        self._read_at = float("-inf")
+
+    def read(self) -> bytes:
+        """Its contents, a few seconds old at most; raises ServerUnavailable while it is absent or empty."""
+        if self._clock() - self._read_at >= FILE_SECONDS:
+            try:
+                self._contents = self._path.read_bytes()
+            except OSError as error:
+                raise ServerUnavailable(f"the file of {self._what} cannot be read: {error}") from error
+            if not self._contents.strip():
+                raise ServerUnavailable(f"the file of {self._what}, {self._path}, is empty")
+            self._read_at = self._clock()
+        return self._contents
+
+
+class EstServer:
+    """estserver, as its registration authority sees it. Belongs to one event loop."""
+
+    def __init__(self, *, url: str, anchors: MountedFile, token: MountedFile) -> None:
+        self._url, self._anchors = url, anchors
+        self._credentials = Bearer(token=lambda: token.read().decode("ascii", "replace").strip())
+        self._clients: OrderedDict[str | None, EstClient] = OrderedDict()
+        self._anchors_pem = b""
+        self._etag: str | None = None
+
+    async def simple_enroll(self, label: str | None, csr_der: bytes, *, idempotency_key: str) -> x509.Certificate:
+        """A certificate for the CSR; raises errors of the ClientError branch, and ConfigurationError for a broken mounted file."""
+        client = await self._client(label)
+        return await client.simple_enroll(csr_der, idempotency_key=idempotency_key)
+
+    async def issuers(self) -> list[object] | None:
+        """The entries of estserver's list of issuers, None where it is the one of the last answer; raises as `simple_enroll`."""
+        client = await self._client(None)
+        answer = await client.get_json(ISSUERS_PATH, self._etag)
+        if answer is None:
+            return None
+        entries = answer.value.get("issuers") if isinstance(answer.value, dict) else None
+        if not isinstance(entries, list):
+            raise MalformedResponse(f"{ISSUERS_PATH} answered without a list of issuers")
+        self._etag = answer.etag
+        return entries
+
+    def forget_issuers(self) -> None:
+        """Have the next `issuers` answer in full."""
+        self._etag = None
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        while self._clients:
+            await self._clients.popitem()[1].aclose()
+
+    async def _client(self, label: str | None) -> EstClient:
+        anchors_pem = self._anchors.read()
+        if anchors_pem != self._anchors_pem:
+            for known in self._clients.values():
+                known.replace(anchors_pem=anchors_pem)
+            self._anchors_pem = anchors_pem
+        if label not in self._clients:
+            self._clients[label] = EstClient(
+                url=self._url, label=label, anchors_pem=anchors_pem, credentials=self._credentials, timeout=TIMEOUT
+            )
+            if len(self._clients) > MAX_CLIENTS:
+                await self._clients.popitem(last=False)[1].aclose()
+        self._clients.move_to_end(label)
+        return self._clients[label]

@@ -1,0 +1,72 @@
+"""Every kopf handler; each delegates in one call.
+
+Only `on.event` and `index`: they write no annotation and no finalizer, so an object can be deleted while the operator is gone. kopf
+forgets an event whose handler failed, so handlers only note what came and put a key into our own queue. The indices of the issuers
+are complete before the first request's event arrives: no request is Pending because its issuer was not listed yet.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+import kopf
+import structlog
+
+from estoperator import resources
+from estoperator.doors import GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
+from estoperator.issuers import Issuers
+from estoperator.open_requests import OpenRequests
+from estoperator.resources import Issuer, IssuerRef, RequestKey
+from estoperator.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+
+def register(
+    registry: kopf.OperatorRegistry,
+    doors: Iterable[KubernetesDoor],
+    *,
+    issuers: Issuers,
+    open_requests: OpenRequests,
+    queue: WorkQueue[RequestKey],
+) -> None:
+    """Watch the issuers and the given doors."""
+    for kind, plural in ISSUER_PLURALS.items():
+        _register_issuers(registry, kind, plural, issuers)
+    for door in doors:
+        _register_requests(registry, door, open_requests, queue)
+
+
+def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRequests, queue: WorkQueue[RequestKey]) -> None:
+    """A request was made, changed or deleted."""
+    body = event["object"]
+    request = resources.read_request(door, body)
+    if request is None or event["type"] == "DELETED":
+        key = RequestKey(door.door, body["metadata"]["namespace"], body["metadata"]["name"])
+        if open_requests.get(key) is not None:
+            open_requests.forget(key)
+            queue.forget(key)
+    elif open_requests.observe(request):
+        queue.add(request.key)
+
+
+def _register_requests(
+    registry: kopf.OperatorRegistry, door: KubernetesDoor, open_requests: OpenRequests, queue: WorkQueue[RequestKey]
+) -> None:
+    @kopf.on.event(door.group, door.version, door.plural, id=f"on_request_{door.door}", registry=registry)
+    async def _on_request(event: kopf.RawEvent, **_: Any) -> None:
+        on_request(door, event, open_requests, queue)
+
+
+def _register_issuers(registry: kopf.OperatorRegistry, kind: str, plural: str, issuers: Issuers) -> None:
+    @kopf.index(GROUP, VERSION, plural, id=plural, registry=registry)
+    async def _index(body: kopf.Body, **_: Any) -> dict[IssuerRef, Issuer]:
+        issuer = resources.read_issuer(kind, body)
+        return {issuer.ref: issuer}
+
+    @kopf.on.event(GROUP, VERSION, plural, id=f"on_{plural}", registry=registry)
+    async def _on_issuer(event: kopf.RawEvent, **_: Any) -> None:
+        issuers.changed(resources.read_issuer(kind, event["object"]).ref)
+
+    @kopf.on.startup(id=f"attach_{plural}", registry=registry)
+    async def _attach(**indices: Any) -> None:
+        issuers.attach(indices[plural])

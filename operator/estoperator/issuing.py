@@ -1,0 +1,160 @@
+"""Carries out the step for one request: asks estserver, checks what comes back, writes the status.
+
+The one place where an error becomes a condition. A status is written for the version of the object that was judged; where it has
+changed meanwhile it is read and decided again. A second enrolment of the same request gets the same certificate, because estserver
+knows it by its Idempotency-Key: that, not leadership, is why a restart or a second replica never yields two.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol, assert_never
+
+import structlog
+from cryptography import x509
+
+from estcore.errors import ClientError, ConfigurationError, EstError
+from estoperator import chain, conditions, decide
+from estoperator.conditions import RequestStatus
+from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
+from estoperator.issuer_state import IssuerState
+from estoperator.kubernetes_errors import Gone, Stale
+from estoperator.metrics import Metrics
+from estoperator.open_requests import OpenRequests
+from estoperator.resources import CertRequest, IssuerRef, RequestKey
+from estoperator.workqueue import WorkQueue
+
+log = structlog.get_logger(__name__)
+
+MAX_CONFLICTS = 5
+"""Times that a request is read again at once because it changed under us; then it waits for its backoff."""
+
+
+class RequestApi(Protocol):
+    """What this module needs of Kubernetes. Raises Stale, Gone and other errors of kubernetes_errors."""
+
+    async def read_request(self, key: RequestKey) -> CertRequest | None:
+        """The request as it is now, None where it has become somebody else's."""
+        ...
+
+    async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
+        """Write a status for the version that was judged; the request as it then is, unless it is finished."""
+        ...
+
+
+class Enroller(Protocol):
+    """What this module needs of estserver. Raises errors of the ClientError branch."""
+
+    async def simple_enroll(self, label: str | None, csr_der: bytes, *, idempotency_key: str) -> x509.Certificate:
+        """A certificate for the CSR; the same one for the same key."""
+        ...
+
+
+class Issuers(Protocol):
+    """Looks an issuer up; None where there is none of that name."""
+
+    def state(self, ref: IssuerRef) -> IssuerState | None:
+        """The issuer as requests see it."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuing:
+    """Everything that a step needs. `now` is the clock: aware, UTC."""
+
+    api: RequestApi
+    enroller: Enroller
+    issuers: Issuers
+    open_requests: OpenRequests
+    queue: WorkQueue[RequestKey]
+    metrics: Metrics
+    now: Callable[[], datetime]
+    max_retry: timedelta
+
+    async def work(self, key: RequestKey) -> None:
+        """Decide about the request as last seen and carry it out. Raises what Kubernetes raised, but for Stale and Gone."""
+        request = self.open_requests.get(key)
+        for _ in range(MAX_CONFLICTS):
+            if request is None:
+                return
+            try:
+                await self.run_step(decide.next_step(request, self.issuers.state(request.issuer)), request)
+            except Gone:
+                self._forget(key)
+            except Stale:
+                request = await self._read_again(key)
+                continue
+            return
+        self.queue.retry(key)
+
+    async def run_step(self, step: Step, request: CertRequest) -> None:
+        """Carry a step out; what it leads to is in the status, and in the queue where there is more to do."""
+        certificate_pem = ca_pem = None
+        if isinstance(step, Enroll):
+            try:
+                certificate_pem, ca_pem = await self._enroll(step, request)
+            except (ClientError, ConfigurationError) as error:
+                step = self._after_error(error, request)
+        match step:
+            case Ignore():
+                return
+            case Deny():
+                await self._write(request, conditions.denied(request, now=self.now()), result="denied")
+            case Wait():
+                await self._write(request, conditions.pending(request, message=step.message, now=self.now()), result="waiting")
+            case Retry():
+                self.metrics.retries.labels(step.reason).inc()
+                await self._write(request, conditions.pending(request, message=step.message, now=self.now()), result="retrying")
+                self.queue.retry(request.key, at_least=step.after.total_seconds())
+            case Refuse():
+                self.metrics.refused.labels(request.key.door, step.reason).inc()
+                status = conditions.failed(request, message=step.message, invalid=step.invalid, now=self.now())
+                await self._write(request, status, result="failed", reason=step.reason)
+            case Enroll():
+                if certificate_pem is None or ca_pem is None:
+                    raise AssertionError("an enrolment without error has a certificate")
+                status = conditions.issued(request, certificate_pem=certificate_pem, ca_pem=ca_pem, left_out=step.left_out, now=self.now())
+                await self._write(request, status, result="issued")
+            case _:
+                assert_never(step)
+
+    async def _enroll(self, step: Enroll, request: CertRequest) -> tuple[bytes, bytes]:
+        with self.metrics.enrolment_seconds.time():
+            certificate = await self.enroller.simple_enroll(step.label, step.csr.csr_der, idempotency_key=idempotency_key(request))
+        return chain.deliver(certificate, spki_der=step.csr.spki_der, known=step.chains, now=self.now())
+
+    def _after_error(self, error: EstError, request: CertRequest) -> Step:
+        issuer = self.issuers.state(request.issuer)
+        return decide.after_error(error, request, issuer, now=self.now(), max_retry=self.max_retry)
+
+    async def _write(self, request: CertRequest, status: RequestStatus, *, result: str, reason: str = "") -> None:
+        if not status.finished and conditions.says(request.ready, status.conditions[0]):
+            return
+        written = await self.api.apply_status(request, status)
+        self.metrics.written.labels(request.key.door, result).inc()
+        fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
+        log.info("request_status", **fields, message=status.conditions[0].message, **({"reason": reason} if reason else {}))
+        if status.finished:
+            self._forget(request.key)
+        elif written is not None:
+            self.open_requests.observe(written)
+
+    async def _read_again(self, key: RequestKey) -> CertRequest | None:
+        try:
+            request = await self.api.read_request(key)
+        except Gone:
+            request = None
+        if request is None or request.finished:
+            self._forget(key)
+            return None
+        self.open_requests.observe(request)
+        return request
+
+    def _forget(self, key: RequestKey) -> None:
+        self.open_requests.forget(key)
+        self.queue.forget(key)
+
+
+def idempotency_key(request: CertRequest) -> str:
+    """What estserver knows the request by: door, namespace, name and uid; none of them can hold a slash."""
+    return f"{request.key.door}/{request.key.namespace}/{request.key.name}/{request.uid}"

@@ -1,0 +1,44 @@
+"""The operator's metrics. Label values come from fixed sets only: no names, no namespaces (threats row 36)."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class Metrics:
+    """One process's metrics, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self.written = Counter(
+            "est_operator_request_status_total", "Statuses written, by door and result", ["door", "result"], registry=registry
+        )
+        self.refused = Counter("est_operator_refused_total", "Requests refused, by door and reason", ["door", "reason"], registry=registry)
+        self.retries = Counter("est_operator_retries_total", "Enrolments to be tried again, by reason", ["reason"], registry=registry)
+        self.enrolment_seconds = Histogram(
+            "est_operator_enrolment_seconds",
+            "Time that estserver took for an enrolment",
+            buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+            registry=self.registry,
+        )
+        self.errors = Counter(
+            "est_operator_errors_total", "Work that failed, by kind of work and reason", ["work", "reason"], registry=registry
+        )
+        self.door_open = Gauge(
+            "est_operator_door_open", "1 where the door may be watched, 0 where it is refused", ["door"], registry=registry
+        )
+        self.leader = Gauge("est_operator_leader", "1 while this replica leads", registry=registry)
+        self.missed = Counter("est_operator_missed_events_total", "Objects that a re-list found and the watch had not", registry=registry)
+        self.poll_failures = Counter(
+            "est_operator_issuer_poll_failures_total", "Failed polls of estserver's issuers", ["reason"], registry=registry
+        )
+
+    def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
+        """A gauge that is read when it is scraped."""
+        Gauge(name, documentation, registry=self.registry).set_function(value)
+
+    def render(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

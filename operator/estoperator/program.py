@@ -1,0 +1,105 @@
+"""The operator's own tasks beside kopf: the queues' workers, the poll of the issuers, leadership and the re-list."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import structlog
+
+from estoperator.issuers import Issuers
+from estoperator.issuing import Issuing
+from estoperator.kubernetes_errors import KubernetesError
+from estoperator.leadership import Leadership
+from estoperator.metrics import Metrics
+from estoperator.resources import IssuerRef, RequestKey
+from estoperator.workqueue import Key, WorkQueue
+
+log = structlog.get_logger(__name__)
+
+ISSUER_WORKERS = 2
+DRAIN_SECONDS = 5.0
+"""How long work in hand may take to end at shutdown; what is cut is done again by the next leader."""
+
+K = TypeVar("K", bound=Key)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What runs while the process does. Only the workers and the poll wait for leadership; indices are warm everywhere."""
+
+    issuing: Issuing
+    issuers: Issuers
+    requests: WorkQueue[RequestKey]
+    issuer_queue: WorkQueue[IssuerRef]
+    leadership: Leadership
+    metrics: Metrics
+    workers: int
+    poll_interval: float
+
+    async def run(self) -> None:
+        """Until cancelled; then what is in hand may end."""
+        workers = [
+            *(asyncio.create_task(self._work(self.requests, self.issuing.work, "request")) for _ in range(self.workers)),
+            *(asyncio.create_task(self._work(self.issuer_queue, self.issuers.work, "issuer")) for _ in range(ISSUER_WORKERS)),
+        ]
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self.leadership.run())
+                group.create_task(self._lead())
+        finally:
+            self.requests.pause()
+            self.issuer_queue.pause()
+            await self._drain()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+            await self.leadership.release()
+
+    async def _lead(self) -> None:
+        """While leading: keep the issuers fresh, and hand out work once they are known."""
+        while True:
+            await self.leadership.leading.wait()
+            self.metrics.leader.set(1)
+            self.issuers.start_over()
+            while self.leadership.leading.is_set():
+                await self.issuers.poll()
+                if self.issuers.known and self.leadership.leading.is_set():
+                    self.requests.resume()
+                    self.issuer_queue.resume()
+                await self._until_lost(self.poll_interval)
+            self.requests.pause()
+            self.issuer_queue.pause()
+            self.metrics.leader.set(0)
+
+    async def _until_lost(self, seconds: float) -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                await self.leadership.lost.wait()
+        except TimeoutError:
+            return
+
+    async def _drain(self) -> None:
+        try:
+            async with asyncio.timeout(DRAIN_SECONDS):
+                await self.requests.idle()
+                await self.issuer_queue.idle()
+        except TimeoutError:
+            log.warning("drain_cut")
+
+    async def _work(self, queue: WorkQueue[K], work: Callable[[K], Awaitable[None]], kind: str) -> None:
+        """Take keys and work on them, for ever: no object, however odd, may end a worker."""
+        while True:
+            key = await queue.get()
+            try:
+                await work(key)
+            except KubernetesError as error:
+                self.metrics.errors.labels(kind, error.reason).inc()
+                log.warning("kubernetes_error", work=kind, key=str(key), error=error.message, http_status=error.http_status)
+                queue.retry(key)
+            except Exception:
+                self.metrics.errors.labels(kind, "Internal").inc()
+                log.exception("internal_error", work=kind, key=str(key))
+                queue.retry(key)
+            finally:
+                queue.done(key)

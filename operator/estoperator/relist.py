@@ -1,0 +1,84 @@
+"""The periodic re-list: finds what the watch missed.
+
+kopf reconnects and lists again by itself; this is the second pair of eyes. An open request that a list shows and the watch has not
+brought some seconds later was missed. One such miss means that the watch cannot be trusted, so the process is restarted, which
+lists everything; nothing is lost either way.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from typing import Protocol
+
+import structlog
+
+from estoperator.doors import KubernetesDoor
+from estoperator.kubernetes_errors import Gone, KubernetesError
+from estoperator.metrics import Metrics
+from estoperator.open_requests import OpenRequests
+from estoperator.resources import CertRequest, RequestKey
+
+log = structlog.get_logger(__name__)
+
+GRACE_SECONDS = 30.0
+"""How far the watch may lag behind a list."""
+
+
+class WatchMissed(Exception):
+    """The watch did not bring what a list shows: the process must restart."""
+
+
+class RequestLister(Protocol):
+    """What this module needs of Kubernetes; raises kubernetes_errors."""
+
+    def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
+        """Every request of the door that names one of our issuers."""
+        ...
+
+    async def read_request(self, key: RequestKey) -> CertRequest | None:
+        """The request as it is now; raises Gone."""
+        ...
+
+
+async def watch_for_misses(
+    api: RequestLister,
+    open_requests: OpenRequests,
+    doors: Iterable[KubernetesDoor],
+    *,
+    metrics: Metrics,
+    sleep: Callable[[float], Awaitable[None]],
+    interval: float,
+) -> None:
+    """Re-list until cancelled; raises WatchMissed. An API server that cannot be asked is asked again at the next turn."""
+    while True:
+        await sleep(interval)
+        for door in doors:
+            try:
+                missed = await count_missed(api, open_requests, door, sleep=sleep)
+            except Gone:
+                continue  # the door's CRD is absent
+            except KubernetesError as error:
+                log.warning("relist", door=door.door, error=error.message)
+                continue
+            if missed:
+                metrics.missed.inc(missed)
+                raise WatchMissed(f"the watch of {door.group} {door.plural} missed {missed} objects; restarting")
+
+
+async def count_missed(
+    api: RequestLister, open_requests: OpenRequests, door: KubernetesDoor, *, sleep: Callable[[float], Awaitable[None]]
+) -> int:
+    """How many open requests the list shows that the watch has not brought, not even after a grace."""
+    unseen = [request async for request in api.requests(door) if not request.finished and not open_requests.knows(request)]
+    if not unseen:
+        return 0
+    await sleep(GRACE_SECONDS)
+    return sum([await _is_missed(api, open_requests, request) for request in unseen])
+
+
+async def _is_missed(api: RequestLister, open_requests: OpenRequests, listed: CertRequest) -> bool:
+    if open_requests.knows(listed):
+        return False
+    try:
+        request = await api.read_request(listed.key)
+    except Gone:
+        return False
+    return request is not None and request.uid == listed.uid and not request.finished and not open_requests.knows(listed)

@@ -1,0 +1,191 @@
+"""Frozen views of the Kubernetes objects that the operator reads: the only place that knows where a field is.
+
+Status is never taken as truth, but for Approved and Denied (whose writers admission controls) and for what we wrote
+ourselves: the Ready condition and whether the request is finished. No IO, no clock.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from estcore import issuer_spec
+from estcore.errors import ConfigurationError
+from estcore.issuer_spec import IssuerSpec
+from estcore.requester import Door
+from estoperator.doors import GROUP, ISSUER_KINDS, KubernetesDoor
+
+Object = Mapping[str, Any]
+"""A Kubernetes object as JSON gave it, valid under the schema of its CRD."""
+
+_GO_DURATION = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)((\d+(\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h))*")
+_GO_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_SECONDS = {"ns": "1e-9", "us": "1e-6", "µs": "1e-6", "μs": "1e-6", "ms": "1e-3", "s": "1", "m": "60", "h": "3600"}
+
+
+class RequestKey(NamedTuple):
+    """Names one request object."""
+
+    door: Door
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.door}/{self.namespace}/{self.name}"
+
+
+class IssuerRef(NamedTuple):
+    """Names one issuer; `namespace` is empty for an EstClusterIssuer."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One condition of a status; `observed_generation` for issuers only."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+    last_transition_time: str
+    observed_generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertRequest:
+    """A CertificateRequest of either group that names one of our issuers.
+
+    `csr_b64` is spec.request as it stands: base64 of a PEM PKCS#10 CSR. `duration` is a Go duration, as written.
+    `finished` is true once the request needs nothing more, whatever its outcome (contract 3).
+    """
+
+    key: RequestKey
+    uid: str
+    resource_version: str
+    created: datetime
+    issuer: IssuerRef
+    csr_b64: str = field(repr=False)
+    duration: str | None
+    usages: tuple[str, ...]
+    is_ca: bool
+    approved: bool
+    denied: bool
+    finished: bool
+    ready: Condition | None
+    failure_time: str | None
+
+    @property
+    def judgement(self) -> tuple[str, bool, bool, bool]:
+        """What a decision hangs on; while it is the same, a new version of the object is no news."""
+        return self.uid, self.approved, self.denied, self.finished
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issuer:
+    """An EstIssuer or EstClusterIssuer; `spec` is None and `problem` says why where it does not parse."""
+
+    ref: IssuerRef
+    uid: str
+    generation: int
+    resource_version: str
+    spec: IssuerSpec | None = field(repr=False)
+    problem: str
+    ready: Condition | None
+    status: Object = field(repr=False)
+    """As it stands, only to see whether what we would write is there already."""
+
+
+def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
+    """The request, or None where it names another group's issuer or none of our kinds (contract 1) or is being deleted.
+
+    The namespaced issuer is the one of the request's own namespace (contract 2).
+    """
+    metadata, spec = body["metadata"], body["spec"]
+    ref = spec["issuerRef"]
+    # cert-manager's own default for an absent kind is its Issuer: such a request is never for us.
+    if ref.get("group") != GROUP or ref.get("kind") not in ISSUER_KINDS or "deletionTimestamp" in metadata:
+        return None
+    namespace = metadata["namespace"]
+    status = body.get("status") or {}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    ready = _condition(conditions.get("Ready"))
+    return CertRequest(
+        key=RequestKey(door.door, namespace, metadata["name"]),
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        issuer=IssuerRef(ref["kind"], namespace if ref["kind"] == "EstIssuer" else "", ref["name"]),
+        csr_b64=spec["request"],
+        duration=spec.get("duration"),
+        usages=tuple(spec.get("usages") or ()),
+        is_ca=bool(spec.get("isCA")),
+        approved=not door.approval_required or _is_true(conditions.get("Approved")),
+        denied=_is_true(conditions.get("Denied")),
+        finished=_finished(status, ready) or _is_true(conditions.get("InvalidRequest")),
+        ready=ready,
+        failure_time=status.get("failureTime"),
+    )
+
+
+def read_issuer(kind: str, body: Object) -> Issuer:
+    """The issuer, with a spec that may not parse."""
+    metadata = body["metadata"]
+    ref = IssuerRef(kind, metadata.get("namespace", ""), metadata["name"])
+    spec, problem = None, ""
+    try:
+        spec = issuer_spec.parse(body.get("spec") or {}, where="")
+    except ConfigurationError as error:
+        problem = error.message
+    status = body.get("status") or {}
+    conditions = [condition for condition in status.get("conditions") or () if condition["type"] == "Ready"]
+    return Issuer(
+        ref=ref,
+        uid=metadata["uid"],
+        generation=metadata["generation"],
+        resource_version=metadata["resourceVersion"],
+        spec=spec,
+        problem=problem,
+        ready=_condition(conditions[0] if conditions else None),
+        status=status,
+    )
+
+
+def parse_go_duration(text: str) -> timedelta:
+    """A Go duration as metav1.Duration writes it (`2160h0m0s`, `1.5h`, `-3ns`); raises ValueError, also beyond 300 years."""
+    if len(text) > 64 or not _GO_DURATION.fullmatch(text):
+        raise ValueError("not a duration like 2160h or 1h30m")
+    seconds = sum((Decimal(number) * Decimal(_SECONDS[unit]) for number, unit in _GO_DURATION_PART.findall(text)), Decimal(0))
+    if seconds > 300 * 366 * 86400:
+        raise ValueError("longer than 300 years")
+    return timedelta(microseconds=int(seconds * 1_000_000)) * (-1 if text.startswith("-") else 1)
+
+
+def _finished(status: Object, ready: Condition | None) -> bool:
+    if status.get("certificate"):
+        return True
+    return ready is not None and (ready.status == "True" or ready.reason in {"Failed", "Denied"})
+
+
+def _is_true(condition: Object | None) -> bool:
+    return condition is not None and condition["status"] == "True"
+
+
+def _condition(condition: Object | None) -> Condition | None:
+    if condition is None:
+        return None
+    return Condition(
+        type=condition["type"],
+        status=condition["status"],
+        reason=condition.get("reason") or "",
+        message=condition.get("message") or "",
+        last_transition_time=condition.get("lastTransitionTime") or "",
+        observed_generation=condition.get("observedGeneration"),
+    )

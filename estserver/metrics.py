@@ -10,7 +10,7 @@ from datetime import datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
 
 from estserver.deadline import Phase
 
@@ -21,10 +21,16 @@ CaExpiries = Callable[[], Iterable[tuple[str, datetime]]]
 """Key and CA notAfter of each issuer that has a CA, asked at every scrape."""
 
 
+IssuerStates = Callable[[], Iterable[tuple[str, bool]]]
+"""Key of each issuer and whether it is ready, asked at every scrape."""
+
+
 class Metrics:
     """All metrics of one process; also what the transport tells about connections (a TrafficObserver)."""
 
-    def __init__(self, registry: CollectorRegistry | None = None, *, ca_expiries: CaExpiries = tuple) -> None:
+    def __init__(
+        self, registry: CollectorRegistry | None = None, *, ca_expiries: CaExpiries = tuple, issuer_states: IssuerStates = tuple
+    ) -> None:
         self._registry = registry if registry is not None else CollectorRegistry()
         self._issued = Counter(
             "est_certificates_issued",
@@ -51,9 +57,16 @@ class Metrics:
             "est_transport_refusals", "Requests that the transport answered itself", ["status"], registry=self._registry
         )
         self._ledger_writable = Gauge(
-            "est_ledger_writable", "1 where the last write succeeded", registry=self._registry, multiprocess_mode="min"
+            "est_ledger_writable", "1 where the last write succeeded", registry=self._registry, multiprocess_mode="livemin"
         )
-        self._ca_expiries = _CaExpiryCollector(ca_expiries)
+        self._configuration_current = Gauge(
+            "est_configuration_current",
+            "1 where the manifests in use are the newest, 0 where those do not fit and earlier ones are used",
+            registry=self._registry,
+            multiprocess_mode="livemin",
+        )
+        self._configuration_current.set(1)
+        self._ca_expiries = _IssuerCollector(ca_expiries, issuer_states)
         self._registry.register(self._ca_expiries)
         self._ledger_writable.set(1)
         self._issued_children: dict[tuple[str, str, str], Counter] = {}
@@ -81,6 +94,10 @@ class Metrics:
     def ledger_writable(self, *, writable: bool) -> None:
         """Whether the last write to the ledger succeeded."""
         self._ledger_writable.set(1 if writable else 0)
+
+    def configuration_current(self, *, current: bool) -> None:
+        """Whether the newest manifests are in use."""
+        self._configuration_current.set(1 if current else 0)
 
     def connection_opened(self) -> None:
         """A connection was let in."""
@@ -117,14 +134,24 @@ class Metrics:
         return generate_latest(everyone), CONTENT_TYPE_LATEST
 
 
-class _CaExpiryCollector:
-    """CA notAfter at scrape time: an issuer that is gone has no series left behind."""
+def forget_process(pid: int) -> None:
+    """Leave out the gauges of a worker that ended; its counters stay in the sums."""
+    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types
 
-    def __init__(self, ca_expiries: CaExpiries) -> None:
+
+class _IssuerCollector:
+    """What is known of issuers at scrape time: one that is gone has no series left behind."""
+
+    def __init__(self, ca_expiries: CaExpiries, issuer_states: IssuerStates) -> None:
         self._ca_expiries = ca_expiries
+        self._issuer_states = issuer_states
 
     def collect(self) -> Iterable[Metric]:
         family = GaugeMetricFamily("est_ca_not_after_timestamp_seconds", "When the issuer's CA certificate expires", labels=["issuer"])
         for issuer, not_after in self._ca_expiries():
             family.add_metric([issuer], not_after.timestamp())
         yield family
+        ready = GaugeMetricFamily("est_issuer_ready", "1 where the issuer is ready", labels=["issuer"])
+        for issuer, is_ready in self._issuer_states():
+            ready.add_metric([issuer], 1 if is_ready else 0)
+        yield ready

@@ -1,0 +1,95 @@
+"""Keeps the registry in step with what the source sees and with the clock, and says in the log what changed."""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import datetime
+
+import structlog
+
+from estserver.issuers import Issuer, Issuers, Registry, RegistrySettings, build
+from estserver.snapshot import EMPTY, Snapshot
+
+REJUDGE_SECONDS = 30.0  # an expired CA never signs (usable_authority asks the clock); this is how soon the status says so
+
+log = structlog.get_logger(__name__)
+
+
+class RegistryKeeper:
+    """`feed` it snapshots; `run` judges the newest one, off the event loop, and again every half minute because time passes."""
+
+    def __init__(self, issuers: Issuers, settings: RegistrySettings, *, clock: Callable[[], datetime], public_url: str = "") -> None:
+        self._issuers = issuers
+        self._settings = settings
+        self._clock = clock
+        self._public_url = public_url
+        self._snapshot = EMPTY
+        self._fed = asyncio.Event()
+        self.judged = asyncio.Event()  # set from the first registry on
+
+    def feed(self, snapshot: Snapshot) -> None:
+        """Take note of what there is now."""
+        self._snapshot = snapshot
+        self._fed.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        await self._fed.wait()
+        while True:
+            self._fed.clear()
+            await self.judge()
+            try:
+                await asyncio.wait_for(self._fed.wait(), REJUDGE_SECONDS)
+            except TimeoutError:
+                continue
+
+    async def judge(self) -> None:
+        """Judge the newest snapshot now and put the registry in place."""
+        before = self._issuers.current
+        # Loading an RSA-4096 key checks it for 100 ms and more: requests go on meanwhile.
+        registry = await asyncio.to_thread(build, self._snapshot, before, self._settings, now=self._clock())
+        if self.judged.is_set() and registry == before:
+            return
+        self._issuers.current = registry
+        self.judged.set()
+        for issuer in _changed(before, registry):
+            _say(issuer, self._public_url)
+        for key in before.issuers.keys() - registry.issuers.keys():
+            log.info("issuer removed", issuer=key)
+
+    def ca_expiries(self) -> Iterable[tuple[str, datetime]]:
+        """Key and CA notAfter of each issuer that has a CA, for the metrics."""
+        return [
+            (issuer.key, issuer.authority.certificate.not_valid_after_utc)
+            for issuer in self._issuers.current.issuers.values()
+            if issuer.authority is not None
+        ]
+
+    def states(self) -> Iterable[tuple[str, bool]]:
+        """Key of each issuer and whether it is ready, for the metrics."""
+        return [(issuer.key, issuer.ready) for issuer in self._issuers.current.issuers.values()]
+
+
+def _changed(before: Registry, after: Registry) -> Iterable[Issuer]:
+    for key, issuer in after.issuers.items():
+        former = before.issuers.get(key)
+        if former is None or (former.ready, former.reason, former.message, former.label, former.authority) != (
+            issuer.ready,
+            issuer.reason,
+            issuer.message,
+            issuer.label,
+            issuer.authority,
+        ):
+            yield issuer
+
+
+def _say(issuer: Issuer, public_url: str) -> None:
+    url = f"{public_url}/.well-known/est/{issuer.label}" if public_url and issuer.label else None
+    say = log.info if issuer.ready else log.warning
+    say(
+        "issuer ready" if issuer.ready else "issuer not ready",
+        issuer=issuer.key,
+        reason=issuer.reason,
+        message=issuer.message,
+        url=url,
+        ca_not_after=issuer.authority.certificate.not_valid_after_utc.isoformat() if issuer.authority is not None else None,
+    )

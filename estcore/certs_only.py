@@ -5,6 +5,7 @@ content and no signers.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from cryptography import x509
@@ -12,6 +13,7 @@ from cryptography import x509
 from estcore import der as der_module
 from estcore.der import CONTEXT_0, CONTEXT_1, SEQUENCE, member
 from estcore.errors import MalformedBody
+from estcore.foreign import foreign
 
 MAX_OCTETS: Final = 256 * 1024
 MAX_CERTIFICATES: Final = 64
@@ -66,14 +68,16 @@ def _certificates(der: bytes, position: int, end: int) -> tuple[x509.Certificate
         if len(certificates) == MAX_CERTIFICATES:
             raise MalformedBody(f"certs-only holds more than {MAX_CERTIFICATES} certificates")
         _, certificate_end = member(der, position, end, SEQUENCE, what="a certificate")
-        try:
-            certificates.append(x509.load_der_x509_certificate(der[position:certificate_end]))
-        except (ValueError, TypeError) as error:
-            raise MalformedBody("certs-only holds a certificate that cannot be parsed") from error
+        certificate_der = der[position:certificate_end]
+        certificates.append(foreign(partial(x509.load_der_x509_certificate, certificate_der), _unreadable))
         position = certificate_end
     if not certificates:
         raise MalformedBody("certs-only holds no certificate")
     return tuple(certificates)
+
+
+def _unreadable() -> MalformedBody:
+    return MalformedBody("certs-only holds a certificate that cannot be parsed")
 
 
 def _expect(der: bytes, position: int, octets: bytes, fault: str) -> int:

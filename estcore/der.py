@@ -13,7 +13,7 @@ from estcore.errors import MalformedBody
 MAX_CSR_OCTETS: Final = 32 * 1024
 """A CSR with an RSA-4096 key and 100 names of 63 characters is under 8 KiB."""
 MAX_DEPTH: Final = 32
-"""Constructed values within each other. A certificate has 6, a Full PKI Request with certificates inside about 15."""
+"""Constructed values within each other, the outermost counted; a Full PKI Request with certificates inside has about 15."""
 
 INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
@@ -44,6 +44,8 @@ def read(der: bytes, position: int, limit: int, *, what: str) -> tuple[int, int,
         raise MalformedBody(f"{what} is cut off")
     identifier = der[position]
     length = der[position + 1]
+    if identifier & _HIGH_TAG_NUMBER == _HIGH_TAG_NUMBER:
+        raise MalformedBody(f"{what} has a tag number above 30, which no format here uses")
     if length > 0x7F:
         count = length & 0x7F
         if count == 0:
@@ -53,8 +55,6 @@ def read(der: bytes, position: int, limit: int, *, what: str) -> tuple[int, int,
         if count > 4 or length < 0x80 or octets[0] == 0:
             raise MalformedBody(f"{what} has a length that is cut off, too large or not minimal")
         content += count
-    if identifier & _HIGH_TAG_NUMBER == _HIGH_TAG_NUMBER:
-        raise MalformedBody(f"{what} has a tag number above 30, which no format here uses")
     end = content + length
     if end > limit:
         raise MalformedBody(f"{what} is cut off")

@@ -16,6 +16,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from estcore.der import IA5_STRING, OBJECT_IDENTIFIER, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, member, object_identifier, read
 from estcore.errors import BadCsr
+from estcore.foreign import foreign
 
 MAX_RDNS: Final = 20
 MAX_DNS_CHARACTERS: Final = 253
@@ -95,10 +96,7 @@ def parse_name(name_der: bytes) -> x509.Name:
             raise BadCsr("the subject has an attribute of more than a type and a value")
         _check_attribute(name_der[oid:value], string_type, name_der[text:text_end], seen)
         position = rdn_end
-    try:
-        return x509.Name.from_bytes(name_der)
-    except (ValueError, TypeError, KeyError) as error:
-        raise BadCsr("the subject cannot be read") from error
+    return foreign(lambda: x509.Name.from_bytes(name_der), lambda: BadCsr("the subject cannot be read"))
 
 
 def check_name(name: x509.Name) -> None:

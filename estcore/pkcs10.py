@@ -7,9 +7,8 @@ dropped in silence. Attributes that ask for nothing we know are passed over.
 The outer shape is read by our own reader, which also gives the octets that were signed; names, keys and extensions by `cryptography`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeVar, cast
+from typing import Final, NamedTuple, cast
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
@@ -20,6 +19,7 @@ from cryptography.x509.oid import ExtensionOID
 from estcore import der
 from estcore.der import BIT_STRING, CONTEXT_0, OBJECT_IDENTIFIER, SEQUENCE, SET, member, object_identifier
 from estcore.errors import BadCsr, MalformedBody
+from estcore.foreign import foreign
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PublicKey, check_public_key
 from estcore.names import check_general_name, parse_name
@@ -30,8 +30,6 @@ MAX_ATTRIBUTES: Final = 20
 MAX_EXTENSIONS: Final = 20
 MAX_CHALLENGE_PASSWORD_CHARACTERS: Final = 255
 """RFC 2985 section 5.4.1, pkcs-9-ub-challengePassword."""
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,8 +76,9 @@ def parse(csr_der: bytes) -> Pkcs10:
     challenge_password = None
     requested = _NOTHING_REQUESTED
     if sections.attributes:
-        message = "the CSR's attributes are not DER (a SET OF is sorted)"
-        csr = _foreign(lambda: x509.load_der_x509_csr(csr_der), message, fault=MalformedBody)
+        csr = foreign(
+            lambda: x509.load_der_x509_csr(csr_der), lambda: MalformedBody("the CSR's attributes are not DER (a SET OF is sorted)")
+        )
         challenge_password, asks_for_extensions = _attributes(sections.attributes)
         if asks_for_extensions:
             requested = _extensions(csr, public_key)
@@ -144,25 +143,13 @@ def _split_attributes(csr: bytes, position: int, end: int) -> dict[bytes, bytes]
     return attributes
 
 
-def _foreign(read: Callable[[], _T], message: str, *, fault: type[BadCsr | MalformedBody] = BadCsr, reason: str | None = None) -> _T:
-    """Call the library on hostile octets; whatever it raises becomes `fault`.
-
-    Its errors on fuzzed input are not a closed set (KeyError, TypeError, OverflowError and more have been seen), so none is listed.
-    """
-    try:
-        return read()
-    except Exception as error:
-        raise fault(message, reason=reason) from error
-
-
 # ---- proof-of-possession
 
 
 def _public_key(spki: bytes) -> PublicKey:
-    key = _foreign(
+    key = foreign(
         lambda: serialization.load_der_public_key(spki),
-        "the public key cannot be read: a kind, a curve or parameters that are not accepted",
-        reason="KeyNotAllowed",
+        lambda: BadCsr("the public key cannot be read: a kind, a curve or parameters that are not accepted", reason="KeyNotAllowed"),
     )
     if not spki.startswith(_SPKI_BEGINNINGS.get(len(spki), _NEVER)):
         check_public_key(key)
@@ -366,7 +353,7 @@ _NOT_USAGES = {
 
 
 def _extensions(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> _Requested:
-    extensions = _foreign(lambda: csr.extensions, "the requested extensions cannot be read, or one is there twice")
+    extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
     if len(extensions) > MAX_EXTENSIONS:
         raise BadCsr(f"the CSR asks for more than {MAX_EXTENSIONS} extensions")
     sans: tuple[x509.GeneralName, ...] = ()

@@ -7,16 +7,17 @@ or serial alone. Revocation is the ledger's.
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 from typing import Final, TypeVar
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, ObjectIdentifier
 
 from estcore.errors import BadCsr, ConfigurationError, Unauthenticated
+from estcore.foreign import foreign
 from estcore.keys import check_public_key
 from estcore.names import describe_name
 
@@ -26,6 +27,8 @@ MAX_ANCHORS: Final = 100
 MIN_ANCHOR_RSA_BITS: Final = 2048
 """What cryptography's verifier accepts; said at load, not found out at the first client."""
 
+_MALFORMED = "MalformedCertificate"
+_UNREADABLE = "a certificate has a name, a key or extensions that cannot be read"
 _ANCHOR_CURVES = frozenset({"secp256r1", "secp384r1", "secp521r1"})
 _UNDERSTOOD = frozenset(
     {
@@ -97,10 +100,13 @@ def verify_under_anchors(
         raise Untrusted("the certificate was not issued by this issuer", reason="UnknownIssuer")
     check_time(leaf, now=now)
     _check_end_entity(_extensions(leaf))
+    # Whoever is believed is named in the ledger, so the names must be readable.
+    foreign(lambda: (leaf.subject, leaf.issuer), lambda: Untrusted("the certificate has a name that cannot be read", reason=_MALFORMED))
+    public_key = foreign(leaf.public_key, lambda: Untrusted("the certificate has a key that cannot be read", reason=_MALFORMED))
     try:
-        check_public_key(leaf.public_key())
-    except (BadCsr, ValueError, UnsupportedAlgorithm) as error:
-        raise Untrusted("the key of the certificate is of a kind or a weakness that is not accepted", reason="WeakKey") from error
+        check_public_key(public_key)
+    except BadCsr as error:
+        raise Untrusted(f"the certificate's key is not accepted: {error}", reason=error.reason) from error
     verifier = (
         verification.PolicyBuilder()
         .store(verification.Store(list(anchors)))
@@ -111,7 +117,7 @@ def verify_under_anchors(
     )
     try:
         verifier.verify(leaf, list(intermediates))
-    except (verification.VerificationError, ValueError, UnsupportedAlgorithm) as error:
+    except Exception as error:  # as in estcore.foreign, but what it says is worth telling
         raise Untrusted(f"the certificate has no path to a configured trust anchor: {_first_line(error)}", reason="NoPath") from error
 
 
@@ -133,17 +139,16 @@ def load_anchors(pem: bytes, *, where: str) -> tuple[x509.Certificate, ...]:
     """
     if b"PRIVATE KEY" in pem:
         raise ConfigurationError("holds a private key; trust anchors are certificates only", where=where)
-    try:
-        certificates = x509.load_pem_x509_certificates(pem)
-    except ValueError as error:
-        raise ConfigurationError("is not PEM of one certificate or more", where=where) from error
+    certificates = foreign(
+        lambda: x509.load_pem_x509_certificates(pem), lambda: ConfigurationError("is not PEM of one certificate or more", where=where)
+    )
     anchors = tuple(dict.fromkeys(certificates))
     if len(anchors) > MAX_ANCHORS:
         raise ConfigurationError(f"holds {len(anchors)} certificates; at most {MAX_ANCHORS} are accepted", where=where)
     for anchor in anchors:
-        fault = _anchor_fault(anchor)
+        fault = foreign(partial(_anchor_fault, anchor), lambda: ConfigurationError(_UNREADABLE, where=where))
         if fault:
-            raise ConfigurationError(f"the certificate {describe_name(anchor.subject)!r} cannot be a trust anchor: {fault}", where=where)
+            raise ConfigurationError(f"the certificate {_subject(anchor)!r} cannot be a trust anchor: {fault}", where=where)
     return anchors
 
 
@@ -158,46 +163,40 @@ def chain_from(ca: x509.Certificate, pool: Sequence[x509.Certificate]) -> tuple[
         below = chain[-1]
         above = [candidate for candidate in dict.fromkeys(pool) if candidate not in chain and _issued(below, candidate)]
         if not above:
-            raise ConfigurationError(
-                f"the chain lacks the certificate of {describe_name(below.issuer)!r}, which issued {describe_name(below.subject)!r}"
-            )
+            raise ConfigurationError(f"the chain lacks the CA certificate that issued {_subject(below)!r}")
         if len(above) > 1:
-            raise ConfigurationError(f"the chain holds {len(above)} certificates that issued {describe_name(below.subject)!r}; leave one")
+            raise ConfigurationError(f"the chain holds {len(above)} certificates that issued {_subject(below)!r}; leave one")
         if len(chain) == MAX_CHAIN_CERTIFICATES:
             raise ConfigurationError(f"the chain is longer than {MAX_CHAIN_CERTIFICATES} certificates")
         chain.append(above[0])
     return tuple(chain)
 
 
+def _subject(certificate: x509.Certificate) -> str:
+    return foreign(lambda: describe_name(certificate.subject), lambda: ConfigurationError(_UNREADABLE))
+
+
 def _issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     """Whether `ca` is a CA certificate whose name, key identifier and signature all say that it issued `certificate`."""
     try:
-        constraints = _find(ca.extensions, x509.BasicConstraints)
+        constraints = _find(_extensions(ca), x509.BasicConstraints)
+        authority = _find(_extensions(certificate), x509.AuthorityKeyIdentifier)
+        subject = _find(_extensions(ca), x509.SubjectKeyIdentifier)
         if constraints is None or not constraints.ca:
             return False
-        authority = _find(certificate.extensions, x509.AuthorityKeyIdentifier)
-        subject = _find(ca.extensions, x509.SubjectKeyIdentifier)
         if authority and subject and authority.key_identifier is not None and authority.key_identifier != subject.digest:
             return False
-        certificate.verify_directly_issued_by(ca)
-    except (
-        ValueError,
-        TypeError,
-        KeyError,
-        InvalidSignature,
-        UnsupportedAlgorithm,
-        x509.DuplicateExtension,
-        x509.UnsupportedGeneralNameType,
-    ):
+        foreign(lambda: certificate.verify_directly_issued_by(ca), lambda: Untrusted("not issued by this CA"))
+    except Untrusted:
         return False
     return True
 
 
 def _extensions(certificate: x509.Certificate) -> x509.Extensions:
-    try:
-        return certificate.extensions
-    except (ValueError, TypeError, KeyError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
-        raise Untrusted("the certificate has extensions that cannot be read", reason="MalformedCertificate") from error
+    return foreign(
+        lambda: certificate.extensions,
+        lambda: Untrusted("the certificate has extensions that cannot be read", reason=_MALFORMED),
+    )
 
 
 def _find(extensions: x509.Extensions, kind: type[_ExtensionT]) -> _ExtensionT | None:
@@ -215,12 +214,11 @@ def _check_end_entity(extensions: x509.Extensions) -> None:
 
 
 def _anchor_fault(anchor: x509.Certificate) -> str | None:
-    try:
-        public_key = anchor.public_key()
-        constraints = _find(anchor.extensions, x509.BasicConstraints)
-        usage = _find(anchor.extensions, x509.KeyUsage)
-    except (ValueError, TypeError, KeyError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
-        return "its key or its extensions cannot be read"
+    """Why this certificate cannot be a trust anchor, or None."""
+    extensions = anchor.extensions
+    constraints = _find(extensions, x509.BasicConstraints)
+    usage = _find(extensions, x509.KeyUsage)
+    public_key = anchor.public_key()
     if constraints is None or not constraints.ca:
         return "it is not a CA certificate (basicConstraints CA:TRUE is missing); name the CA that issued it"
     if usage is not None and not usage.key_cert_sign:

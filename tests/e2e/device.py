@@ -10,9 +10,9 @@ from cryptography.hazmat.primitives.serialization import pkcs7
 
 from tests.e2e.cluster import run
 
-LABEL = "devices.e2e"
+LABEL = "factory"
 USER = "device-7"
-PASSWORD = "a-password-of-the-tests"
+PASSWORD = "replace-this-example-password"  # of examples/issuer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ Every value is cut at 256 characters and escaped before it is rendered, so no CS
 terminal or fills a disk. Secrets, tokens, passwords and bodies are never given to a logger; this module is no filter for them.
 """
 
+import json
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ MAX_VALUE: Final = 256
 MAX_TRACEBACK: Final = 16_384
 MAX_ITEMS: Final = 16
 
-_json = structlog.processors.JSONRenderer()
+_encode_json = json.JSONEncoder().encode  # made once: structlog's renderer makes an encoder for each line
 _keyvalue = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 
 
@@ -46,7 +47,7 @@ def _escape(text: str, longest: int) -> str:
 def renderer(log_format: LogFormat) -> Render:
     """How an event becomes one line without its line end. Values must be clean."""
     if log_format == "json":
-        return lambda event: str(_json(None, "", dict(event)))
+        return _encode_json
     return lambda event: str(_keyvalue(None, "", {key: _flat(value) for key, value in event.items()}))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from estserver.http_answer import BODILESS, compose_head, text_headers
+from estserver.tls_protocol import TlsProtocol
 
 INTERNAL_ERROR = b"internal error\n"
 
@@ -20,6 +21,7 @@ Message = Any
 class Exchange(RequestResponseCycle):
     """A request that was read whole, and the state of its answer."""
 
+    transport: TlsProtocol  # type: ignore[assignment]  # uvicorn knows asyncio's only
     answer_head: Message | None = None
     body_unread = True
 
@@ -64,10 +66,16 @@ class Exchange(RequestResponseCycle):
         if self.expected_content_length < 0 or (self.expected_content_length > 0 and not more):
             raise RuntimeError("the answer's body is not as long as its Content-Length")
         self.response_started = True
-        if head or body:
+        if more:
             self.transport.write(head + body)
-        if not more:
-            self._complete()
+            return
+        self.response_complete = True
+        self.message_event.set()
+        if self.keep_alive:
+            self.transport.write(head + body)
+        else:
+            self.transport.write_last(head + body)
+        self.on_response()
 
     def _compose(self, first_octets: int, *, more: bool) -> bytes:
         assert self.answer_head is not None  # noqa: S101 - tells mypy what `send` has checked
@@ -91,10 +99,3 @@ class Exchange(RequestResponseCycle):
             headers.append((b"connection", b"close"))
         self.expected_content_length = length or 0
         return compose_head(status, headers)
-
-    def _complete(self) -> None:
-        self.response_complete = True
-        self.message_event.set()
-        if not self.keep_alive:
-            self.transport.close()
-        self.on_response()

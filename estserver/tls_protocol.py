@@ -153,7 +153,7 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
             return False
         self._flush()
         try:
-            connection = read_connection(self._tls, self._listener.limits)
+            connection = read_connection(self._tls, self._listener.limits, handshake_octets=self._handshake_octets)
         except UnacceptableClientChain:
             self._refuse("unacceptable_client_chain")
             return False
@@ -191,6 +191,17 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
             if self._peer_done and self._reading and self._http is not None:
                 self._http.peer_finished()
 
+    def _encrypt(self, data: bytes | bytearray | memoryview) -> bool:
+        try:
+            sent = self._tls.send(data)
+            while sent < len(data):  # OpenSSL returns after each record
+                data = data[sent:]
+                sent = self._tls.send(data)
+        except SSL.Error:
+            self.abort()
+            return False
+        return True
+
     def _flush(self) -> None:
         try:
             while True:
@@ -210,17 +221,13 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Encrypt and send: one record for up to 16 KiB."""
-        if self._closing:
-            return
-        try:
-            sent = self._tls.send(data)
-            while sent < len(data):  # OpenSSL returns after each record
-                data = data[sent:]
-                sent = self._tls.send(data)
-        except SSL.Error:
-            self.abort()
-        else:
+        if not self._closing and self._encrypt(data):
             self._flush()
+
+    def write_last(self, data: bytes) -> None:
+        """`write` and `close` in one: the answer and close_notify leave together, for a write to a socket costs 0.05 ms."""
+        if not self._closing and self._encrypt(data):
+            self.close()
 
     def is_closing(self) -> bool:
         """Nothing will be read or sent any more."""
@@ -284,7 +291,7 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
         try:
             self._tls.shutdown()
         except SSL.Error:
-            return  # it failed before; its alert is enough
+            pass  # it failed before; its alert is enough
         self._flush()
 
     def _half_close(self) -> None:

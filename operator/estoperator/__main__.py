@@ -152,7 +152,14 @@ async def _run_until_stopped(
     own = [asyncio.create_task(program.run()), asyncio.create_task(misses), asyncio.create_task(_signalled(started, stop))]
     watching = asyncio.create_task(
         kopf.operator(
-            registry=registry, settings=_kopf_settings(), clusterwide=True, standalone=True, ready_flag=started, stop_flag=kopf_stop
+            registry=registry,
+            settings=_kopf_settings(),
+            # Its own guess asks for the user's name, which a numeric user of a container does not have.
+            identity=loaded.identity,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
+            clusterwide=True,
+            standalone=True,
+            ready_flag=started,
+            stop_flag=kopf_stop,
         )
     )
     done, _ = await asyncio.wait([*own, watching], return_when=asyncio.FIRST_COMPLETED)

@@ -71,6 +71,7 @@ def build_app(
     audit: AuditLog,
 ) -> FastAPI:
     """The ASGI application. It owns its thread pool and its background task from startup to shutdown; the ledger is the caller's."""
+    ledger.on_writable = metrics.ledger_writable
     passwords = PasswordChecker()
     authenticator = Authenticator(
         tokens=Tokens(tokens, clock=clock),

@@ -71,7 +71,9 @@ class Ledger:
         self._waiting: list[tuple[Entry, asyncio.Future[Entry]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._revoked: frozenset[tuple[str, int]] = frozenset()
-        self.writable = True
+        self._writable = True
+        self.on_writable: Callable[[bool], None] = lambda _: None
+        """Told when writing begins to fail, and when it works again."""
 
     @classmethod
     async def open(cls, url: str, *, gather: timedelta = GATHER) -> "Ledger":
@@ -155,7 +157,7 @@ class Ledger:
             results = await self._in_thread(lambda: self._write_alone_if_needed(entries))
         except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
             results = [_unavailable(error)] * len(batch)
-        self.writable = not any(isinstance(result, LedgerUnavailable) for result in results)
+        self._notice(writable=not any(isinstance(result, LedgerUnavailable) for result in results))
         for (_, recorded), result in zip(batch, results, strict=True):
             if recorded.done():  # its request went away
                 continue
@@ -163,6 +165,11 @@ class Ledger:
                 recorded.set_exception(result)
             else:
                 recorded.set_result(result)
+
+    def _notice(self, *, writable: bool) -> None:
+        if writable is not self._writable:
+            self._writable = writable
+            self.on_writable(writable)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run on the ledger's thread; foreign errors become LedgerUnavailable here and nowhere else."""

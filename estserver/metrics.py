@@ -91,7 +91,7 @@ class Metrics:
             child = self._latency_children[operation] = self._latency.labels(operation)
         child.observe(seconds)
 
-    def ledger_writable(self, *, writable: bool) -> None:
+    def ledger_writable(self, writable: bool) -> None:  # noqa: FBT001 - the ledger's callback
         """Whether the last write to the ledger succeeded."""
         self._ledger_writable.set(1 if writable else 0)
 

@@ -48,7 +48,14 @@ def test_no_library_is_older_than_its_known_fault(distribution: str, floor: str)
 
 @pytest.mark.spec("THREAT-38")
 @pytest.mark.parametrize(
-    "lock", ["requirements.lock", "requirements-dev.lock", "requirements-uv.lock", "tests/tools/requirements-pkilint.lock"]
+    "lock",
+    [
+        "requirements.lock",
+        "requirements-dev.lock",
+        "requirements-build.lock",
+        "requirements-uv.lock",
+        "tests/tools/requirements-pkilint.lock",
+    ],
 )
 def test_every_line_of_a_lock_has_a_hash(lock: str) -> None:
     requirements = re.split(r"\n(?=[A-Za-z0-9])", (ROOT / lock).read_text())

@@ -17,11 +17,14 @@ log = structlog.get_logger(__name__)
 class RegistryKeeper:
     """`feed` it snapshots; `run` judges the newest one, off the event loop, and again every half minute because time passes."""
 
-    def __init__(self, issuers: Issuers, settings: RegistrySettings, *, clock: Callable[[], datetime], public_url: str = "") -> None:
+    def __init__(
+        self, issuers: Issuers, settings: RegistrySettings, *, clock: Callable[[], datetime], public_url: str = "", tells: bool = True
+    ) -> None:
         self._issuers = issuers
         self._settings = settings
         self._clock = clock
         self._public_url = public_url
+        self._tells = tells  # of the processes that judge the same, one writes the log
         self._snapshot = EMPTY
         self._fed = asyncio.Event()
         self.judged = asyncio.Event()  # set from the first registry on
@@ -51,6 +54,8 @@ class RegistryKeeper:
             return
         self._issuers.current = registry
         self.judged.set()
+        if not self._tells:
+            return
         for issuer in _changed(before, registry):
             _say(issuer, self._public_url)
         for key in before.issuers.keys() - registry.issuers.keys():

@@ -21,12 +21,16 @@ _jitter = random.SystemRandom()
 
 @dataclass(slots=True, kw_only=True)
 class ServingKeeper:
-    """`names` empty: the certificate is given, and is only read. `published` says where clients find the root, once known."""
+    """`names` empty: the certificate is given, and is only read; `waits` then says whether it may come later than we do.
+
+    `published` says where clients find the root, once known.
+    """
 
     store: ServingStore
     names: tuple[str, ...]
     clock: Callable[[], datetime]
     serial: Serial
+    waits: bool = False
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     keys: ServingKeys | None = None
     published: str = ""

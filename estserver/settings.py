@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     ra_audience: Annotated[str, Field(min_length=1, max_length=253)] = "est-issuer"
     labels: Annotated[dict[Label, NamespacedName], NoDecode, BeforeValidator(_pairs)] = {}
     default_issuer: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9-]+/[a-z0-9][-a-z0-9.]*$")] = None
+    throttle_sources: bool = True
     retry_window: Duration = timedelta(minutes=10)
     drain: Duration = timedelta(seconds=30)
     drain_delay: Duration = timedelta(0)

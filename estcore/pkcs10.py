@@ -328,6 +328,7 @@ _EXTENSION_NAMES = {
     oid: name
     for name, oid in {
         "subjectDirectoryAttributes": ExtensionOID.SUBJECT_DIRECTORY_ATTRIBUTES,
+        "privateKeyUsagePeriod": ExtensionOID.PRIVATE_KEY_USAGE_PERIOD,
         "issuerAltName": ExtensionOID.ISSUER_ALTERNATIVE_NAME,
         "nameConstraints": ExtensionOID.NAME_CONSTRAINTS,
         "cRLDistributionPoints": ExtensionOID.CRL_DISTRIBUTION_POINTS,
@@ -341,6 +342,7 @@ _EXTENSION_NAMES = {
         "subjectInfoAccess": ExtensionOID.SUBJECT_INFORMATION_ACCESS,
         "ocspNoCheck": ExtensionOID.OCSP_NO_CHECK,
         "tlsFeature": ExtensionOID.TLS_FEATURE,
+        "msCertificateTemplate": ExtensionOID.MS_CERTIFICATE_TEMPLATE,
     }.items()
 }
 _NOT_USAGES = {

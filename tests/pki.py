@@ -316,8 +316,8 @@ ECDSA_WITH_SHA256 = sequence(oid("1.2.840.10045.4.3.2"))
 
 
 def attribute(dotted: str, *values: bytes) -> bytes:
-    """An Attribute of a CSR; any number of values."""
-    return sequence(oid(dotted), set_of(*values))
+    """An Attribute of a CSR; any number of values, in DER's order."""
+    return sequence(oid(dotted), set_of(*sorted(values)))
 
 
 def extension(dotted: str, value_der: bytes, *, critical: bool = False) -> bytes:

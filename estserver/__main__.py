@@ -7,12 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
+import structlog
 import typer
 
 from estcore.errors import ConfigurationError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="EST server (RFC 7030).")
 
+EXIT_FAILED = 1
 EXIT_SETTINGS = 2
 
 
@@ -82,13 +84,17 @@ def _serve(options: dict[str, Any]) -> None:
         try:
             with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
                 runner.run(program.run(settings, limits, options))
-        except ExceptionGroup as group:  # of the tasks that ran side by side, the first that failed ended the others
-            raise _first(group) from group
+        except Exception as error:
+            cause = _first(error)
+            if isinstance(cause, ConfigurationError):
+                raise cause from error
+            structlog.get_logger("estserver").exception("the server failed")
+            raise typer.Exit(EXIT_FAILED) from error
 
 
-def _first(group: ExceptionGroup[Exception]) -> Exception:
-    first = group.exceptions[0]
-    return _first(first) if isinstance(first, ExceptionGroup) else first
+def _first(error: Exception) -> Exception:
+    """Of tasks that ran side by side, the one that failed first ended the others."""
+    return _first(error.exceptions[0]) if isinstance(error, ExceptionGroup) else error
 
 
 if __name__ == "__main__":

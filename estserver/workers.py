@@ -29,7 +29,7 @@ KILL_AFTER_SECONDS = 5.0  # beyond the drain
 log = structlog.get_logger("estserver")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Worker:
     process: asyncio.subprocess.Process
     writer: asyncio.StreamWriter

@@ -130,7 +130,7 @@ def _client_chain(connection: SSL.Connection, limits: Limits) -> tuple[x509.Cert
         if leaf is None:
             return ()
         return (leaf, *(certificate.to_cryptography() for certificate in above))
-    except ValueError as error:
+    except (ValueError, x509.InvalidVersion) as error:  # OpenSSL reads more than `cryptography` does
         raise UnacceptableClientChain("a client's certificate cannot be decoded") from error
 
 

@@ -1,0 +1,157 @@
+"""A real estserver process for clients that are not ours. A client that is not installed is a failure, never a skip."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from tests.collect import collect
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = {"curl": "curl", "openssl": "openssl", "pki": "strongswan-pki and libstrongswan-standard-plugins"}
+PASSWORD = "replace-this-example-password"
+START_SECONDS = 30
+
+RSA_ISSUER = """\
+apiVersion: est-issuer.io/v1alpha1
+kind: EstIssuer
+metadata: {name: rsa, namespace: devices}
+spec:
+  ca: {secretName: rsa-ca, generate: {commonName: RSA CA, keyAlgorithm: RSA-4096}}
+  est:
+    authentication: [{certificate: {issuedBy: this}}, {basic: {secretName: device-passwords}}]
+  policy:
+    rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}, dnsNames: ["{user}.devices.example.com"]}]
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunningServer:
+    """Where the server is. Labels: factory (an ECDSA CA, examples/issuer) and rsa (an RSA-4096 CA); one of them is the default."""
+
+    port: int
+    anchors: Path
+
+    @property
+    def url(self) -> str:
+        return f"https://localhost:{self.port}/.well-known/est"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workshop:
+    """A folder with est-root.pem in it, where foreign programs run."""
+
+    folder: Path
+    server: RunningServer
+
+    def run(self, *command: object, stdin: bytes = b"", environment: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[bytes]:
+        return subprocess.run(
+            [str(part) for part in command],
+            cwd=self.folder,
+            input=stdin,
+            capture_output=True,
+            timeout=60,
+            env={"PATH": str(Path("/usr/bin")) + ":/bin", "HOME": str(self.folder), **(environment or {})},
+        )
+
+    def bash(self, script: str, **environment: str) -> None:
+        """Run a script as a person would paste it; each line must succeed."""
+        done = self.run("bash", "-euo", "pipefail", "-c", script, environment=environment)
+        assert done.returncode == 0, (done.stdout + done.stderr).decode()
+
+    def certificate(self, name: str) -> x509.Certificate:
+        """The first certificate of a PEM file, kept for the linters, with its issuer where ca.pem holds it."""
+        found = x509.load_pem_x509_certificate((self.folder / name).read_bytes())
+        ca_pem = self.folder / "ca.pem"
+        ca = x509.load_pem_x509_certificate(ca_pem.read_bytes()).public_bytes(Encoding.DER) if ca_pem.exists() else None
+        collect(found.public_bytes(Encoding.DER), ca)
+        return found
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Foreign programs and 4096-bit keys take their time."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.timeout(180))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs() -> None:
+    absent = [f"{program} (Debian: {package})" for program, package in PACKAGES.items() if shutil.which(program) is None]
+    assert not absent, f"interop tests need {', '.join(absent)}"
+
+
+@contextmanager
+def _serving(folder: Path, default_issuer: str) -> Iterator[RunningServer]:
+    shutil.copytree(ROOT / "examples" / "issuer", folder / "config")
+    (folder / "config" / "rsa.yaml").write_text(RSA_ISSUER)
+    options = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--default-issuer", default_issuer, "--log-format", "json")
+    command = (Path(sys.executable).with_name("estserver"), "serve", "--config", folder / "config", "--state", folder / "state", *options)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        stuck = threading.Timer(START_SECONDS, process.kill)
+        stuck.start()
+        try:
+            listening = _announced(process)
+            yield RunningServer(port=urlsplit(listening["addresses"][0]).port or 0, anchors=Path(listening["trust_root"]))
+        finally:
+            stuck.cancel()
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=30)
+    assert process.returncode == 0
+
+
+@pytest.fixture(scope="session")
+def est_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with _serving(tmp_path_factory.mktemp("factory"), "devices/factory") as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def rsa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with _serving(tmp_path_factory.mktemp("rsa"), "devices/rsa") as server:
+        yield server
+
+
+def _workshop(folder: Path, server: RunningServer) -> Workshop:
+    shutil.copy(server.anchors, folder / "est-root.pem")
+    return Workshop(folder=folder, server=server)
+
+
+@pytest.fixture
+def workshop(tmp_path: Path, est_server: RunningServer) -> Workshop:
+    return _workshop(tmp_path, est_server)
+
+
+@pytest.fixture
+def rsa_workshop(tmp_path: Path, rsa_server: RunningServer) -> Workshop:
+    return _workshop(tmp_path, rsa_server)
+
+
+def documented(heading: str) -> str:
+    """The shell commands that docs/clients.md shows under a heading."""
+    section = (ROOT / "docs" / "clients.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    return section.split("```sh\n")[1].split("```")[0]
+
+
+def _announced(process: subprocess.Popen[str]) -> dict[str, Any]:
+    assert process.stdout is not None
+    said = []
+    for line in process.stdout:
+        said.append(line)
+        event: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+        if event.get("event") == "listening":
+            threading.Thread(target=process.stdout.read, daemon=True).start()
+            return event
+    raise AssertionError("estserver did not start: " + "".join(said))

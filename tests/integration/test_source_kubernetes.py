@@ -1,0 +1,266 @@
+"""The Kubernetes source on a real API server, with the rights that the chart gives and no others."""
+
+import asyncio
+import base64
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+from estserver import kubernetes_config
+from estserver.issuers import Registry, RegistrySettings, build
+from estserver.kubernetes_api import KubernetesApi
+from estserver.snapshot import Snapshot
+from estserver.source_kubernetes import KubernetesSource
+from tests.integration.apiserver import ApiServer
+from tests.integration.rights import allow_secrets, estserver_kubeconfig, forbid_secrets
+from tests.server.manifest_builders import NOW, ca_pem, next_serial
+
+_numbers = itertools.count(1)
+SOON_SECONDS = 20
+
+
+class Watched:
+    """What the source published last, to be waited for."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.snapshot: Snapshot | None = None
+        self.published = 0
+        self._news = asyncio.Condition()
+
+    def publish(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.published += 1
+        asyncio.get_running_loop().create_task(self._notify())
+
+    async def _notify(self) -> None:
+        async with self._news:
+            self._news.notify_all()
+
+    async def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
+        async with asyncio.timeout(SOON_SECONDS), self._news:
+            await self._news.wait_for(lambda: self.snapshot is not None and holds(self.snapshot))
+        assert self.snapshot is not None
+        return self.snapshot
+
+    def registry(self) -> Registry:
+        assert self.snapshot is not None
+        return build(self.snapshot, Registry(), RegistrySettings(cluster_namespace=self.namespace), now=NOW)
+
+
+@asynccontextmanager
+async def watching(kubeconfig: Path, namespace: str, *, silence_seconds: float = 75.0) -> AsyncIterator[Watched]:
+    async with KubernetesApi(kubernetes_config.from_kubeconfig(kubeconfig), silence_seconds=silence_seconds) as api:
+        watched = Watched(namespace)
+        source = KubernetesSource(api=api, namespace=namespace, clock=lambda: NOW, serial=next_serial)
+        task = asyncio.create_task(source.watch(watched.publish))
+        try:
+            yield watched
+        finally:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+
+
+@pytest.fixture
+def namespace() -> str:
+    """An install namespace of the test's own."""
+    return f"est-system-{next(_numbers)}"
+
+
+@pytest.fixture
+def tenant(namespace: str) -> str:
+    return namespace.replace("est-system", "devices")
+
+
+@pytest.fixture
+def kubeconfig(apiserver: ApiServer, namespace: str, tenant: str) -> Path:
+    return estserver_kubeconfig(apiserver, namespace, secret_namespaces=(tenant,))
+
+
+def est_issuer(
+    namespace: str, name: str = "factory", *, ca: str = "factory-ca", generate: bool = False, **est: object
+) -> dict[str, object]:
+    spec: dict[str, object] = {"ca": {"secretName": ca} | ({"generate": {"commonName": "Factory CA"}} if generate else {})}
+    if est:
+        spec["est"] = est
+    return {"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstIssuer", "metadata": {"name": name, "namespace": namespace}, "spec": spec}
+
+
+def ca_manifest(namespace: str, common_name: str = "Factory CA", *, name: str = "factory-ca", **data: bytes) -> dict[str, object]:
+    key, certificate = ca_pem(common_name)
+    members = data or {"tls.crt": certificate, "tls.key": key}
+    return secret_manifest(namespace, name, "kubernetes.io/tls", {"tls.crt": b"", "tls.key": b"", **members})
+
+
+def secret_manifest(namespace: str, name: str, kind: str, data: dict[str, bytes]) -> dict[str, object]:
+    encoded = {member: base64.b64encode(value).decode() for member, value in data.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "type": kind, "metadata": {"name": name, "namespace": namespace}, "data": encoded}
+
+
+def key_of(namespace: str, name: str = "factory") -> str:
+    return f"EstIssuer/{namespace}/{name}"
+
+
+def has_issuer(namespace: str, name: str = "factory") -> Callable[[Snapshot], bool]:
+    return lambda snapshot: any(issuer.key == key_of(namespace, name) for issuer in snapshot.issuers)
+
+
+async def test_an_issuer_and_the_secret_that_it_names_are_read_and_no_other(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    apiserver.apply(ca_manifest(tenant), secret_manifest(tenant, "bystander", "Opaque", {"auth": b"canary"}), est_issuer(tenant))
+    async with watching(kubeconfig, namespace) as watched:
+        snapshot = await watched.until(has_issuer(tenant))
+        assert (tenant, "factory-ca") in snapshot.secrets, "the first snapshot waits for the Secrets"
+        assert (tenant, "bystander") not in snapshot.secrets
+        issuer = watched.registry().issuers[key_of(tenant)]
+        assert (issuer.ready, issuer.label) == (True, f"{tenant}.factory")
+        assert issuer.uid == apiserver.kubectl("get", "estissuer", "factory", "-n", tenant, "-o", "jsonpath={.metadata.uid}")
+
+
+async def test_changes_of_issuers_and_secrets_arrive(apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str) -> None:
+    async with watching(kubeconfig, namespace) as watched:
+        apiserver.apply(est_issuer(tenant))
+        await watched.until(has_issuer(tenant))
+        assert watched.registry().issuers[key_of(tenant)].reason == "SecretMissing"
+        apiserver.apply(ca_manifest(tenant))
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        assert watched.registry().issuers[key_of(tenant)].ready
+        apiserver.kubectl(
+            "patch", "estissuer", "factory", "-n", tenant, "--type=merge", "-p", '{"spec":{"est":{"channelBinding":"Required"}}}'
+        )
+        await watched.until(lambda snapshot: any(issuer.key == key_of(tenant) and issuer.generation == 2 for issuer in snapshot.issuers))
+        apiserver.kubectl("delete", "secret", "factory-ca", "-n", tenant)
+        await watched.until(lambda snapshot: (tenant, "factory-ca") not in snapshot.secrets)
+        apiserver.kubectl("delete", "estissuer", "factory", "-n", tenant)
+        await watched.until(lambda snapshot: not has_issuer(tenant)(snapshot))
+
+
+async def test_a_cluster_issuer_reads_its_secret_in_the_install_namespace(apiserver: ApiServer, kubeconfig: Path, namespace: str) -> None:
+    manifest = est_issuer("", f"all-{namespace}") | {"kind": "EstClusterIssuer", "metadata": {"name": f"all-{namespace}"}}
+    apiserver.apply(ca_manifest(namespace), manifest)
+    try:
+        async with watching(kubeconfig, namespace) as watched:
+            await watched.until(lambda snapshot: (namespace, "factory-ca") in snapshot.secrets)
+            assert watched.registry().by_label[f"all-{namespace}"].ready
+    finally:
+        apiserver.kubectl("delete", "estclusterissuer", f"all-{namespace}")
+
+
+async def test_a_ca_is_generated_once_without_owner_and_outlives_its_issuer(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    async with watching(kubeconfig, namespace) as one, watching(kubeconfig, namespace) as other:
+        apiserver.apply(est_issuer(tenant, generate=True))
+        first = await one.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        second = await other.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        assert first.secrets[tenant, "factory-ca"] == second.secrets[tenant, "factory-ca"]
+        assert one.registry().issuers[key_of(tenant)].ready
+        made = apiserver.kubectl("get", "secret", "factory-ca", "-n", tenant, "-o", "jsonpath={.metadata.ownerReferences}{.type}")
+        assert made == "kubernetes.io/tls"
+        apiserver.kubectl("delete", "estissuer", "factory", "-n", tenant)
+        await one.until(lambda snapshot: not has_issuer(tenant)(snapshot))
+        assert apiserver.kubectl("get", "secret", "factory-ca", "-n", tenant, "-o", "name")
+        apiserver.apply(est_issuer(tenant, generate=True))
+        again = await one.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        assert again.secrets[tenant, "factory-ca"] == first.secrets[tenant, "factory-ca"]
+
+
+async def test_a_secret_that_exists_is_never_touched_by_generate(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    apiserver.apply(secret_manifest(tenant, "factory-ca", "Opaque", {"mine": b"1"}), est_issuer(tenant, generate=True))
+    version = apiserver.kubectl("get", "secret", "factory-ca", "-n", tenant, "-o", "jsonpath={.metadata.resourceVersion}")
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(has_issuer(tenant))
+        assert watched.registry().issuers[key_of(tenant)].reason == "SecretInvalidData"
+    assert apiserver.kubectl("get", "secret", "factory-ca", "-n", tenant, "-o", "jsonpath={.metadata.resourceVersion}") == version
+
+
+@pytest.mark.spec("THREAT-26")
+async def test_a_namespace_that_was_not_granted_is_forbidden_and_names_the_chart_value(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    other = f"{tenant}-other"
+    apiserver.ensure_namespace(other)
+    apiserver.apply(ca_manifest(other), est_issuer(other), est_issuer(tenant), ca_manifest(tenant))
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(lambda snapshot: (other, "factory-ca") in snapshot.secret_problems)
+        registry = watched.registry()
+        refused = registry.issuers[key_of(other)]
+        assert (refused.ready, refused.reason) == (False, "SecretForbidden")
+        assert "secretNamespaces" in refused.message
+        assert other in refused.message
+        assert registry.issuers[key_of(tenant)].ready, "one issuer's missing right is no other's trouble"
+        allow_secrets(apiserver, other, {"kind": "ServiceAccount", "name": "estserver", "namespace": namespace})
+        await watched.until(lambda snapshot: (other, "factory-ca") in snapshot.secrets)
+        assert watched.registry().issuers[key_of(other)].ready
+
+
+async def test_a_right_that_is_taken_away_leaves_the_last_good_ca(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    apiserver.apply(ca_manifest(tenant), est_issuer(tenant))
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        forbid_secrets(apiserver, tenant)
+        apiserver.stop_apiserver()  # ends the watch, which RBAC alone does not
+        await asyncio.to_thread(apiserver.start_apiserver)
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secret_problems)
+        issuer = watched.registry().issuers[key_of(tenant)]
+        assert (issuer.ready, issuer.reason) == (True, "SecretForbidden")
+
+
+@pytest.mark.spec("THREAT-21")
+@pytest.mark.parametrize("kind", ["kubernetes.io/dockercfg", "bootstrap.kubernetes.io/token", "kubernetes.io/ssh-auth"])
+async def test_of_a_secret_of_an_unfit_type_nothing_is_kept(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str, kind: str
+) -> None:
+    data = {"auth": b"canary", "token": b"canary", ".dockercfg": b'{"x":"canary"}', "ssh-privatekey": b"canary"}
+    apiserver.apply(
+        ca_manifest(tenant),
+        secret_manifest(tenant, "theirs", kind, data),
+        est_issuer(tenant, authentication=[{"basic": {"secretName": "theirs"}}]),
+    )
+    async with watching(kubeconfig, namespace) as watched:
+        snapshot = await watched.until(lambda snapshot: (tenant, "theirs") in snapshot.secrets)
+        assert snapshot.secrets[tenant, "theirs"].data == {}
+        issuer = watched.registry().issuers[key_of(tenant)]
+        assert (issuer.ready, issuer.passwords) == (False, None)
+        assert "canary" not in issuer.message
+
+
+@pytest.mark.spec("THREAT-33")
+async def test_an_outage_of_the_api_forgets_nothing_and_ends_by_itself(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    apiserver.apply(ca_manifest(tenant), est_issuer(tenant))
+    async with watching(kubeconfig, namespace) as watched:
+        before = await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        published = watched.published
+        apiserver.stop_apiserver()
+        try:
+            await asyncio.sleep(2)  # the outage itself: nothing may be published in it
+            assert (watched.snapshot, watched.published) == (before, published)
+        finally:
+            await asyncio.to_thread(apiserver.start_apiserver)
+        apiserver.apply(ca_manifest(tenant, "New CA"))
+        await watched.until(lambda snapshot: snapshot.secrets[tenant, "factory-ca"] != before.secrets[tenant, "factory-ca"])
+
+
+@pytest.mark.spec("THREAT-33")
+async def test_a_watch_that_falls_silent_is_noticed(apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str) -> None:
+    apiserver.apply(ca_manifest(tenant), est_issuer(tenant))
+    async with watching(kubeconfig, namespace, silence_seconds=1.0) as watched:
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        apiserver.freeze()
+        try:
+            await asyncio.sleep(2)  # longer than silence_seconds: the connections look alive, and nothing comes
+        finally:
+            apiserver.thaw()
+        apiserver.apply(est_issuer(tenant, "second"))
+        await watched.until(has_issuer(tenant, "second"))

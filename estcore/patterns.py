@@ -99,10 +99,12 @@ def glob_matches(pattern: str, text: str) -> bool:
     return len(text) - position >= len(last) and text.endswith(last)
 
 
-def _check_sample(name: x509.GeneralName) -> None:
+def _check_sample(kind: type[x509.DNSName | x509.UniformResourceIdentifier | x509.RFC822Name], text: str) -> None:
     """A pattern with its placeholders and stars filled must itself be a name that may be certified."""
+    if not text.isascii():
+        raise ValueError(f"{text!r} is not ASCII: write A-labels (xn--…) for names of other scripts")
     try:
-        check_general_name(name)
+        check_general_name(kind(text))
     except BadCsr as error:
         raise ValueError(str(error)) from error
 
@@ -123,7 +125,7 @@ class DnsPattern:
             if pieces != STAR and "*" in _sample(pieces):
                 raise ValueError(f"{text!r}: * stands for one whole label, such as *.example.com")
             labels.append(pieces)
-        _check_sample(x509.DNSName(".".join("x" if pieces == STAR else _sample(pieces) for pieces in labels)))
+        _check_sample(x509.DNSName, ".".join("x" if pieces == STAR else _sample(pieces) for pieces in labels))
         return cls(text, tuple(labels))
 
     @property
@@ -165,7 +167,7 @@ class UriPattern:
             raise ValueError(f"{text!r}: placeholders and * stand behind scheme and authority")
         if "?" in text or "#" in text:
             raise ValueError(f"{text!r}: a pattern has no query and no fragment")
-        _check_sample(x509.UniformResourceIdentifier(_sample(pieces) + ("x" if stem != text else "")))
+        _check_sample(x509.UniformResourceIdentifier, _sample(pieces) + ("x" if stem != text else ""))
         return cls(text, pieces, stem != text)
 
     @property
@@ -207,7 +209,7 @@ class EmailPattern:
         pieces = parse_pieces(local)
         if pieces != STAR and "*" in local:
             raise ValueError(f"{text!r}: * stands for the whole local part, such as *@example.com")
-        _check_sample(x509.RFC822Name(f"{_sample(pieces)}@{domain}"))
+        _check_sample(x509.RFC822Name, f"{_sample(pieces)}@{domain}")
         return cls(text, pieces, domain.lower())
 
     @property

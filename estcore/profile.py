@@ -76,8 +76,7 @@ def _granted(usages: frozenset[Usage], csr: Pkcs10) -> tuple[frozenset[Usage], f
     granted -= impossible
     if not granted & KEY_USAGES:
         raise Forbidden(
-            f"none of the key usages asked for ({', '.join(sorted(usages & KEY_USAGES))}) is possible for {csr.key_algorithm} keys: "
-            "ask for digital signature",
+            f"the usages asked for leave no key usage that {csr.key_algorithm} keys can have: ask for digital signature",
             reason="UsageNotPermitted",
         )
     if Usage.TIMESTAMPING in granted and len(granted - KEY_USAGES) > 1:

@@ -1,8 +1,8 @@
 """DER of a certificate to be signed: RFC 5280 section 4.1, assembled from a `Plan` and the issuer's fixed pieces.
 
-Only the fixed frame is put together here; names and extension values are encoded by `cryptography`. The frame by hand costs a fifth of
-`CertificateBuilder`, which encodes each issuer's constants and the key anew (measured: 12 µs against 60, beside a P-256 signature of
-39); a test holds both to the same octets.
+Only the fixed frame is put together here; names and extension values are encoded by `cryptography`. `CertificateBuilder` encodes the
+issuer's constants and the key anew for each certificate: 67 µs, where this takes 10, beside a P-256 signature of 22. A test holds
+both to the same octets.
 """
 
 from dataclasses import dataclass

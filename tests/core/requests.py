@@ -1,0 +1,69 @@
+"""Requesters, policies and CSRs for the tests of registration, profile and authority."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from cryptography import x509
+
+from estcore import issuer_spec, pkcs10
+from estcore.issuer_spec import KeyAlgorithm, Policy
+from estcore.pkcs10 import Pkcs10
+from estcore.requester import AuthenticatedBy, Door, Requester
+from estcore.usages import Usage
+from tests import pki
+
+RA = Requester(
+    authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
+    identity="est-issuer/operator",
+    namespace="est-issuer",
+    service_account="operator",
+    registration_authority=True,
+)
+
+
+def basic(user: str = "device-1", **others: Any) -> Requester:
+    return Requester(authenticated_by=AuthenticatedBy.BASIC, identity=user, user=user, **others)
+
+
+def pod(namespace: str = "shop", service_account: str = "web", **others: Any) -> Requester:
+    return Requester(
+        authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
+        identity=f"{namespace}/{service_account}",
+        namespace=namespace,
+        service_account=service_account,
+        **others,
+    )
+
+
+def cluster(namespace: str = "shop") -> Requester:
+    return Requester(authenticated_by=AuthenticatedBy.KUBERNETES, identity=namespace, namespace=namespace, door=Door.CERT_MANAGER)
+
+
+def holder(certificate: x509.Certificate, *, by: AuthenticatedBy = AuthenticatedBy.CERTIFICATE) -> Requester:
+    return Requester(authenticated_by=by, identity=f"{certificate.serial_number:x}", certificate=certificate)
+
+
+def spec(*rules: Mapping[str, Any], **policy: Any) -> dict[str, Any]:
+    """An issuer's spec as YAML would give it."""
+    return {"ca": {"secretName": "ca"}, "policy": {"rules": list(rules), **policy}}
+
+
+def policy(*rules: Mapping[str, Any], **others: Any) -> Policy:
+    return issuer_spec.parse(spec(*rules, **others), where="test").policy
+
+
+def csr(
+    *sans: x509.GeneralName,
+    subject: x509.Name | None = None,
+    algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256,
+    usages: Sequence[Usage] | None = None,
+) -> Pkcs10:
+    """A parsed CSR. The names are put in after parsing, so that ones which `pkcs10.parse` refuses can be tried too."""
+    parsed = pkcs10.parse(pki.csr(pki.key(algorithm)))
+    return replace(
+        parsed,
+        subject=subject if subject is not None else x509.Name([]),
+        sans=tuple(sans),
+        usages=None if usages is None else frozenset(usages),
+    )

@@ -70,6 +70,8 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
     if connection.dialect.name == "postgresql":
         # CREATE TABLE IF NOT EXISTS of two sessions at once still fails there, on a system catalogue
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
+    else:
+        connection.exec_driver_sql("BEGIN IMMEDIATE")  # sqlite3 begins no transaction by itself for CREATE
     connection.execute(CreateTable(version, if_not_exists=True))
     found = connection.execute(sa.select(version.c.version)).scalars().all()
     if any(number != VERSION for number in found):

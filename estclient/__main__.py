@@ -100,8 +100,10 @@ def enroll(
     anchors: Anchors,
     out_dir: Annotated[Path, typer.Option(help="Folder for tls.key (mode 0600), tls.crt (leaf first) and ca.crt.")],
     label: Label = None,
-    user: Annotated[str | None, typer.Option(help="User name for HTTP Basic; the password is asked for, or comes from:")] = None,
-    password_file: Annotated[Path | None, typer.Option(help="a file with the password in its first line, or else EST_PASSWORD.")] = None,
+    user: Annotated[str | None, typer.Option(help="User name for HTTP Basic.")] = None,
+    password_file: Annotated[
+        Path | None, typer.Option(help="File with the password in its first line; else EST_PASSWORD, else it is asked for.")
+    ] = None,
     cert: Certificate = None,
     key: Key = None,
     token_file: Annotated[Path | None, typer.Option(help="File of a bearer token, such as a projected ServiceAccount token.")] = None,
@@ -109,7 +111,10 @@ def enroll(
     dns: Annotated[list[str] | None, typer.Option(help="dNSName; may be repeated.")] = None,
     ip: Annotated[list[str] | None, typer.Option(help="iPAddress; may be repeated.")] = None,
     uri: Annotated[list[str] | None, typer.Option(help="URI; may be repeated.")] = None,
-    usage: Annotated[list[Usage] | None, typer.Option(help="Key usage; may be repeated. The issuer's policy when left out.")] = None,
+    usage: Annotated[
+        list[Usage] | None,
+        typer.Option(metavar="USAGE", help="Key usage such as 'client auth'; may be repeated. The issuer's policy when left out."),
+    ] = None,
     key_algorithm: Annotated[KeyAlgorithm, typer.Option(help="Algorithm of the new key.")] = KeyAlgorithm.ECDSA_P256,
     channel_binding: Binding = ChannelBinding.ON,
     timeout: Timeout = 30,
@@ -142,7 +147,7 @@ def renew(
     channel_binding: Binding = ChannelBinding.ON,
     timeout: Timeout = 30,
 ) -> None:
-    """Get a successor of a certificate, authenticated with the certificate itself."""
+    """Renew a certificate, authenticated with the certificate itself."""
     with _one_sentence_errors():
         chain_pem, key_pem = files.read(cert, what="certificate"), files.read(key, what="private key")
         old, old_key = keyfile.parse_certificate(chain_pem, where=cert), keyfile.parse(key_pem, where=key)

@@ -3,7 +3,7 @@
 import h11
 
 from estclient.transport import ConnectionCut, TlsContext, TlsStream
-from estcore.errors import MalformedResponse
+from estcore.errors import ConfigurationError, MalformedResponse
 from estcore.exchange import HttpRequest, HttpResponse
 
 MAX_HEAD_OCTETS = 16 * 1024
@@ -43,17 +43,13 @@ class HttpConnection:
     async def exchange(self, request: HttpRequest, *, max_octets: int) -> HttpResponse:
         """Send a request and read its answer, of a body at most `max_octets` long.
 
-        Raises ConnectionCut (see `answer_begun`) or MalformedResponse.
+        Raises ConnectionCut (see `answer_begun`) or MalformedResponse; ConfigurationError for a request that HTTP/1.1 cannot carry.
         """
         self.answer_begun = False
         headers = [*self._fixed_headers, *request.headers]
         if request.body or request.method == "POST":
             headers.append(("Content-Length", str(len(request.body))))
-        out = self._http.send(h11.Request(method=request.method, target=request.target, headers=headers)) or b""
-        if request.body:
-            out += self._http.send(h11.Data(data=request.body)) or b""
-        self._http.send(h11.EndOfMessage())
-        await self._stream.write(out)
+        await self._stream.write(self._serialize(request, headers))
         try:
             response = await self._read(max_octets)
         except h11.RemoteProtocolError as error:
@@ -66,6 +62,15 @@ class HttpConnection:
     def close(self) -> None:
         """Close the connection at once."""
         self._stream.close()
+
+    def _serialize(self, request: HttpRequest, headers: list[tuple[str, str]]) -> bytes:
+        try:
+            head = self._http.send(h11.Request(method=request.method, target=request.target, headers=headers)) or b""
+        except h11.LocalProtocolError as error:  # its text may quote a header, and a header may be a secret
+            raise ConfigurationError("the request's target or one of its headers cannot stand in HTTP/1.1") from error
+        body = self._http.send(h11.Data(data=request.body)) or b""
+        self._http.send(h11.EndOfMessage())
+        return head + body
 
     async def _read(self, max_octets: int) -> HttpResponse:
         head: h11.Response | None = None

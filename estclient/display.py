@@ -37,9 +37,9 @@ def table(title: str, columns: Sequence[Column]) -> Table:
 def _facts(column: Column) -> dict[str, str]:
     certificate = column.certificate
     return {
-        "subject": describe_name(certificate.subject),
-        "SANs": "\n".join(_sans(certificate)),
-        "issuer": describe_name(certificate.issuer),
+        "subject": _plain(describe_name(certificate.subject)),
+        "SANs": "\n".join(map(_plain, _sans(certificate))),
+        "issuer": _plain(describe_name(certificate.issuer)),
         "serial": f"{certificate.serial_number:x}",
         "valid from": f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC",
         "valid until": f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC",
@@ -54,6 +54,11 @@ def _sans(certificate: x509.Certificate) -> list[str]:
     except x509.ExtensionNotFound:
         return []
     return [describe_general_name(name) for name in names]
+
+
+def _plain(text: str) -> str:
+    """What a certificate says, without control characters: whoever made it must not steer the terminal that shows it."""
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _key(certificate: x509.Certificate) -> str:

@@ -36,7 +36,7 @@ MAX_RETRY_AFTER = timedelta(days=1)
 
 _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:~]{0,316}")
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
-_UNPRINTABLE = re.compile(r"[^\x20-\x7e\u00a1-\u024f\u2010-\u203a]+")
+_TARGET = re.compile(r"/[!-~]{0,2047}")
 _SEE_LATER = frozenset({408, 425, 429})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -134,13 +134,19 @@ def redirect(request: HttpRequest, response: HttpResponse, *, origin: str) -> Ht
     if response.status not in _REDIRECTS:
         return None
     location = response.headers.get("location", "")
-    there = urlsplit(urljoin(origin + request.target, location))
+    try:
+        there = urlsplit(urljoin(origin + request.target, location))
+    except ValueError as error:
+        raise MalformedResponse("the server redirects to something that is no URL") from error
     if not location or f"{there.scheme}://{there.netloc}".lower() != origin.lower():
         elsewhere = _one_line(location) or "nowhere"
         raise MalformedResponse(f"the server redirects to {elsewhere}, another origin: call that address yourself if you trust it")
     if request.method != "GET" and response.status not in (307, 308):
         raise MalformedResponse(f"the server redirects an enrolment with {response.status}, which would drop the CSR")
-    return replace(request, target=there.path + (f"?{there.query}" if there.query else ""))
+    target = (there.path or "/") + (f"?{there.query}" if there.query else "")
+    if not _TARGET.fullmatch(target):
+        raise MalformedResponse("the server redirects to something that is no URL")
+    return replace(request, target=target)
 
 
 def check_status(response: HttpResponse, *, now: datetime) -> None:
@@ -199,10 +205,10 @@ def _retry_after(response: HttpResponse, *, now: datetime, default: timedelta) -
 def _reason(response: HttpResponse) -> str:
     """The sentence of an error answer; empty where the body is not text (RFC 7030 section 4.2.3: text where no type is named)."""
     kind, _ = media_type(response.headers.get("content-type", "text/plain"))
-    return _one_line(response.body[: 8 * MAX_REASON_CHARACTERS].decode("utf-8", "replace")) if kind == "text/plain" else ""
+    return _one_line(response.body[: 8 * MAX_REASON_CHARACTERS].decode("utf-8", "ignore")) if kind == "text/plain" else ""
 
 
 def _one_line(text: str) -> str:
     """What may be shown to a person: printable, one line, not longer than a sentence (a server must not steer a terminal)."""
-    line = _UNPRINTABLE.sub(" ", text).strip()
+    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
     return line if len(line) <= MAX_REASON_CHARACTERS else line[: MAX_REASON_CHARACTERS - 1] + "…"

@@ -153,6 +153,15 @@ def test_plain_http_is_refused(options: list[str]) -> None:
     assert_fails(est("cacerts", *options, "--url", "http://localhost:1"), 2, "TLS only")
 
 
+@pytest.mark.spec("THREAT-36")
+def test_a_hostile_certificate_does_not_steer_the_terminal(server: Identity, options: list[str]) -> None:
+    hostile = make_ca("\x1b[31m[red]CA\nCN=root")
+    with est_double(lambda _: certificates(hostile.certificate), server) as double:
+        shown = est("cacerts", *options, "--url", double.url).output
+    assert "\x1b[31m" not in shown
+    assert "[red]CA" in shown
+
+
 def test_each_kind_of_failure_has_its_exit_code(
     small_ca: EstDouble, options: list[str], ca: Identity, server: Identity, password_file: Path, tmp_path: Path
 ) -> None:

@@ -247,6 +247,15 @@ async def test_no_other_origin_sees_the_password(ca: Identity, server: Identity)
         assert other.connections == 0
 
 
+async def test_what_cannot_stand_in_a_header_is_refused_without_quoting_it(ca: Identity, server: Identity) -> None:
+    with est_double(lambda _: Answer(), server) as double:
+        async with client(double, ca) as est:
+            with pytest.raises(ConfigurationError) as refused:
+                await est.simple_enroll(CSR_DER, idempotency_key="secret\r\nHost: evil")
+        assert "secret" not in refused.value.message
+        assert double.seen == []
+
+
 async def test_new_anchors_hold_from_the_next_request_on(ca: Identity, server: Identity) -> None:
     other = make_ca("the next CA")
     with est_double(lambda _: certificates(ca.certificate), server) as double:

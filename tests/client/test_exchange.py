@@ -222,6 +222,8 @@ def test_a_busy_server_says_when_to_come_back() -> None:
         (b"\x1b[2J\x1b]0;title\x07two\r\nlines", "text/plain", "[2J ]0;title two lines"),
         (b"\xff\xfe", "text/plain", None),
         (b"x" * 5000, "text/plain", "x" * 299 + "…"),
+        ("名前 не разрешено".encode(), "text/plain", "名前 не разрешено"),
+        ("a\u202eb\u2028c".encode(), "text/plain", "a b c"),
         (b"<html>", "text/html", None),
         (b"", "text/plain", None),
     ],
@@ -267,6 +269,12 @@ def test_a_redirect_within_the_origin_keeps_method_and_body(request_: HttpReques
 def test_another_origin_is_for_a_person_to_decide(request_: HttpRequest, location: str) -> None:
     with pytest.raises(MalformedResponse, match="another origin"):
         exchange.redirect(request_, answer(307, location=location), origin=ORIGIN)
+
+
+@pytest.mark.parametrize("location", ["/a b", "/\u00e4", "/a\r\nX: y", "https://[::1", "/" + "a" * 3000])
+def test_a_location_that_is_no_url_is_a_protocol_error(location: str) -> None:
+    with pytest.raises(MalformedResponse, match=r"no URL|another origin"):
+        exchange.redirect(ENROLL, answer(307, location=location), origin=ORIGIN)
 
 
 @pytest.mark.spec("EST-HTTP-08")

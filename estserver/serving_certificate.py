@@ -95,6 +95,8 @@ def renewed(keys: ServingKeys | None, names: Sequence[str], *, now: datetime, se
         keys = ServingKeys(chain_pem=b"", key_pem=b"", bundle_pem=_bundle(keys, root_pem, now), root_pem=root_pem, root_key_pem=key_pem)
     keys = _with_next_root(keys, now, serial)
     keys = _with_root_in_turn(keys, now)
+    if (bundle_pem := _bundle(keys, keys.root_pem, now)) != keys.bundle_pem:
+        keys = replace(keys, bundle_pem=bundle_pem)
     return keys if _leaf_in_order(keys, sans, now) else _with_new_leaf(keys, sans, now, serial())
 
 
@@ -136,7 +138,7 @@ def _make_root(now: datetime, serial: Serial) -> tuple[bytes, bytes]:
 
 
 def _bundle(keys: ServingKeys | None, added_pem: bytes, now: datetime) -> bytes:
-    """The roots that are published already and not expired, then the added one."""
+    """The roots that are published already and not expired, and the added one, last where it is new."""
     try:
         former = x509.load_pem_x509_certificates(keys.bundle_pem) if keys is not None and keys.bundle_pem else []
     except ValueError:

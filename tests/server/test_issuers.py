@@ -174,7 +174,7 @@ def test_what_did_not_change_is_not_loaded_again() -> None:
 def test_an_issuer_waits_for_a_password_secret_but_its_devices_may_renew() -> None:
     found = judge(issuer(est=BASIC), ca_secret()).issuers[KEY]
     assert (found.ready, found.reason, found.passwords) == (False, "SecretMissing", None)
-    assert found.usable_authority(now=NOW)
+    assert found.usable_authority(now=NOW) is found.authority
     found = judge(issuer(est=BASIC), ca_secret(), PASSWORDS).issuers[KEY]
     assert found.ready
     found.passwords.check("device-1", "correct horse")  # type: ignore[union-attr]
@@ -237,7 +237,7 @@ def test_a_spec_that_does_not_parse_leaves_est_by_the_spec_before_it() -> None:
     before = judge(issuer(), ca_secret())
     found = judge(issuer(est={"lable": "x"}, generation=2), ca_secret(), previous=before)
     assert (found.issuers[KEY].ready, found.issuers[KEY].reason, found.issuers[KEY].generation) == (False, "InvalidSpec", 2)
-    assert found.issuers[KEY].usable_authority(now=NOW)
+    assert found.issuers[KEY].usable_authority(now=NOW) is before.issuers[KEY].authority
     assert found.by_label["devices.factory"].spec == before.issuers[KEY].spec
     assert judge(issuer(generation=3), ca_secret(), previous=found).issuers[KEY].ready
 

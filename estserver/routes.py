@@ -78,7 +78,9 @@ class EstRoute(BaseRoute):
         except Exception as error:  # noqa: BLE001 - nothing internal leaves: an id outside, the trace in the log
             response = self._fail(error, seen)
         body = response.body
-        headers = [*response.headers, (b"content-length", b"%d" % len(body))]
+        headers = list(response.headers)
+        if response.status != 304:  # there it would be the length of the 200 (RFC 9110 section 8.6)
+            headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         self._service.metrics.answered(seen.operation, perf_counter() - started)

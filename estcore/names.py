@@ -118,8 +118,10 @@ def _check_attribute(oid_der: bytes, string_type: int, octets: bytes, seen: set[
         text = octets.decode("utf-8" if string_type == UTF8_STRING else "ascii")
     except UnicodeDecodeError as error:
         raise BadCsr(f"the subject's {name} is not a valid {_TYPE_NAMES[string_type]}") from error
-    if not least <= len(text) <= most:
-        raise BadCsr(f"the subject's {name} has {len(text)} characters; {least} to {most} are allowed (RFC 5280 Appendix A)")
+    # RFC 5280 counts characters; `cryptography` counts the octets of a CN and warns of every certificate with more than 64.
+    length = len(octets) if oid == NameOID.COMMON_NAME else len(text)
+    if not least <= length <= most:
+        raise BadCsr(f"the subject's {name} has {length} characters; {least} to {most} are allowed (RFC 5280 Appendix A)")
     if string_type == PRINTABLE_STRING and not _PRINTABLE_STRING.fullmatch(text):
         raise BadCsr(f"the subject's {name} is a PrintableString with a character outside its alphabet; use UTF8String")
     _check_text(text, f"the subject's {name}")
@@ -260,11 +262,11 @@ def check_general_name(name: x509.GeneralName) -> None:
         case x509.RFC822Name():
             _check_email(name.value)
         case _:
-            kind = _KINDS.get(type(name), type(name).__name__)
-            raise BadCsr(f"the subjectAltName holds a {kind}; only dNSName, URI, iPAddress and rfc822Name are issued", reason="BadName")
+            kind = _KINDS.get(type(name), "a name of another kind")
+            raise BadCsr(f"the subjectAltName holds {kind}; only dNSName, URI, iPAddress and rfc822Name are issued", reason="BadName")
 
 
-_KINDS: dict[type, str] = {x509.OtherName: "otherName", x509.DirectoryName: "directoryName", x509.RegisteredID: "registeredID"}
+_KINDS: dict[type, str] = {x509.OtherName: "an otherName", x509.DirectoryName: "a directoryName", x509.RegisteredID: "a registeredID"}
 
 
 def _check_uri(uri: str) -> None:

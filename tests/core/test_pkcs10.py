@@ -147,7 +147,7 @@ def test_published_requests_signed_with_sha1_are_refused_for_that(name: str) -> 
 
 
 def test_the_published_request_for_a_hardware_module_name_is_refused_for_its_kind_of_name() -> None:
-    with pytest.raises(BadCsr, match="holds a otherName"):
+    with pytest.raises(BadCsr, match="holds an otherName"):
         pkcs10.parse(transfer.decode_body(vectors.body("rfc9148-a2-sen-request")))
 
 

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from fastapi import FastAPI
 
 from estcore import authority, certs_only, csr_builder, transfer
@@ -353,7 +354,7 @@ def leaf(
     common_name: str = USER,
     *,
     key: PrivateKey | None = None,
-    purpose: x509.ObjectIdentifier | None = x509.ExtendedKeyUsageOID.CLIENT_AUTH,
+    purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CLIENT_AUTH,
     not_before: datetime = NOW - timedelta(days=1),
     not_after: datetime = NOW + timedelta(days=30),
     signed_by: SecretManifest | None = None,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estcore import trust
@@ -180,9 +181,14 @@ async def test_a_ca_that_was_replaced_judges_a_kept_connection_anew(server: Serv
 
 
 async def test_a_path_is_checked_once_for_a_kept_connection(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    checks = []
+    checks: list[x509.Certificate] = []
     check = trust.verify_issued_by
-    monkeypatch.setattr(trust, "verify_issued_by", lambda *args, **kwargs: (checks.append(args), check(*args, **kwargs))[1])
+
+    def _counted(certificate: x509.Certificate, *args: Any, **kwargs: Any) -> None:
+        checks.append(certificate)
+        check(certificate, *args, **kwargs)
+
+    monkeypatch.setattr(trust, "verify_issued_by", _counted)
     connection = tls(leaf())
     for _ in range(3):
         assert (await server.enroll(make_csr(), connection=connection)).status == 200
@@ -254,9 +260,14 @@ async def test_what_was_said_on_purpose_comes_before_the_certificate(server: Ser
 
 @pytest.mark.spec("THREAT-14")
 async def test_of_a_thousand_guesses_only_the_free_ones_are_checked(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    checked = []
+    checked: list[str] = []
     check = Passwords.check
-    monkeypatch.setattr(Passwords, "check", lambda self, user, password: (checked.append(user), check(self, user, password))[1])
+
+    def _counted(self: Passwords, user: str, password: str) -> None:
+        checked.append(user)
+        check(self, user, password)
+
+    monkeypatch.setattr(Passwords, "check", _counted)
     statuses = [(await server.enroll(b"", authorization=basic(password=f"guess {number}"))).status for number in range(1_000)]
     assert len(checked) == 10
     assert statuses.count(401) == 10

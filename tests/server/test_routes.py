@@ -196,7 +196,7 @@ async def test_a_body_over_64_kib_is_413(server: Server, chunks: int) -> None:
 
 
 async def test_a_client_that_went_away_within_its_body_is_not_served(server: Server) -> None:
-    scope = {
+    scope: dict[str, Any] = {
         "type": "http",
         "method": "POST",
         "raw_path": b"/.well-known/est/simpleenroll",

@@ -83,8 +83,7 @@ async def serve(
 
 
 async def _drain(gate: Gate, state: ServerState, drain: timedelta) -> None:
-    for connection in list(gate.connections):
-        connection.drain()
+    gate.drain()
     try:
         async with asyncio.timeout(drain.total_seconds()):
             await gate.empty.wait()

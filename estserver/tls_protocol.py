@@ -8,6 +8,7 @@ while, so that no TCP reset overtakes an answer that came early) and `abort`.
 """
 
 import asyncio
+import contextlib
 from typing import cast
 
 from OpenSSL import SSL
@@ -158,6 +159,8 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
             self._refuse("unacceptable_client_chain")
             return False
         self._http = self._listener.http(self, connection)
+        if self._listener.gate.draining:
+            self._http.drain()
         return True
 
     def _refuse(self, reason: str) -> None:
@@ -194,9 +197,10 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
     def _encrypt(self, data: bytes | bytearray | memoryview) -> bool:
         try:
             sent = self._tls.send(data)
-            while sent < len(data):  # OpenSSL returns after each record
-                data = data[sent:]
-                sent = self._tls.send(data)
+            if sent < len(data):  # OpenSSL returns after each record
+                rest = memoryview(data)
+                while rest := rest[sent:]:
+                    sent = self._tls.send(rest)
         except SSL.Error:
             self.abort()
             return False
@@ -288,10 +292,8 @@ class TlsProtocol(asyncio.Transport, asyncio.Protocol):
             self._http.drain()
 
     def _say_goodbye(self) -> None:
-        try:
+        with contextlib.suppress(SSL.Error):  # it failed before; its alert is enough
             self._tls.shutdown()
-        except SSL.Error:
-            pass  # it failed before; its alert is enough
         self._flush()
 
     def _half_close(self) -> None:

@@ -71,6 +71,7 @@ class Gate:
         self._observer = observer
         self._sources: Counter[str | bytes] = Counter()
         self.connections: set[Drainable] = set()
+        self.draining = False
         self.empty = asyncio.Event()
         self.empty.set()
 
@@ -87,6 +88,12 @@ class Gate:
         self.empty.clear()
         self._observer.connection_opened()
         return True
+
+    def drain(self) -> None:
+        """Have every connection finish what runs, those that are still on their way in too."""
+        self.draining = True
+        for connection in list(self.connections):
+            connection.drain()
 
     def leave(self, connection: Drainable, source: str | bytes) -> None:
         """The connection is gone."""

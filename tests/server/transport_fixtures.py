@@ -148,8 +148,10 @@ class Server:
         )
 
     def shut_down(self) -> None:
-        """Begin to drain."""
-        self.loop.call_soon_threadsafe(self._shutdown.set)
+        """Begin to drain, where it runs."""
+        if self._thread.is_alive():
+            with contextlib.suppress(RuntimeError):  # it has just ended
+                self.loop.call_soon_threadsafe(self._shutdown.set)
 
     def join(self) -> None:
         """Until the server has ended."""
@@ -166,8 +168,7 @@ def running(app: App, limits: Limits | None = None, drain: timedelta = timedelta
     try:
         yield server
     finally:
-        if server.failure is None:
-            server.shut_down()
+        server.shut_down()
         server.join()
     assert server.faults == []
     assert server.traffic.opened == server.traffic.closed

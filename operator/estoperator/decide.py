@@ -155,7 +155,7 @@ def _csr_der(csr_b64: str) -> bytes:
 
 def _check_what_a_csr_cannot_carry(request: CertRequest, csr: Pkcs10, policy: Policy) -> None:
     """Refuse what simpleenroll has no room for, rather than alter it: another duration, other usages, a CA certificate."""
-    if request.is_ca or csr.ca:
+    if request.is_ca:
         raise Forbidden("spec.isCA: this issuer signs no CA certificates", reason="IsCA")
     if request.duration is not None:
         try:

@@ -1,0 +1,85 @@
+from datetime import timedelta
+
+import pytest
+
+from estcore.usages import Usage
+from estoperator import conditions
+from estoperator.doors import CERT_MANAGER
+from estoperator.resources import Condition
+from tests.estoperator.builders import APPROVED, NOW, approved, request_of
+
+BEFORE = {"type": "Ready", "status": "False", "reason": "Pending", "message": "m", "lastTransitionTime": "2026-01-01T00:00:30Z"}
+NOW_TEXT = "2026-01-01T00:01:00Z"
+
+
+@pytest.mark.spec("K8S-CONTRACT-16")
+def test_issued_carries_certificate_ca_and_ready_in_one_status() -> None:
+    status = conditions.issued(approved(), certificate_pem=b"leaf", ca_pem=b"root", left_out=frozenset(), now=NOW)
+    assert (status.certificate_pem, status.ca_pem, status.failure_time) == (b"leaf", b"root", None)
+    assert status.conditions == (
+        Condition(
+            type="Ready",
+            status="True",
+            reason="Issued",
+            message="Certificate fetched from issuer successfully",
+            last_transition_time=NOW_TEXT,
+        ),
+    )
+
+
+def test_issued_says_which_usage_was_left_out() -> None:
+    left_out = frozenset({Usage.KEY_ENCIPHERMENT})
+    status = conditions.issued(approved(), certificate_pem=b"leaf", ca_pem=None, left_out=left_out, now=NOW)
+    assert "key encipherment left out" in status.conditions[0].message
+
+
+@pytest.mark.spec("K8S-CONTRACT-13")
+def test_failed_has_its_failure_time_in_the_same_status() -> None:
+    status = conditions.failed(approved(), message="no", invalid=None, now=NOW)
+    assert status.failure_time == NOW_TEXT
+    assert [(item.type, item.status, item.reason) for item in status.conditions] == [("Ready", "False", "Failed")]
+
+
+@pytest.mark.spec("K8S-CONTRACT-14")
+def test_an_invalid_request_is_failed_and_invalid_together() -> None:
+    status = conditions.failed(approved(), message="no", invalid="BadCsr", now=NOW)
+    told = [(item.type, item.status, item.reason, item.message) for item in status.conditions]
+    assert told == [("Ready", "False", "Failed", "no"), ("InvalidRequest", "True", "BadCsr", "no")]
+
+
+@pytest.mark.spec("K8S-CONTRACT-05")
+def test_denied_keeps_a_failure_time_that_is_there() -> None:
+    assert conditions.denied(approved(), now=NOW).failure_time == NOW_TEXT
+    earlier = approved(status={"failureTime": "2025-12-31T00:00:00Z"})
+    assert conditions.denied(earlier, now=NOW).failure_time == "2025-12-31T00:00:00Z"
+    assert conditions.denied(earlier, now=NOW).conditions[0].message == "The CertificateRequest was denied by an approval controller"
+
+
+@pytest.mark.spec("K8S-CONTRACT-09")
+def test_pending_has_no_failure_time_and_is_not_the_end() -> None:
+    status = conditions.pending(approved(), message="soon", now=NOW)
+    assert status.failure_time is None
+    assert not status.finished
+
+
+def test_the_transition_time_changes_only_when_the_status_does() -> None:
+    request = request_of(CERT_MANAGER, conditions=[APPROVED, BEFORE])
+    kept = conditions.failed(request, message="no", invalid=None, now=NOW).conditions[0]
+    flipped = conditions.issued(request, certificate_pem=b"", ca_pem=None, left_out=frozenset(), now=NOW).conditions[0]
+    assert kept.last_transition_time == "2026-01-01T00:00:30Z"
+    assert flipped.last_transition_time == NOW_TEXT
+
+
+def test_a_condition_that_tells_nothing_new_is_known_as_such() -> None:
+    request = request_of(CERT_MANAGER, conditions=[APPROVED, BEFORE])
+    same = conditions.pending(request, message="m", now=NOW + timedelta(hours=1)).conditions[0]
+    other = conditions.pending(request, message="n", now=NOW).conditions[0]
+    assert conditions.says(request.ready, same)
+    assert not conditions.says(request.ready, other)
+    assert not conditions.says(None, same)
+
+
+@pytest.mark.spec("THREAT-36")
+def test_a_message_cannot_steer_a_terminal_and_has_an_end() -> None:
+    assert conditions.one_line("name \x1b[2J\r\n‮evil") == "name  [2J   evil"
+    assert len(conditions.one_line("x" * 100_000)) == conditions.MAX_MESSAGE_CHARACTERS

@@ -1,0 +1,187 @@
+import asyncio
+from typing import NamedTuple
+
+import pytest
+
+from estoperator.workqueue import FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, WorkQueue
+
+
+class Key(NamedTuple):
+    namespace: str
+    name: str
+
+
+class Clock:
+    """Seconds that a test moves."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
+def queue(clock: Clock | None = None, *, per_namespace: int = 100) -> WorkQueue[Key]:
+    made: WorkQueue[Key] = WorkQueue(clock=clock or Clock(), per_namespace=per_namespace, jitter=lambda: 1.0)
+    made.resume()
+    return made
+
+
+def add_many(work: WorkQueue[Key], namespace: str, count: int) -> None:
+    for number in range(count):
+        work.add(Key(namespace, f"{number:04}"))
+
+
+async def take(work: WorkQueue[Key]) -> Key | None:
+    """The next key, None where the queue hands out nothing now."""
+    getting = asyncio.ensure_future(work.get())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    if getting.done():
+        return getting.result()
+    getting.cancel()
+    return None
+
+
+@pytest.mark.spec("THREAT-34")
+async def test_a_flood_in_one_namespace_does_not_hold_another_back() -> None:
+    work = queue()
+    add_many(work, "flood", 5000)
+    work.add(Key("quiet", "one"))
+    taken = [await take(work) for _ in range(3)]
+    assert Key("quiet", "one") in taken
+
+
+@pytest.mark.spec("THREAT-34")
+async def test_namespaces_take_turns_and_each_is_first_in_first_out() -> None:
+    work = queue()
+    for namespace in ("a", "b", "c"):
+        add_many(work, namespace, 2)
+    taken = [await take(work) for _ in range(6)]
+    assert [key.namespace for key in taken if key] == ["a", "b", "c", "a", "b", "c"]
+    assert [key.name for key in taken if key and key.namespace == "b"] == ["0000", "0001"]
+
+
+@pytest.mark.spec("THREAT-34")
+async def test_one_namespace_may_not_hold_every_worker() -> None:
+    work = queue(per_namespace=3)
+    add_many(work, "slow", 10)
+    taken = [await take(work) for _ in range(4)]
+    assert taken[3] is None
+    work.add(Key("other", "one"))
+    assert await take(work) == Key("other", "one")
+    assert taken[0] is not None
+    work.done(taken[0])
+    assert await take(work) == Key("slow", "0003")
+
+
+async def test_a_key_is_there_once_however_often_it_is_added() -> None:
+    work = queue()
+    for _ in range(10):
+        work.add(Key("a", "one"))
+    assert len(work) == 1
+    assert await take(work) == Key("a", "one")
+    assert await take(work) is None
+
+
+async def test_a_key_added_while_in_work_is_taken_again_afterwards_and_never_twice_at_once() -> None:
+    work = queue()
+    work.add(Key("a", "one"))
+    key = await work.get()
+    work.add(key)
+    assert await take(work) is None
+    work.done(key)
+    assert await take(work) == key
+    work.done(key)
+    assert await take(work) is None
+
+
+async def test_the_backoff_doubles_to_a_minute_and_begins_anew_after_success() -> None:
+    clock = Clock()
+    work = queue(clock)
+    key = Key("a", "one")
+    waits = []
+    for _ in range(9):
+        work.retry(key)
+        before = clock.seconds
+        while await take(work) is None:
+            clock.seconds += 0.25
+        waits.append(clock.seconds - before)
+        work.done(key)
+    assert waits == [min(FIRST_BACKOFF_SECONDS * 2**attempt, MAX_BACKOFF_SECONDS) for attempt in range(9)]
+    work.succeeded(key)
+    work.retry(key)
+    clock.seconds += FIRST_BACKOFF_SECONDS
+    assert await take(work) == key
+
+
+async def test_a_retry_waits_at_least_as_long_as_the_server_asked_for() -> None:
+    clock = Clock()
+    work = queue(clock)
+    work.retry(Key("a", "one"), at_least=30)
+    clock.seconds += 29
+    assert await take(work) is None
+    clock.seconds += 1
+    assert await take(work) == Key("a", "one")
+
+
+async def test_news_about_a_key_end_its_delay() -> None:
+    work = queue()
+    work.retry(Key("a", "one"), at_least=3600)
+    work.add(Key("a", "one"))
+    assert await take(work) == Key("a", "one")
+
+
+async def test_a_forgotten_key_is_gone_wherever_it_waited() -> None:
+    clock = Clock()
+    work = queue(clock)
+    ready, delayed, in_work = Key("a", "ready"), Key("a", "delayed"), Key("a", "in work")
+    work.add(in_work)
+    assert await take(work) == in_work
+    work.add(in_work)
+    work.add(ready)
+    work.retry(delayed)
+    for key in (ready, delayed, in_work):
+        work.forget(key)
+    work.done(in_work)
+    clock.seconds += 3600
+    assert await take(work) is None
+    assert len(work) == 0
+
+
+async def test_a_paused_queue_hands_out_nothing_and_forgets_nothing() -> None:
+    work = queue()
+    work.pause()
+    work.add(Key("a", "one"))
+    assert await take(work) is None
+    work.resume()
+    assert await take(work) == Key("a", "one")
+
+
+async def test_workers_that_wait_are_woken_one_for_each_key() -> None:
+    work = queue()
+    workers = [asyncio.create_task(work.get()) for _ in range(4)]
+    add_many(work, "a", 2)
+    done, waiting = await asyncio.wait(workers, return_when=asyncio.ALL_COMPLETED, timeout=0.05)
+    assert {task.result() for task in done} == {Key("a", "0000"), Key("a", "0001")}
+    add_many(work, "b", 2)
+    done, _ = await asyncio.wait(waiting)
+    assert {task.result() for task in done} == {Key("b", "0000"), Key("b", "0001")}
+
+
+async def test_a_worker_wakes_by_itself_when_a_delay_ends() -> None:
+    loop = asyncio.get_running_loop()
+    work: WorkQueue[Key] = WorkQueue(clock=loop.time, per_namespace=1)
+    work.resume()
+    work.add_after(Key("a", "one"), 0.02)
+    assert await asyncio.wait_for(work.get(), 5) == Key("a", "one")
+
+
+async def test_the_age_of_the_oldest_ready_key_is_told() -> None:
+    clock = Clock()
+    work = queue(clock)
+    assert work.oldest_seconds() == 0
+    work.add(Key("a", "one"))
+    clock.seconds += 7
+    work.add(Key("b", "two"))
+    assert work.oldest_seconds() == 7

@@ -15,6 +15,7 @@ from estcore.errors import ConfigurationError, MalformedResponse, Pending, Refus
 from estcore.exchange import HttpRequest, HttpResponse
 from estcore.usages import Usage
 from tests.client.double import CERTS_ONLY, Identity, certs_only, issue, make_ca, name
+from tests.core import vectors
 
 NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -113,6 +114,20 @@ def test_white_space_and_transfer_encoding_do_not_matter(ca: Identity, cte: str,
     body = wrapped(base64.b64encode(certs_only([ca.certificate])))  # type: ignore[operator]
     response = answer(body=body, content_type=CERTS_ONLY, content_transfer_encoding=cte)
     assert exchange.read_ca_certs(response, now=NOW) == (ca.certificate,)
+
+
+@pytest.mark.spec("EST-CACERTS-02", "EST-CACERTS-03", "EST-RESP-03")
+@pytest.mark.parametrize(("pair", "serial"), [("rfc7030-a3-simpleenroll", 0x15), ("rfc9148-a2-sen", 0x7E7661D7B54E4632)])
+def test_the_answers_that_the_rfcs_print_are_read(pair: str, serial: int) -> None:
+    csr_der = base64.b64decode(vectors.body(f"{pair}-request"))
+    response = answer(body=vectors.body(f"{pair}-response"), content_type="application/pkcs7-mime; smime-type=certs-only")
+    assert exchange.read_issued(response, csr_der=csr_der, now=NOW).serial_number == serial
+
+
+@pytest.mark.spec("EST-CACERTS-02", "EST-CACERTS-06")
+def test_the_four_ca_certificates_of_rfc_7030_are_read_under_its_own_content_type() -> None:
+    response = answer(body=vectors.body("rfc7030-a1-cacerts-response"), content_type="application/pkcs7-mime")
+    assert len(exchange.read_ca_certs(response, now=NOW)) == 4
 
 
 # What a wrong answer means

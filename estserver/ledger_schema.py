@@ -56,10 +56,10 @@ sa.Index(
 
 
 def insert_or_nothing(dialect: str) -> sa.Insert:
-    """INSERT … ON CONFLICT DO NOTHING, on whichever unique constraint."""
-    if dialect == "postgresql":
-        return postgresql.insert(certificates).on_conflict_do_nothing()
-    return sqlite.insert(certificates).on_conflict_do_nothing()
+    """INSERT … ON CONFLICT DO NOTHING, on whichever unique constraint; its result counts the rows of all parameter sets."""
+    insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    # without the option SQLAlchemy keeps no count of an INSERT on psycopg
+    return insert(certificates).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
 
 
 def prepare(connection: sa.Connection, *, where: str) -> None:

@@ -1,17 +1,21 @@
 """Requesters, policies and CSRs for the tests of registration, profile and authority."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 from cryptography import x509
 
-from estcore import issuer_spec, pkcs10
-from estcore.issuer_spec import KeyAlgorithm, Policy
+from estcore import authority, issuer_spec, pkcs10
+from estcore.authority import Authority
+from estcore.issuer_spec import Generate, KeyAlgorithm, Policy
 from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Door, Requester
 from estcore.usages import Usage
 from tests import pki
+from tests.collect import collect
 
 RA = Requester(
     authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
@@ -67,3 +71,17 @@ def csr(
         sans=tuple(sans),
         usages=None if usages is None else frozenset(usages),
     )
+
+
+CA_SERIAL = authority.serial_number(bytes(range(16)))
+
+
+@functools.cache
+def made_ca(algorithm: KeyAlgorithm, *, life: timedelta = timedelta(hours=87600)) -> Authority:
+    """A CA as the product makes it."""
+    key_pem, certificate_pem = authority.generate_ca(
+        Generate(common_name="Factory CA", key_algorithm=algorithm, duration=life), now=pki.EPOCH, serial=CA_SERIAL
+    )
+    ca = authority.load(certificate_chain_pem=certificate_pem, private_key_pem=key_pem, root_pem=None, now=pki.EPOCH, where="test")
+    collect(pki.der(ca.certificate))
+    return ca

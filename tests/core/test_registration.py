@@ -98,7 +98,7 @@ def test_the_first_rule_that_matches_is_the_only_one() -> None:
     )
     error = refusal(basic(), rules, DNS("second.example.com"))
     assert error.message == "DNS:second.example.com is not permitted to basic user 'device-1': rule 1 permits dnsNames first.example.com"
-    assert registration.authorize(basic("other"), csr(DNS("second.example.com")), rules)
+    registration.authorize(basic("other"), csr(DNS("second.example.com")), rules)
 
 
 def test_a_rule_without_names_shuts_its_requester_out() -> None:
@@ -108,7 +108,7 @@ def test_a_rule_without_names_shuts_its_requester_out() -> None:
 
 def test_a_rule_that_needs_a_namespace_is_not_for_a_requester_without_one() -> None:
     rules = policy({"dnsNames": ["*.{namespace}.svc"]}, {"dnsNames": ["a.example.com"]})
-    assert registration.authorize(basic(), csr(DNS("a.example.com")), rules)
+    registration.authorize(basic(), csr(DNS("a.example.com")), rules)
     assert refusal(basic(), policy({"dnsNames": ["*.{namespace}.svc"]}), DNS("a.b.svc")).reason == "NoRule"
 
 
@@ -278,16 +278,16 @@ def test_the_clusters_own_names_must_be_written_out(requester: Requester, patter
 @pytest.mark.spec("THREAT-05")
 def test_a_wildcard_does_not_cover_the_api_server_in_passing() -> None:
     rules = policy({"dnsNames": ["*.{namespace}.svc"], "wildcards": True})
-    assert registration.authorize(pod("shop"), csr(DNS("*.shop.svc")), rules)
+    registration.authorize(pod("shop"), csr(DNS("*.shop.svc")), rules)
     refusal(pod("default"), rules, DNS("*.default.svc"))
-    assert registration.authorize(pod("default"), csr(DNS("*.default.svc")), policy({"dnsNames": ["*.default.svc"], "wildcards": True}))
+    registration.authorize(pod("default"), csr(DNS("*.default.svc")), policy({"dnsNames": ["*.default.svc"], "wildcards": True}))
 
 
 @pytest.mark.spec("THREAT-03")
 def test_a_wildcard_name_needs_the_rule_to_say_so() -> None:
     assert refusal(pod(), SHOP, DNS("*.apps.example.com")).reason == "NameNotPermitted"
     rules = policy({"dnsNames": ["*.apps.example.com"], "wildcards": True})
-    assert registration.authorize(basic(), csr(DNS("*.apps.example.com")), rules)
+    registration.authorize(basic(), csr(DNS("*.apps.example.com")), rules)
     refusal(basic(), rules, DNS("*.example.com"))
 
 
@@ -305,7 +305,7 @@ def test_a_name_asked_for_twice_is_had_once() -> None:
 
 def test_without_a_subject_in_the_rule_only_a_name_of_the_request_may_be_the_common_name() -> None:
     assert registration.authorize(pod(), csr(DNS("db.shop.svc"), subject=pki.name("db.shop.svc")), SHOP).subject == pki.name("db.shop.svc")
-    assert registration.authorize(pod(), csr(ip("10.0.0.1"), subject=pki.name("10.0.0.1")), SHOP)
+    registration.authorize(pod(), csr(ip("10.0.0.1"), subject=pki.name("10.0.0.1")), SHOP)
     for subject in (pki.name("other"), pki.name("db.shop.svc", organization_name="Acme"), pki.name(None, organization_name="db.shop.svc")):
         error = refusal(pod(), SHOP, DNS("db.shop.svc"), subject=subject)
         assert "permits of a subject only a commonName equal to one of the subject alternative names" in error.message
@@ -357,7 +357,7 @@ def test_a_subject_outside_the_rule_is_refused(subject: x509.Name, said: str) ->
 def test_a_common_name_that_kubernetes_gives_a_meaning_to_must_be_written_out(pattern: str, value: str, *, permitted: bool) -> None:
     rules = policy({"subject": {"commonName": pattern, "organization": "*"}})
     if permitted:
-        assert registration.authorize(basic(), csr(subject=pki.name(value)), rules)
+        registration.authorize(basic(), csr(subject=pki.name(value)), rules)
     else:
         assert refusal(basic(), rules, subject=pki.name(value)).reason == "NameNotPermitted"
     assert refusal(basic(), rules, subject=pki.name("worker-1", organization_name="system:masters")).reason == "NameNotPermitted"
@@ -547,7 +547,7 @@ def test_an_authorized_cannot_be_forged_copied_or_changed() -> None:
     with pytest.raises(TypeError):
         Authorized(**values)
     with pytest.raises((TypeError, ValueError)):
-        dataclasses.replace(genuine, sans=(DNS("evil.example"),))
+        dataclasses.replace(genuine, sans=(DNS("evil.example"),))  # type: ignore[call-arg]  # what the test is about
     for forge in (copy.copy, copy.deepcopy, pickle.dumps):
         with pytest.raises(TypeError, match="cannot be copied"):
             forge(genuine)

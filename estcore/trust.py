@@ -96,8 +96,9 @@ def verify_under_anchors(
     """
     chain = (leaf, *intermediates)
     check_chain_size(chain)
-    if not anchors:
-        raise Untrusted("the certificate was not issued by this issuer", reason="UnknownIssuer")
+    # The verifier takes an anchor for a path to itself, without asking whether it is a CA's.
+    if not anchors or leaf in anchors:
+        raise Untrusted("the certificate was not issued under a configured trust anchor", reason="UnknownIssuer")
     check_time(leaf, now=now)
     _check_end_entity(_extensions(leaf))
     # Whoever is believed is named in the ledger, so the names must be readable.
@@ -118,7 +119,7 @@ def verify_under_anchors(
     try:
         verifier.verify(leaf, list(intermediates))
     except Exception as error:  # as in estcore.foreign, but what it says is worth telling
-        raise Untrusted(f"the certificate has no path to a configured trust anchor: {_first_line(error)}", reason="NoPath") from error
+        raise Untrusted(f"the certificate has no path to a configured trust anchor: {_why(error)}", reason="NoPath") from error
 
 
 def check_chain_size(chain: Sequence[x509.Certificate]) -> None:
@@ -264,5 +265,12 @@ _END_ENTITY_POLICY = verification.ExtensionPolicy.webpki_defaults_ee().may_be_pr
 _PURPOSES = {ExtendedKeyUsageOID.CLIENT_AUTH: "client authentication", ExtendedKeyUsageOID.SERVER_AUTH: "server authentication"}
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0][:200]
+def _why(error: Exception) -> str:
+    """What the verifier says, without its internals and without the names in the peer's certificates."""
+    text = str(error).partition(" (encountered processing")[0]
+    for noise in _NOISE:
+        text = text.replace(noise, "")
+    return text[:200] if text.isprintable() else "it cannot be read"
+
+
+_NOISE = ("validation failed: ", "candidates exhausted: ", "fatal error: ", "Python extension validator failed: ValueError: ")

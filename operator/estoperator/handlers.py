@@ -40,9 +40,12 @@ def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRe
     """A request was made, changed or deleted."""
     body = event["object"]
     request = resources.read_request(door, body)
-    if request is None or event["type"] == "DELETED":
-        key = RequestKey(door.door, body["metadata"]["namespace"], body["metadata"]["name"])
-        if open_requests.get(key) is not None:
+    if request is None or request.finished or event["type"] == "DELETED":
+        metadata = body["metadata"]
+        key = RequestKey(door.door, metadata["namespace"], metadata["name"])
+        known = open_requests.get(key)
+        # kopf keeps the order within one uid only: another object of the same name may have come before this one's end.
+        if known is not None and known.uid == metadata["uid"]:
             open_requests.forget(key)
             queue.forget(key)
     elif open_requests.observe(request):

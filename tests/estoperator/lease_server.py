@@ -43,9 +43,7 @@ class LeaseServer:
         self._changed = asyncio.Event()
         return copy.deepcopy(self.lease)
 
-    async def watch(
-        self, path: str, *, field_selector: str, resource_version: str, seconds: int
-    ) -> AsyncGenerator[dict[str, Any], None]:
+    async def watch(self, path: str, *, field_selector: str, resource_version: str, seconds: int) -> AsyncGenerator[dict[str, Any], None]:
         while True:
             if self.down:
                 raise KubernetesError("connection refused")

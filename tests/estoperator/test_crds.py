@@ -167,7 +167,7 @@ def test_the_defaults_of_the_schema_parse_as_the_models_own() -> None:
             return {
                 name: filled(field)
                 for name, field in written["properties"].items()
-                if "default" in field or field.get("type") == "object" and any("default" in item for item in field["properties"].values())
+                if "default" in field or (field.get("type") == "object" and any("default" in item for item in field["properties"].values()))
             }
         return written["default"]
 

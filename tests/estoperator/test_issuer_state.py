@@ -104,7 +104,9 @@ def test_a_forged_status_does_not_make_an_issuer_ready() -> None:
     assert not issuer_state.state(issuer(status=forged), None, unavailable=None, ready_since=None).ready
 
 
-@pytest.mark.parametrize("broken", [None, [], {}, entry(uid=1) | {"ca": 3}, {"kind": "EstIssuer"}, entry(caBundle="no PEM"), entry(caBundle="é")])
+@pytest.mark.parametrize(
+    "broken", [None, [], {}, entry(uid=1) | {"ca": 3}, {"kind": "EstIssuer"}, entry(caBundle="no PEM"), entry(caBundle="é")]
+)
 def test_a_list_that_is_none_is_a_malformed_response(broken: object) -> None:
     with pytest.raises(MalformedResponse):
         issuer_state.read_facts(broken)

@@ -1,0 +1,38 @@
+import pytest
+
+from estcore.errors import ConfigurationError
+from estoperator import access
+from estoperator.doors import CERT_MANAGER, EST_ISSUER
+from estoperator.metrics import Metrics
+
+
+class Rights:
+    """An API server that refuses what is listed: (verb, group, resource/subresource)."""
+
+    def __init__(self, *refused: tuple[str, str, str]) -> None:
+        self.refused = set(refused)
+
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
+        return (verb, group, "/".join(filter(None, (resource, subresource)))) not in self.refused
+
+
+async def test_every_door_that_rbac_permits_is_on() -> None:
+    metrics = Metrics()
+    assert await access.open_doors(Rights(), [EST_ISSUER, CERT_MANAGER], metrics) == [EST_ISSUER, CERT_MANAGER]
+    assert b'est_operator_door_open{door="cert-manager.io"} 1.0' in metrics.render()
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [("list", "cert-manager.io", "certificaterequests"), ("patch", "cert-manager.io", "certificaterequests/status")],
+)
+async def test_a_refused_door_is_off_with_a_metric_and_the_others_are_on(refused: tuple[str, str, str]) -> None:
+    metrics = Metrics()
+    assert await access.open_doors(Rights(refused), [EST_ISSUER, CERT_MANAGER], metrics) == [EST_ISSUER]
+    assert b'est_operator_door_open{door="cert-manager.io"} 0.0' in metrics.render()
+    assert b'est_operator_door_open{door="est-issuer.io"} 1.0' in metrics.render()
+
+
+async def test_without_a_right_on_the_issuers_the_operator_says_which_and_does_not_run() -> None:
+    with pytest.raises(ConfigurationError, match=r"watch estclusterissuers\.est-issuer\.io"):
+        await access.open_doors(Rights(("watch", "est-issuer.io", "estclusterissuers")), [EST_ISSUER], Metrics())

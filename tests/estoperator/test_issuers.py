@@ -1,0 +1,191 @@
+"""The poll of estserver's issuers and what follows from it, with an estserver and an API server that a test scripts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from estcore.errors import EstError, ServerUnavailable
+from estoperator.issuers import SETTLE_SECONDS, Issuers
+from estoperator.kubernetes_errors import KubernetesError, Stale
+from estoperator.metrics import Metrics
+from estoperator.open_requests import OpenRequests
+from estoperator.resources import Issuer, IssuerRef, RequestKey
+from estoperator.workqueue import WorkQueue
+from tests.estoperator.builders import FACTORY, NOW, request_of
+from tests.estoperator.test_issuer_state import entry, issuer
+from tests.estoperator.test_workqueue import Clock
+
+UNAVAILABLE_AFTER = 30.0
+
+
+@dataclass
+class Source:
+    """estserver: its list, None for "as before", or an error."""
+
+    answer: list[object] | EstError | None = None
+    forgotten: int = 0
+
+    async def issuers(self) -> list[object] | None:
+        if isinstance(self.answer, EstError):
+            raise self.answer
+        return self.answer
+
+    def forget_issuers(self) -> None:
+        self.forgotten += 1
+
+
+@dataclass
+class Api:
+    written: list[Mapping[str, Any]] = field(default_factory=list)
+    error: KubernetesError | None = None
+
+    async def apply_issuer_status(self, issuer: Issuer, status: Mapping[str, Any]) -> None:
+        if self.error is not None:
+            raise self.error
+        self.written.append(status)
+
+
+@dataclass
+class World:
+    issuers: Issuers
+    source: Source
+    api: Api
+    clock: Clock
+    index: dict[IssuerRef, list[Issuer]]
+    requests: WorkQueue[RequestKey]
+    queue: WorkQueue[IssuerRef]
+    open_requests: OpenRequests
+
+    async def poll(self, answer: list[object] | EstError | None) -> None:
+        self.source.answer = answer
+        await self.issuers.poll()
+
+    def is_ready(self) -> bool:
+        state = self.issuers.state(FACTORY)
+        assert state is not None
+        return state.ready
+
+    @property
+    def last(self) -> tuple[str, str]:
+        (condition,) = self.api.written[-1]["conditions"]
+        return condition["status"], condition["reason"]
+
+
+@pytest.fixture
+def world() -> World:
+    clock, source, api, open_requests = Clock(), Source(), Api(), OpenRequests()
+    requests: WorkQueue[RequestKey] = WorkQueue(clock=clock, per_namespace=9)
+    queue: WorkQueue[IssuerRef] = WorkQueue(clock=clock, per_namespace=9)
+    issuers = Issuers(
+        api=api,
+        source=source,
+        open_requests=open_requests,
+        requests=requests,
+        queue=queue,
+        metrics=Metrics(),
+        unavailable_after=UNAVAILABLE_AFTER,
+        clock=clock,
+        now=lambda: NOW,
+    )
+    index = {FACTORY: [issuer()]}
+    issuers.attach(index)
+    return World(issuers, source, api, clock, index, requests, queue, open_requests)
+
+
+async def test_nothing_is_known_before_estserver_has_answered(world: World) -> None:
+    assert not world.issuers.known
+    await world.poll([])
+    assert world.issuers.known
+
+
+async def test_an_issuer_is_ready_once_estserver_lists_its_uid_and_generation(world: World) -> None:
+    await world.poll([])
+    assert not world.is_ready()
+    await world.poll([entry()])
+    assert world.is_ready()
+    await world.issuers.work(FACTORY)
+    assert world.last == ("True", "Checked")
+
+
+async def test_an_answer_without_news_changes_nothing(world: World) -> None:
+    await world.poll([entry()])
+    world.queue.forget(FACTORY)
+    await world.poll(None)
+    assert world.is_ready()
+    assert len(world.queue) == 0
+
+
+@pytest.mark.spec("K8S-CONTRACT-09")
+async def test_a_change_of_an_issuer_has_its_waiting_requests_decided_again(world: World) -> None:
+    await world.poll([])
+    waiting = request_of()
+    world.open_requests.observe(waiting)
+    world.requests.forget(waiting.key)
+    await world.poll([entry()])
+    assert len(world.requests) == 1
+
+
+async def test_an_issuer_deleted_in_kubernetes_is_none(world: World) -> None:
+    await world.poll([entry()])
+    world.index.clear()
+    assert world.issuers.state(FACTORY) is None
+    await world.issuers.work(FACTORY)
+    assert world.api.written == []
+
+
+async def test_an_issuer_made_anew_under_the_same_name_is_not_the_one_estserver_knows(world: World) -> None:
+    await world.poll([entry()])
+    world.index[FACTORY] = [issuer(uid="u2", generation=2)]
+    assert not world.is_ready()
+
+
+async def test_a_changed_spec_is_not_ready_at_once_and_said_so_after_some_seconds(world: World) -> None:
+    await world.poll([entry()])
+    world.index[FACTORY] = [issuer(generation=3)]
+    assert not world.is_ready()
+    await world.issuers.work(FACTORY)
+    assert world.api.written == []
+    world.clock.seconds += SETTLE_SECONDS
+    await world.issuers.work(FACTORY)
+    assert world.last == ("False", "Pending")
+
+
+async def test_estserver_away_for_a_moment_changes_nothing(world: World) -> None:
+    await world.poll([entry()])
+    world.clock.seconds += UNAVAILABLE_AFTER - 1
+    await world.poll(ServerUnavailable("refused"))
+    assert world.is_ready()
+
+
+async def test_estserver_away_for_long_makes_every_issuer_unknown_until_it_answers(world: World) -> None:
+    await world.poll([entry()])
+    world.clock.seconds += UNAVAILABLE_AFTER
+    await world.poll(ServerUnavailable("refused"))
+    assert not world.is_ready()
+    await world.issuers.work(FACTORY)
+    assert world.last == ("Unknown", "EstServerUnavailable")
+    await world.poll([entry()])
+    assert world.is_ready()
+    await world.issuers.work(FACTORY)
+    assert world.last == ("True", "Checked")
+
+
+async def test_a_list_that_makes_no_sense_is_as_good_as_no_answer(world: World) -> None:
+    await world.poll([{"kind": "EstIssuer"}])
+    assert not world.issuers.known
+
+
+async def test_a_new_leader_asks_for_everything_afresh(world: World) -> None:
+    await world.poll([entry()])
+    world.issuers.start_over()
+    assert not world.issuers.known
+    assert world.source.forgotten == 1
+
+
+async def test_a_status_for_another_version_waits_for_the_watch(world: World) -> None:
+    await world.poll([entry()])
+    world.api.error = Stale("modified", http_status=409)
+    await world.issuers.work(FACTORY)
+    assert world.api.written == []

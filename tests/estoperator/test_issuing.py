@@ -1,0 +1,238 @@
+"""One request from decision to status, against an API server and an EST server that a test scripts."""
+
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+
+from estcore.errors import Refused, ServerUnavailable
+from estoperator.conditions import RequestStatus
+from estoperator.issuer_state import IssuerState
+from estoperator.issuing import MAX_CONFLICTS, Issuing
+from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
+from estoperator.metrics import Metrics
+from estoperator.open_requests import OpenRequests
+from estoperator.resources import CertRequest, IssuerRef, RequestKey
+from estoperator.workqueue import WorkQueue
+from tests import pki
+from tests.estoperator import builders
+from tests.estoperator.builders import APPROVED, DENIED, FACTORY, NOW, WEB, approved, ready_issuer, request_of
+from tests.estoperator.test_workqueue import Clock
+
+
+@dataclass
+class Api:
+    """The API server: `now` is what a read gives; each write first raises the next of `refusals`."""
+
+    now: CertRequest | None = None
+    refusals: list[KubernetesError] = field(default_factory=list)
+    written: list[tuple[CertRequest, RequestStatus]] = field(default_factory=list)
+
+    async def read_request(self, key: RequestKey) -> CertRequest | None:
+        if self.now is None:
+            raise Gone("not found")
+        return self.now
+
+    async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
+        if self.refusals:
+            raise self.refusals.pop(0)
+        self.written.append((request, status))
+        return (
+            None
+            if status.finished
+            else replace(request, ready=status.conditions[0], resource_version=str(int(request.resource_version) + 1))
+        )
+
+
+@dataclass
+class Server:
+    """estserver: signs for whatever key the CSR has, or raises the next of `errors`."""
+
+    authority: pki.Ca
+    errors: list[Exception] = field(default_factory=list)
+    asked: list[tuple[str | None, str]] = field(default_factory=list)
+
+    async def simple_enroll(self, label: str | None, csr_der: bytes, *, idempotency_key: str) -> x509.Certificate:
+        self.asked.append((label, idempotency_key))
+        if self.errors:
+            raise self.errors.pop(0)
+        return pki.leaf(self.authority, subject=x509.Name([]), sans=pki.dns(WEB), public_key=x509.load_der_x509_csr(csr_der).public_key())
+
+
+@dataclass
+class Known:
+    """The issuers by name."""
+
+    issuers: dict[IssuerRef, IssuerState]
+
+    def state(self, ref: IssuerRef) -> IssuerState | None:
+        return self.issuers.get(ref)
+
+
+@dataclass
+class World:
+    api: Api
+    server: Server
+    known: Known
+    issuing: Issuing
+    clock: Clock
+
+    async def work(self, request: CertRequest) -> None:
+        self.issuing.open_requests.observe(request)
+        await self.issuing.work(request.key)
+
+    @property
+    def last(self) -> RequestStatus:
+        return self.api.written[-1][1]
+
+
+@pytest.fixture
+def world() -> World:
+    clock = Clock()
+    api, server, known = Api(), Server(builders.authority()), Known({FACTORY: ready_issuer()})
+    queue: WorkQueue[RequestKey] = WorkQueue(clock=clock, per_namespace=9, jitter=lambda: 1.0)
+    issuing = Issuing(
+        api=api,
+        enroller=server,
+        issuers=known,
+        open_requests=OpenRequests(),
+        queue=queue,
+        metrics=Metrics(),
+        now=lambda: NOW,
+        max_retry=timedelta(minutes=10),
+    )
+    return World(api, server, known, issuing, clock)
+
+
+def reason(status: RequestStatus) -> str:
+    return status.conditions[0].reason
+
+
+@pytest.mark.spec("K8S-CONTRACT-16")
+async def test_an_approved_request_is_issued_in_one_write_and_forgotten(world: World) -> None:
+    request = approved()
+    await world.work(request)
+    assert len(world.api.written) == 1
+    assert reason(world.last) == "Issued"
+    assert world.last.ca_pem == builders.authority().pem
+    assert world.issuing.open_requests.get(request.key) is None
+    assert len(world.issuing.queue) == 0
+
+
+async def test_estserver_is_asked_at_the_issuers_label_with_the_requests_own_idempotency_key(world: World) -> None:
+    await world.work(approved())
+    await world.work(request_of())
+    assert world.server.asked == [
+        ("devices.factory", "cert-manager.io/devices/web/uid-web"),
+        ("devices.factory", "est-issuer.io/devices/web/uid-web"),
+    ]
+
+
+async def test_a_refused_request_is_failed_and_counted(world: World) -> None:
+    await world.work(approved(isCA=True))
+    assert reason(world.last) == "Failed"
+    assert world.last.failure_time is not None
+    assert world.server.asked == []
+    assert b'est_operator_refused_total{door="cert-manager.io",reason="IsCA"} 1.0' in world.issuing.metrics.render()
+
+
+async def test_what_estserver_refuses_is_failed_with_its_words(world: World) -> None:
+    world.server.errors = [Refused("the server refused (403): no such name here", http_status=403)]
+    await world.work(approved())
+    assert reason(world.last) == "Failed"
+    assert "no such name here" in world.last.conditions[0].message
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_a_server_that_is_away_leaves_the_request_pending_and_it_is_tried_again(world: World) -> None:
+    world.server.errors = [ServerUnavailable("away", retry_after=timedelta(seconds=7))]
+    request = approved()
+    await world.work(request)
+    assert (reason(world.last), world.last.failure_time) == ("Pending", None)
+    assert len(world.issuing.queue) == 1
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Issued"
+
+
+async def test_the_same_pending_is_written_once(world: World) -> None:
+    world.server.errors = [ServerUnavailable("away") for _ in range(5)]
+    request = approved()
+    world.issuing.open_requests.observe(request)
+    for _ in range(5):
+        await world.issuing.work(request.key)
+    assert len(world.api.written) == 1
+
+
+@pytest.mark.spec("K8S-CONTRACT-19")
+async def test_a_certificate_that_fails_the_self_check_is_not_written(world: World) -> None:
+    world.server.authority = pki.ca("Stranger")
+    await world.work(approved())
+    assert reason(world.last) == "Pending"
+    assert "none of the issuer's CA certificates" in world.last.conditions[0].message
+
+
+@pytest.mark.spec("K8S-CONTRACT-05", "THREAT-23", "THREAT-31")
+async def test_a_request_denied_while_it_is_signed_is_denied(world: World) -> None:
+    world.api.refusals = [Stale("modified", http_status=409)]
+    world.api.now = request_of(builders.CERT_MANAGER, conditions=[APPROVED, DENIED], version=8)
+    await world.work(approved())
+    assert [reason(status) for _, status in world.api.written] == ["Denied"]
+    assert world.api.written[0][0].resource_version == "8"
+
+
+@pytest.mark.spec("THREAT-31")
+async def test_a_request_that_another_replica_finished_is_left_alone(world: World) -> None:
+    world.api.refusals = [Stale("modified", http_status=409)]
+    world.api.now = approved(status={"certificate": "LS0t"}, version=8)
+    request = approved()
+    await world.work(request)
+    assert world.api.written == []
+    assert world.issuing.open_requests.get(request.key) is None
+
+
+async def test_a_request_that_changed_is_read_again_and_its_new_version_written(world: World) -> None:
+    world.api.refusals = [Stale("modified", http_status=409)]
+    world.api.now = approved(version=8)
+    await world.work(approved())
+    assert [(request.resource_version, reason(status)) for request, status in world.api.written] == [("8", "Issued")]
+    assert len(set(world.server.asked)) == 1
+
+
+async def test_a_request_that_changes_for_ever_waits_for_its_backoff(world: World) -> None:
+    world.api.refusals = [Stale("modified", http_status=409)] * MAX_CONFLICTS
+    world.api.now = approved(version=8)
+    await world.work(approved())
+    assert world.api.written == []
+    assert len(world.issuing.queue) == 1
+
+
+async def test_a_request_deleted_while_it_is_signed_is_dropped(world: World) -> None:
+    world.api.refusals = [Gone("not found", http_status=404)]
+    request = approved()
+    await world.work(request)
+    assert world.issuing.open_requests.get(request.key) is None
+    assert len(world.issuing.queue) == 0
+
+
+@pytest.mark.spec("K8S-CONTRACT-04")
+async def test_a_request_that_nobody_approved_is_not_touched(world: World) -> None:
+    await world.work(request_of(builders.CERT_MANAGER))
+    assert (world.api.written, world.server.asked) == ([], [])
+
+
+@pytest.mark.spec("K8S-CONTRACT-09", "K8S-CONTRACT-22")
+async def test_a_request_waits_for_its_issuer_and_goes_on_when_it_is_there(world: World) -> None:
+    world.known.issuers = {}
+    request = approved()
+    await world.work(request)
+    assert (reason(world.last), world.last.conditions[0].message) == ("Pending", "EstIssuer devices/factory not found")
+    world.known.issuers = {FACTORY: ready_issuer()}
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Issued"
+
+
+async def test_another_request_of_the_same_name_has_another_idempotency_key(world: World) -> None:
+    await world.work(approved())
+    await world.work(approved(metadata={"uid": "another"}))
+    assert len({key for _, key in world.server.asked}) == 2

@@ -1,0 +1,59 @@
+from estoperator.doors import CERT_MANAGER
+from estoperator.open_requests import OpenRequests, is_older
+from tests.estoperator.builders import APPROVED, FACTORY, READY_ISSUED, approved, request_of
+
+
+def test_news_is_what_a_decision_hangs_on_and_nothing_else() -> None:
+    seen = OpenRequests()
+    assert seen.observe(request_of(CERT_MANAGER, version=1))
+    assert not seen.observe(request_of(CERT_MANAGER, version=2, metadata={"labels": {"a": "b"}}))
+    assert seen.observe(request_of(CERT_MANAGER, version=3, conditions=[APPROVED]))
+    assert not seen.observe(approved(version=4))
+
+
+def test_our_own_pending_is_no_news() -> None:
+    seen = OpenRequests()
+    seen.observe(approved(version=1))
+    pending = {"type": "Ready", "status": "False", "reason": "Pending"}
+    assert not seen.observe(request_of(CERT_MANAGER, version=2, conditions=[APPROVED, pending]))
+    kept = seen.get(approved().key)
+    assert kept is not None
+    assert kept.ready is not None
+
+
+def test_an_older_version_never_replaces_a_newer() -> None:
+    seen = OpenRequests()
+    seen.observe(approved(version=10))
+    assert not seen.observe(request_of(CERT_MANAGER, version=9))
+    kept = seen.get(approved().key)
+    assert kept is not None
+    assert kept.approved
+
+
+def test_another_object_of_the_same_name_is_news_whatever_its_version() -> None:
+    seen = OpenRequests()
+    seen.observe(approved(version=10))
+    assert seen.observe(approved(version=9, metadata={"uid": "another"}))
+
+
+def test_a_finished_request_leaves_nothing_behind() -> None:
+    seen = OpenRequests()
+    seen.observe(approved(version=1))
+    assert not seen.observe(request_of(CERT_MANAGER, version=2, conditions=[APPROVED, READY_ISSUED]))
+    assert len(seen) == 0
+    assert list(seen.of_issuer(FACTORY)) == []
+
+
+def test_the_requests_of_an_issuer_are_found() -> None:
+    seen = OpenRequests()
+    for name in ("a", "b"):
+        seen.observe(request_of(name=name))
+    seen.observe(request_of(name="c", issuer={"group": "est-issuer.io", "kind": "EstIssuer", "name": "another"}))
+    assert sorted(key.name for key in seen.of_issuer(FACTORY)) == ["a", "b"]
+
+
+def test_versions_are_compared_as_numbers() -> None:
+    assert is_older("9", "10")
+    assert not is_older("10", "9")
+    assert not is_older("10", "10")
+    assert not is_older("abc", "10")

@@ -1,0 +1,98 @@
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from estoperator import relist
+from estoperator.doors import EST_ISSUER, KubernetesDoor
+from estoperator.kubernetes_errors import Gone, KubernetesError
+from estoperator.metrics import Metrics
+from estoperator.open_requests import OpenRequests
+from estoperator.relist import WatchMissed
+from estoperator.resources import CertRequest, RequestKey
+from tests.estoperator.builders import request_of
+
+
+@dataclass
+class Api:
+    """A list, and what each object is when it is read again."""
+
+    listed: list[CertRequest]
+    error: KubernetesError | None = None
+    now: dict[RequestKey, CertRequest] = field(default_factory=dict)
+
+    async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
+        if self.error is not None:
+            raise self.error
+        for request in self.listed:
+            yield request
+
+    async def read_request(self, key: RequestKey) -> CertRequest | None:
+        if key not in self.now:
+            raise Gone("not found")
+        return self.now[key]
+
+
+async def no_sleep(seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
+async def count(api: Api, seen: OpenRequests) -> int:
+    return await relist.count_missed(api, seen, EST_ISSUER, sleep=no_sleep)
+
+
+async def test_what_the_watch_brought_is_not_missed() -> None:
+    seen = OpenRequests()
+    seen.observe(request_of(version=7))
+    assert await count(Api([request_of(version=7)]), seen) == 0
+
+
+async def test_what_the_watch_brings_within_the_grace_is_not_missed() -> None:
+    seen = OpenRequests()
+
+    async def late(seconds: float) -> None:
+        seen.observe(request_of(version=8))
+
+    request = request_of(version=7)
+    assert await relist.count_missed(Api([request], now={request.key: request}), seen, EST_ISSUER, sleep=late) == 0
+
+
+async def test_an_open_request_that_the_watch_never_brought_is_missed() -> None:
+    request = request_of()
+    assert await count(Api([request], now={request.key: request}), OpenRequests()) == 1
+
+
+async def test_a_newer_version_that_the_watch_never_brought_is_missed() -> None:
+    seen = OpenRequests()
+    seen.observe(request_of(version=7))
+    newer = request_of(version=8)
+    assert await count(Api([newer], now={newer.key: newer}), seen) == 1
+
+
+async def test_what_is_finished_or_gone_meanwhile_is_not_missed() -> None:
+    finished, gone = request_of(name="finished"), request_of(name="gone")
+    now = {finished.key: request_of(name="finished", status={"certificate": "LS0t"})}
+    assert await count(Api([finished, gone, request_of(name="done", status={"certificate": "LS0t"})], now=now), OpenRequests()) == 0
+
+
+async def test_a_miss_is_counted_and_ends_the_process() -> None:
+    request, metrics = request_of(), Metrics()
+    api = Api([request], now={request.key: request})
+    with pytest.raises(WatchMissed, match="missed 1"):
+        await relist.watch_for_misses(api, OpenRequests(), [EST_ISSUER], metrics=metrics, sleep=no_sleep, interval=1)
+    assert b"est_operator_missed_events_total 1.0" in metrics.render()
+
+
+@pytest.mark.parametrize("error", [Gone("no CRD", http_status=404), KubernetesError("away")])
+async def test_a_list_that_fails_is_tried_at_the_next_turn(error: KubernetesError) -> None:
+    turns = 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await relist.watch_for_misses(Api([], error), OpenRequests(), [EST_ISSUER], metrics=Metrics(), sleep=sleep, interval=1)

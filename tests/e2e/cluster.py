@@ -5,6 +5,7 @@ import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,9 +100,28 @@ class Cluster:
         )
         return rows
 
-    def kill(self, pod: str) -> None:
-        """End a Pod as a lost node does: SIGKILL, no drain, no wait."""
-        self.kubectl("delete", "pod", pod, "--namespace", NAMESPACE, "--grace-period=0", "--force", "--wait=false")
+    def containers(self, program: str) -> list[dict[str, Any]]:
+        """The status of each Pod's container; `program` is server or operator."""
+        pods = self.items("pods", namespace=NAMESPACE, selector=f"app.kubernetes.io/component={program}")
+        return [status for pod in pods for status in pod["status"]["containerStatuses"]]
+
+    def kill(self, program: str) -> int:
+        """SIGKILL to the program's one container; how often it had been started again before."""
+        [status] = self.containers(program)
+        container = status["containerID"].removeprefix("containerd://")
+        run("docker", "exec", f"{NAME}-control-plane", "ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal", "SIGKILL", container)
+        restarts: int = status["restartCount"]
+        return restarts
+
+    def started_again(self, program: str, *, restarts: int) -> float:
+        """Wait until the kubelet has started a killed container again; the time of that start, in whole seconds."""
+
+        def started() -> str | None:
+            [status] = self.containers(program)
+            at: str | None = status["state"].get("running", {}).get("startedAt")
+            return at if status["restartCount"] > restarts else None
+
+        return datetime.fromisoformat(until("a restart", started, seconds=30)).timestamp()
 
     def what_happened(self) -> str:
         """For a failed step: the state of the programs and the end of their logs."""

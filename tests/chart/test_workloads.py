@@ -137,6 +137,19 @@ def test_an_odd_service_port_is_in_the_operators_url() -> None:
     assert environment(operator(objects))["EST_OPERATOR_SERVER_URL"] == f"https://est-issuer.{NAMESPACE}.svc:8443"
 
 
+def test_sources_are_throttled_only_where_the_service_shows_them() -> None:
+    hidden = {"server": {"service": {"type": "LoadBalancer", "externalTrafficPolicy": "Cluster"}}}
+    assert environment(server(render(hidden)))["EST_THROTTLE_SOURCES"] == "false"
+    for shown in ({}, {"server": {"service": {"type": "LoadBalancer"}}}, {"server": {"service": {"externalTrafficPolicy": "Cluster"}}}):
+        assert "EST_THROTTLE_SOURCES" not in environment(server(render(shown)))
+
+
+def test_a_replica_among_others_goes_on_accepting_until_they_get_all_connections(objects: list[dict[str, Any]]) -> None:
+    replicas = of_kind(objects, "StatefulSet")["est-issuer-server"]["spec"]["replicas"]
+    assert environment(server(objects)).get("EST_DRAIN_DELAY") == ("5s" if replicas > 1 else None)
+    assert server(objects)["terminationGracePeriodSeconds"] > 30 + 5
+
+
 def test_a_given_serving_secret_replaces_our_own_certificate() -> None:
     settings = environment(server(render({"server": {"tls": {"secretName": "est-tls"}}})))
     assert settings["EST_SERVING_SECRET"] == "est-tls"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.cluster import Cluster
+from tests.e2e.cluster import NAME, Cluster
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +20,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
     finally:
         if os.environ.get("E2E_KEEP"):
-            print(f"\nkept: export KUBECONFIG={cluster.directory}/kubeconfig; EST endpoint https://127.0.0.1:{port}")  # noqa: T201
+            print(f"\nkept: kind export kubeconfig --name {NAME}; EST is on https://127.0.0.1:{port}")  # noqa: T201
         else:
             cluster.down()
 

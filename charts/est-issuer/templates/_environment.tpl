@@ -32,6 +32,14 @@
 - name: EST_LEDGER
   valueFrom: {secretKeyRef: {name: {{ .Values.ledger.urlSecret.name }}, key: {{ .Values.ledger.urlSecret.key }}}}
 {{- end }}
+{{- if and (ne .Values.server.service.type "ClusterIP") (ne .Values.server.service.externalTrafficPolicy "Local") }}
+{{- /* Every client from outside has a node's address then: one that guesses would shut out all. */}}
+- {name: EST_THROTTLE_SOURCES, value: "false"}
+{{- end }}
+{{- if gt (int .Values.server.replicas) 1 }}
+{{- /* Until the other replicas get all connections. */}}
+- {name: EST_DRAIN_DELAY, value: 5s}
+{{- end }}
 - {name: EST_RETRY_WINDOW, value: {{ .Values.retryWindow | quote }}}
 - {name: EST_WORKERS, value: {{ .Values.server.workers | quote }}}
 - {name: EST_LOG_FORMAT, value: json}

@@ -28,10 +28,13 @@ from estserver.tokens import ServiceAccount, Tokens
 MAX_USER: Final = 255
 MAX_PASSWORD: Final = 1024
 USER_FREE_FAILURES: Final = 10
-USER_LONGEST_PAUSE: Final = timedelta(seconds=30)
-"""Short, for whoever knows a user's name can keep the user out for as long."""
+USER_LONGEST_PAUSE: Final = timedelta(seconds=2)
+"""Short, for whoever knows the name of a fleet's common user, or one device with an old password, keeps the others out for as long.
+Many sources together guess at half a password a second; what one source may guess is bounded below."""
+USER_LONGEST_PAUSE_ALONE: Final = timedelta(seconds=30)
+"""Where sources cannot be told apart, so nothing else bounds one of them."""
 SOURCE_FREE_FAILURES: Final = 20
-SOURCE_LONGEST_PAUSE: Final = timedelta(minutes=5)
+SOURCE_LONGEST_PAUSE: Final = timedelta(minutes=1)
 
 _CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*) +([A-Za-z0-9._~+/-]+=*)")
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
@@ -82,7 +85,8 @@ class Authenticator:
         self._ra = registration_authority
         self._is_revoked = is_revoked
         self._clock = clock
-        self._users = Throttle(free=USER_FREE_FAILURES, longest=USER_LONGEST_PAUSE)
+        longest = USER_LONGEST_PAUSE if throttle_sources else USER_LONGEST_PAUSE_ALONE
+        self._users = Throttle(free=USER_FREE_FAILURES, longest=longest)
         self._sources = Throttle(free=SOURCE_FREE_FAILURES, longest=SOURCE_LONGEST_PAUSE) if throttle_sources else None
 
     async def enroller(self, request: EstRequest, issuer: Issuer) -> Requester:
@@ -162,6 +166,8 @@ class Authenticator:
                 self._sources.failed(source_key, now=now)
             raise
         self._users.succeeded(user_key)
+        if self._sources is not None:
+            self._sources.forgive(source_key)
         return Requester(authenticated_by=AuthenticatedBy.BASIC, identity=user, user=user)
 
     async def _by_token(self, request: EstRequest, ways: tuple[Authentication, ...], token: str) -> Requester:

@@ -51,6 +51,14 @@ class Throttle:
         """Forget the failures of `key`."""
         self._failures.pop(key, None)
 
+    def forgive(self, key: str) -> None:
+        """Take one failure back: of a source where some know their passwords and one does not."""
+        seen = self._failures.get(key)
+        if seen is not None:
+            seen.count -= 1
+            if seen.count <= 0:
+                del self._failures[key]
+
     def _pause(self, failures: int) -> timedelta:
         if failures < self._free:
             return timedelta(0)

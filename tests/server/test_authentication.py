@@ -296,6 +296,19 @@ async def test_a_source_that_tries_many_users_is_throttled_and_others_are_not(se
     assert (await server.enroll(make_csr(), authorization=basic(), source="2001:db8:0:1::1")).status == 200
 
 
+@pytest.mark.spec("THREAT-14")
+async def test_one_device_with_an_old_password_does_not_keep_its_site_out(server: Server) -> None:
+    """A fleet behind one address, with one user in common: the others get in, at once or after the two seconds they are told."""
+    for _ in range(100):
+        await server.enroll(make_csr(), authorization=basic(password="old"))
+        for _ in range(2):
+            answer = await server.enroll(make_csr(), authorization=basic())
+            if answer.status == 503:
+                assert int(answer.header("retry-after") or 0) <= 2
+                server.clock.advance(seconds=2)
+        assert (await server.enroll(make_csr(), authorization=basic())).status == 200
+
+
 async def test_sources_are_not_counted_where_the_service_hides_them(tmp_path: Path) -> None:
     async with running(tmp_path, configuration=AppConfiguration(throttle_sources=False)) as server:
         statuses = {(await server.enroll(make_csr(), authorization=basic(f"user-{number}"))).status for number in range(40)}

@@ -65,6 +65,19 @@ def test_success_and_a_quarter_of_an_hour_are_forgotten_and_others_are_not_touch
     assert pause(throttle, "b", after=timedelta(minutes=15)) == timedelta(seconds=1)
 
 
+def test_a_failure_that_is_forgiven_does_not_count_and_nobody_gets_credit() -> None:
+    throttle = make(free=3)
+    for _ in range(2):
+        throttle.failed("site", now=NOW)
+    for _ in range(5):
+        throttle.forgive("site")
+    for _ in range(2):
+        throttle.failed("site", now=NOW)
+        assert pause(throttle, "site") == timedelta(0)
+    throttle.failed("site", now=NOW)
+    assert pause(throttle, "site") == timedelta(seconds=1)
+
+
 def test_the_table_is_bounded_and_the_oldest_makes_room() -> None:
     throttle = make(free=1, max_entries=10)
     for number in range(11):

@@ -48,7 +48,7 @@ FULL = {
             }
         ],
         "priorityClassName": "system-cluster-critical",
-        "extraEnv": [{"name": "EST_LIMIT_MAX_CONNECTIONS", "value": "500"}],
+        "extraEnv": [{"name": "EST_LIMIT_CONNECTIONS", "value": "500"}],
         "podDisruptionBudget": {"enabled": True},
     },
     "operator": {"replicas": 2, "podDisruptionBudget": {"enabled": True, "minAvailable": 1, "maxUnavailable": None}},

@@ -164,7 +164,7 @@ def test_values_become_settings() -> None:
     assert settings["EST_WORKERS"] == "2"
     assert settings["EST_PUBLIC_URL"] == "https://est.example.com"
     assert (settings["EST_SERVER_NAME"] or "").endswith(",est.example.com,192.0.2.1")
-    assert settings["EST_LIMIT_MAX_CONNECTIONS"] == "500"
+    assert settings["EST_LIMIT_CONNECTIONS"] == "500"
 
 
 @pytest.mark.parametrize(

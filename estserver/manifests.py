@@ -74,6 +74,14 @@ class _Secret(_Part):
     immutable: bool = False
 
 
+_PLAIN_WORDS = {
+    "extra_forbidden": "this field is unknown",
+    "missing": "this field is required",
+    "string_pattern_mismatch": "a name is lower-case letters, digits and -, as Kubernetes has it",
+    "string_type": "write a string, in quotes",
+    "dict_type": "expected a mapping",
+}
+
 _MANIFEST: TypeAdapter[_Issuer | _Secret] = TypeAdapter(Annotated[_Issuer | _Secret, Field(discriminator="kind")])
 
 
@@ -155,7 +163,8 @@ def _validate(document: object, where: str) -> _Issuer | _Secret:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         field = ".".join(str(step) for step in first["loc"][1:])
-        raise ConfigurationError(first["msg"].removeprefix("Value error, "), where=where, field=field) from error
+        words = _PLAIN_WORDS.get(first["type"], first["msg"].removeprefix("Value error, "))
+        raise ConfigurationError(words, where=where, field=field) from error
 
 
 def _issuer(issuer: _Issuer, where: str) -> IssuerManifest:

@@ -72,11 +72,13 @@ async def run(settings: Settings, limits: Limits, options: Mapping[str, Any]) ->
     Raises ConfigurationError for whatever a person must mend before it can start.
     """
     prepare_process()
-    _check_clock(utc_now())
+    check_clock(utc_now())
     shutdown = Shutdown(settings.drain_delay.total_seconds())
     shutdown.install()
     sockets = [bind(address) for address in settings.listen]
     settings = settings.model_copy(update={"public_url": public_url(settings, sockets)})
+    if settings.config is not None and not settings.config.is_dir():
+        raise ConfigurationError("no such directory", where=f"--config {settings.config}")
     make_private_directory(settings.state_directory)
     async with open_origin(settings) as origin:
         front: Front = Workers(settings, options, sockets) if settings.workers > 1 else InProcess(settings, limits, sockets)
@@ -109,6 +111,7 @@ class _Server:
                 certificate.keys = await self._or_shutdown(_first_certificate(certificate))
                 await self._or_shutdown(self._registry.judged.wait())
                 running.append(tasks.create_task(certificate.keep(self._front.use)))
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.nudged.set)
                 await self._front.serve(self._issuers, certificate.keys, self._metrics, shutdown=self._shutdown.now, started=self._announce)
             except _ShutdownEarly:
                 pass
@@ -187,7 +190,8 @@ def prepare_process() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _check_clock(now: datetime) -> None:
+def check_clock(now: datetime) -> None:
+    """Raise ConfigurationError for a clock that cannot be right."""
     if now < RELEASED:
         raise ConfigurationError(f"the clock says {now.isoformat()}, which is before this version was made; set the clock")
 

@@ -23,7 +23,7 @@ _jitter = random.SystemRandom()
 class ServingKeeper:
     """`names` empty: the certificate is given, and is only read; `waits` then says whether it may come later than we do.
 
-    `published` says where clients find the root, once known.
+    `published` says where clients find the root, once known. Set `nudged` to look at once.
     """
 
     store: ServingStore
@@ -34,6 +34,7 @@ class ServingKeeper:
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     keys: ServingKeys | None = None
     published: str = ""
+    nudged: asyncio.Event = field(default_factory=asyncio.Event)
     _complaint: str = field(default="")
 
     async def refresh(self) -> ServingKeys:
@@ -61,14 +62,27 @@ class ServingKeeper:
     async def keep(self, use: Callable[[ServingKeys], None]) -> None:
         """Until cancelled: refresh each minute and `use` what changed. What goes wrong is logged once; the last certificate goes on."""
         while True:
-            await self.sleep(LOOK_SECONDS * (0.75 + _jitter.random() / 2))
+            await self._pause(LOOK_SECONDS * (0.75 + _jitter.random() / 2))
             try:
                 keys = await self.refresh()
                 if keys != self.keys:
                     self.keys = keys
                     use(keys)
+                    log.info("using another server certificate", where=self.store.where)
                 self._complaint = ""
             except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on with the certificate that it has
                 if str(error) != self._complaint:
                     self._complaint = str(error)
                     log.warning("the server's certificate was not refreshed", error=str(error))
+
+    async def _pause(self, seconds: float) -> None:
+        """Until the time has come or somebody says now."""
+        waits = [asyncio.ensure_future(self.sleep(seconds)), asyncio.ensure_future(self.nudged.wait())]
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in done:
+                wait.result()
+        finally:
+            for wait in waits:
+                wait.cancel()
+            self.nudged.clear()

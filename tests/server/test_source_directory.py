@@ -87,7 +87,7 @@ def test_what_kubectl_get_prints_may_be_kept_in_a_file() -> None:
         ("{? [1] : 2}", ["not YAML"]),
         ("{? {a: 1} : 2}", ["not YAML"]),
         (ISSUER.replace("v1alpha1", "v2"), ["apiVersion"]),
-        (ISSUER + "extra: 1", ["extra", "Extra inputs"]),
+        (ISSUER + "extra: 1", ["extra", "this field is unknown"]),
         (ISSUER.replace("spec:", "spec:\n  upstream: {}"), ["spec.upstream"]),
         (ISSUER.replace("secretName: factory-ca", "secretName: ../etc/passwd"), ["spec.ca.secretName"]),
         (ISSUER.replace("name: factory,", "name: Factory,"), ["metadata.name"]),

@@ -15,6 +15,8 @@ class LeaseServer:
         self.lease: dict[str, Any] | None = None
         self.down = False
         self.deaf = False
+        self.brought = asyncio.Event()
+        """Set once a watcher has taken an event and come back for the next."""
         self._version = 10
         self._changed = asyncio.Event()
 
@@ -50,6 +52,7 @@ class LeaseServer:
             if self.lease is not None and not self.deaf and int(self.lease["metadata"]["resourceVersion"]) > int(resource_version):
                 resource_version = self.lease["metadata"]["resourceVersion"]
                 yield {"type": "MODIFIED", "object": copy.deepcopy(self.lease)}
+                self.brought.set()
             else:
                 await self._changed.wait()
 

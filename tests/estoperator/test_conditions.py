@@ -81,5 +81,5 @@ def test_a_condition_that_tells_nothing_new_is_known_as_such() -> None:
 
 @pytest.mark.spec("THREAT-36")
 def test_a_message_cannot_steer_a_terminal_and_has_an_end() -> None:
-    assert conditions.one_line("name \x1b[2J\r\n‮evil") == "name  [2J   evil"
+    assert conditions.one_line("name \x1b[2J\r\n\u202eevil") == "name  [2J   evil"
     assert len(conditions.one_line("x" * 100_000)) == conditions.MAX_MESSAGE_CHARACTERS

@@ -34,21 +34,55 @@ CERT_MANAGER_DEFAULT = (Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT)
 @pytest.mark.parametrize(
     ("request_", "issuer", "expected"),
     [
-        pytest.param(request_of(CERT_MANAGER), ready_issuer(), Ignore, id="ignore-unless-approved-or-denied", marks=pytest.mark.spec("K8S-CONTRACT-04", "THREAT-23")),
+        pytest.param(
+            request_of(CERT_MANAGER),
+            ready_issuer(),
+            Ignore,
+            id="ignore-unless-approved-or-denied",
+            marks=pytest.mark.spec("K8S-CONTRACT-04", "THREAT-23"),
+        ),
         pytest.param(request_of(CERT_MANAGER, conditions=[APPROVED, READY_ISSUED]), ready_issuer(), Ignore, id="ignore-what-is-issued"),
-        pytest.param(request_of(CERT_MANAGER, conditions=[DENIED]), ready_issuer(), Deny, id="deny-what-is-denied", marks=pytest.mark.spec("K8S-CONTRACT-05")),
-        pytest.param(request_of(CERT_MANAGER, conditions=[APPROVED, DENIED]), ready_issuer(), Deny, id="deny-wins-over-approve", marks=pytest.mark.spec("K8S-CONTRACT-05", "THREAT-23")),
+        pytest.param(
+            request_of(CERT_MANAGER, conditions=[DENIED]),
+            ready_issuer(),
+            Deny,
+            id="deny-what-is-denied",
+            marks=pytest.mark.spec("K8S-CONTRACT-05"),
+        ),
+        pytest.param(
+            request_of(CERT_MANAGER, conditions=[APPROVED, DENIED]),
+            ready_issuer(),
+            Deny,
+            id="deny-wins-over-approve",
+            marks=pytest.mark.spec("K8S-CONTRACT-05", "THREAT-23"),
+        ),
         pytest.param(request_of(CERT_MANAGER, conditions=[DENIED]), None, Deny, id="deny-needs-no-issuer"),
         pytest.param(request_of(conditions=[DENIED]), ready_issuer(), Deny, id="deny-an-est-issuer-request-too"),
         pytest.param(approved(), ready_issuer(), Enroll, id="enrol-what-is-approved"),
         pytest.param(request_of(), ready_issuer(), Enroll, id="enrol-an-est-issuer-request-without-approval"),
         pytest.param(approved(), None, Wait, id="wait-while-the-issuer-is-missing", marks=pytest.mark.spec("K8S-CONTRACT-09")),
-        pytest.param(approved(), unready_issuer(), Wait, id="wait-while-the-issuer-is-not-ready", marks=pytest.mark.spec("K8S-CONTRACT-09", "K8S-CONTRACT-11")),
+        pytest.param(
+            approved(),
+            unready_issuer(),
+            Wait,
+            id="wait-while-the-issuer-is-not-ready",
+            marks=pytest.mark.spec("K8S-CONTRACT-09", "K8S-CONTRACT-11"),
+        ),
         pytest.param(request_of(duration="2160h0m0s"), ready_issuer(), Enroll, id="enrol-for-the-issuers-default-duration"),
-        pytest.param(approved(usages=list(CERT_MANAGER_DEFAULT), request=csr_pem(WEB, usages=CERT_MANAGER_DEFAULT)), ready_issuer(), Enroll, id="enrol-with-cert-managers-default-usages"),
-        pytest.param(approved(usages=["signing", "server auth"], request=csr_pem(WEB, usages=SERVER_ONLY)), ready_issuer(), Enroll, id="enrol-with-a-usage-by-its-other-name"),
+        pytest.param(
+            approved(usages=list(CERT_MANAGER_DEFAULT), request=csr_pem(WEB, usages=CERT_MANAGER_DEFAULT)),
+            ready_issuer(),
+            Enroll,
+            id="enrol-with-cert-managers-default-usages",
+        ),
+        pytest.param(
+            approved(usages=["signing", "server auth"], request=csr_pem(WEB, usages=SERVER_ONLY)),
+            ready_issuer(),
+            Enroll,
+            id="enrol-with-a-usage-by-its-other-name",
+        ),
     ],
-)  # fmt: skip
+)
 def test_the_step(request_: CertRequest, issuer: IssuerState | None, expected: type[Step]) -> None:
     assert isinstance(decide.next_step(request_, issuer), expected)
 
@@ -56,23 +90,71 @@ def test_the_step(request_: CertRequest, issuer: IssuerState | None, expected: t
 @pytest.mark.parametrize(
     ("fields", "message", "invalid"),
     [
-        pytest.param({"request": b"hello"}, "spec.request holds no PEM blocks of type CERTIFICATE REQUEST instead of one", "MalformedBody", id="no-pem"),
-        pytest.param({"request": csr_pem(WEB) * 2}, "spec.request holds 2 PEM blocks of type CERTIFICATE REQUEST instead of one", "MalformedBody", id="two-csrs"),
+        pytest.param(
+            {"request": b"hello"},
+            "spec.request holds no PEM blocks of type CERTIFICATE REQUEST instead of one",
+            "MalformedBody",
+            id="no-pem",
+        ),
+        pytest.param(
+            {"request": csr_pem(WEB) * 2},
+            "spec.request holds 2 PEM blocks of type CERTIFICATE REQUEST instead of one",
+            "MalformedBody",
+            id="two-csrs",
+        ),
         pytest.param({"request": csr_pem(WEB).replace(b"MI", b"M!", 1)}, "base64", "MalformedBody", id="pem-that-is-not-base64"),
-        pytest.param({"request": csr_pem("web.other.svc")}, "web.other.svc", None, id="a-name-of-another-namespace", marks=pytest.mark.spec("THREAT-22")),
-        pytest.param({"request": csr_pem("evil.example")}, "evil.example", None, id="a-name-outside-the-policy", marks=pytest.mark.spec("THREAT-03")),
-        pytest.param({"namespace": "other", "request": csr_pem("web.other.svc")}, "No rule of this issuer's policy is for", None, id="a-namespace-without-a-rule"),
+        pytest.param(
+            {"request": csr_pem("web.other.svc")},
+            "web.other.svc",
+            None,
+            id="a-name-of-another-namespace",
+            marks=pytest.mark.spec("THREAT-22"),
+        ),
+        pytest.param(
+            {"request": csr_pem("evil.example")}, "evil.example", None, id="a-name-outside-the-policy", marks=pytest.mark.spec("THREAT-03")
+        ),
+        pytest.param(
+            {"namespace": "other", "request": csr_pem("web.other.svc")},
+            "No rule of this issuer's policy is for",
+            None,
+            id="a-namespace-without-a-rule",
+        ),
         pytest.param({"isCA": True}, "spec.isCA", None, id="a-ca-certificate", marks=pytest.mark.spec("THREAT-01")),
-        pytest.param({"request": csr_pem(WEB, ca=True)}, "CA certificate", "CaRequested", id="a-csr-for-a-ca-certificate", marks=pytest.mark.spec("THREAT-01")),
-        pytest.param({"duration": "24h"}, "spec.duration 24h is not the issuer's default of 2160h; leave it out or set it to that", None, id="another-duration", marks=pytest.mark.spec("K8S-CONTRACT-20")),
+        pytest.param(
+            {"request": csr_pem(WEB, ca=True)},
+            "CA certificate",
+            "CaRequested",
+            id="a-csr-for-a-ca-certificate",
+            marks=pytest.mark.spec("THREAT-01"),
+        ),
+        pytest.param(
+            {"duration": "24h"},
+            "spec.duration 24h is not the issuer's default of 2160h",
+            None,
+            id="another-duration",
+            marks=pytest.mark.spec("K8S-CONTRACT-20"),
+        ),
         pytest.param({"duration": "soon"}, "spec.duration 'soon' is not a duration", None, id="no-duration-at-all"),
-        pytest.param({"usages": ["server auth"]}, "spec.usages (server auth) differ from what a CSR without usages gets", None, id="usages-that-the-csr-does-not-carry", marks=pytest.mark.spec("K8S-CONTRACT-21")),
-        pytest.param({"usages": ["client auth"], "request": csr_pem(WEB, usages=SERVER_ONLY)}, "differ from what the CSR asks for (digital signature, server auth)", None, id="usages-that-contradict-the-csr"),
+        pytest.param(
+            {"usages": ["server auth"]},
+            "spec.usages (server auth) differ from what a CSR without usages gets",
+            None,
+            id="usages-that-the-csr-does-not-carry",
+            marks=pytest.mark.spec("K8S-CONTRACT-21"),
+        ),
+        pytest.param(
+            {"usages": ["client auth"], "request": csr_pem(WEB, usages=SERVER_ONLY)},
+            "differ from what the CSR asks for (digital signature, server auth)",
+            None,
+            id="usages-that-contradict-the-csr",
+        ),
         pytest.param({"usages": ["cert sign"]}, "this issuer does not give 'cert sign'", None, id="cert-sign"),
         pytest.param({"usages": ["any"]}, "this issuer does not give 'any'", None, id="any-usage"),
-        pytest.param({"request": csr_pem(WEB, usages=(Usage.CODE_SIGNING,))}, "code signing", None, id="a-usage-that-the-policy-does-not-list"),
+        pytest.param(
+            {"request": csr_pem(WEB, usages=(Usage.CODE_SIGNING,))}, "code signing", None, id="a-usage-that-the-policy-does-not-list"
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.spec("K8S-CONTRACT-13", "K8S-CONTRACT-14")
 def test_what_is_refused_says_why(fields: dict[str, Any], message: str, invalid: str | None) -> None:
     step = decide.next_step(approved(**fields), ready_issuer())
@@ -127,15 +209,39 @@ SECOND = timedelta(seconds=1)
         pytest.param(Refused("no", http_status=400), Refuse(message=FAILED + "no", reason="Refused"), id="400-is-the-csrs-fault"),
         pytest.param(Refused("no", http_status=403), Refuse(message=FAILED + "no", reason="Refused"), id="403-is-the-profiles-answer"),
         pytest.param(Refused("no", http_status=409), Refuse(message=FAILED + "no", reason="Refused"), id="409-is-a-key-used-twice"),
-        pytest.param(Refused("no", http_status=401), Retry(message=WILL_RETRY + "no", reason="Refused", after=timedelta(0)), id="401-is-our-tokens-fault"),
-        pytest.param(Refused("no", http_status=404), Retry(message=WILL_RETRY + "no", reason="Refused", after=timedelta(0)), id="404-is-a-label-not-there-yet"),
-        pytest.param(ServerUnavailable("away", retry_after=SECOND), Retry(message=WILL_RETRY + "away", reason="ServerUnavailable", after=SECOND), id="away-is-tried-again"),
-        pytest.param(UntrustedServer("who?"), Retry(message=WILL_RETRY + "who?", reason="UntrustedServer", after=timedelta(0)), id="untrusted-is-no-fault-of-the-request"),
-        pytest.param(MalformedResponse("odd"), Retry(message=WILL_RETRY + "odd", reason="MalformedResponse", after=timedelta(0)), id="an-odd-answer-is-tried-again"),
+        pytest.param(
+            Refused("no", http_status=401),
+            Retry(message=WILL_RETRY + "no", reason="Refused", after=timedelta(0)),
+            id="401-is-our-tokens-fault",
+        ),
+        pytest.param(
+            Refused("no", http_status=404),
+            Retry(message=WILL_RETRY + "no", reason="Refused", after=timedelta(0)),
+            id="404-is-a-label-not-there-yet",
+        ),
+        pytest.param(
+            ServerUnavailable("away", retry_after=SECOND),
+            Retry(message=WILL_RETRY + "away", reason="ServerUnavailable", after=SECOND),
+            id="away-is-tried-again",
+        ),
+        pytest.param(
+            UntrustedServer("who?"),
+            Retry(message=WILL_RETRY + "who?", reason="UntrustedServer", after=timedelta(0)),
+            id="untrusted-is-no-fault-of-the-request",
+        ),
+        pytest.param(
+            MalformedResponse("odd"),
+            Retry(message=WILL_RETRY + "odd", reason="MalformedResponse", after=timedelta(0)),
+            id="an-odd-answer-is-tried-again",
+        ),
         pytest.param(Forbidden("no"), Refuse(message=FAILED + "no", reason="Forbidden"), id="a-refusal-of-the-registration"),
-        pytest.param(Pending("a person", retry_after=SECOND), Retry(message="Waiting for approval: a person", reason="Pending", after=SECOND), id="202-waits"),
+        pytest.param(
+            Pending("a person", retry_after=SECOND),
+            Retry(message="Waiting for approval: a person", reason="Pending", after=SECOND),
+            id="202-waits",
+        ),
     ],
-)  # fmt: skip
+)
 @pytest.mark.spec("K8S-CONTRACT-12")
 def test_the_step_after_an_error(error: EstError, expected: Step) -> None:
     assert decide.after_error(error, approved(), ready_issuer(), now=NOW, max_retry=TEN_MINUTES) == expected

@@ -53,14 +53,24 @@ NOT_READ = "estserver has not read generation 2 of this issuer yet"
     ("known", "unavailable", "expected"),
     [
         pytest.param(facts(), None, ("True", "Checked", "Succeeded checking the issuer", 2), id="ready"),
-        pytest.param(facts(state="NotReady", reason="SecretMissing", message="no Secret"), None, ("False", "SecretMissing", "no Secret", 2), id="not-ready-with-estservers-reason"),
-        pytest.param(facts(state="Ready", caBundle="", reason="Checked", message="x"), None, ("False", "Checked", "x", 2), id="never-ready-without-a-ca"),
+        pytest.param(
+            facts(state="NotReady", reason="SecretMissing", message="no Secret"),
+            None,
+            ("False", "SecretMissing", "no Secret", 2),
+            id="not-ready-with-estservers-reason",
+        ),
+        pytest.param(
+            facts(state="Ready", caBundle="", reason="Checked", message="x"),
+            None,
+            ("False", "Checked", "x", 2),
+            id="never-ready-without-a-ca",
+        ),
         pytest.param(facts(generation=1), None, ("False", "Pending", NOT_READ, 2), id="another-generation"),
         pytest.param(facts(uid="u0"), None, ("False", "Pending", NOT_READ, 2), id="another-uid"),
         pytest.param(None, None, ("False", "Pending", NOT_READ, 2), id="not-listed"),
         pytest.param(facts(), "gone", ("Unknown", "EstServerUnavailable", "estserver does not answer: gone", 2), id="estserver-away"),
     ],
-)  # fmt: skip
+)
 @pytest.mark.spec("K8S-CONTRACT-26")
 def test_the_ready_condition(known: Facts | None, unavailable: str | None, expected: tuple[str, str, str, int]) -> None:
     status = issuer_state.status(issuer(), known, unavailable=unavailable, settled=True, now=NOW)

@@ -8,6 +8,7 @@ from cryptography import x509
 
 from estcore.errors import Refused, ServerUnavailable
 from estoperator.conditions import RequestStatus
+from estoperator.doors import CERT_MANAGER
 from estoperator.issuer_state import IssuerState
 from estoperator.issuing import MAX_CONFLICTS, Issuing
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
@@ -175,7 +176,7 @@ async def test_a_certificate_that_fails_the_self_check_is_not_written(world: Wor
 @pytest.mark.spec("K8S-CONTRACT-05", "THREAT-23", "THREAT-31")
 async def test_a_request_denied_while_it_is_signed_is_denied(world: World) -> None:
     world.api.refusals = [Stale("modified", http_status=409)]
-    world.api.now = request_of(builders.CERT_MANAGER, conditions=[APPROVED, DENIED], version=8)
+    world.api.now = request_of(CERT_MANAGER, conditions=[APPROVED, DENIED], version=8)
     await world.work(approved())
     assert [reason(status) for _, status in world.api.written] == ["Denied"]
     assert world.api.written[0][0].resource_version == "8"
@@ -217,7 +218,7 @@ async def test_a_request_deleted_while_it_is_signed_is_dropped(world: World) -> 
 
 @pytest.mark.spec("K8S-CONTRACT-04")
 async def test_a_request_that_nobody_approved_is_not_touched(world: World) -> None:
-    await world.work(request_of(builders.CERT_MANAGER))
+    await world.work(request_of(CERT_MANAGER))
     assert (world.api.written, world.server.asked) == ([], [])
 
 

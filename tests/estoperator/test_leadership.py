@@ -137,8 +137,7 @@ async def test_a_watch_that_brings_every_renewal_is_not_silent() -> None:
     leader = candidate(server, clock, "leader")
     running = asyncio.create_task(leader.run())
     await asyncio.wait_for(leader.leading.wait(), 5)
-    while leader.heartbeat.silent_seconds(clock.seconds) or server.lease is None:
-        await asyncio.sleep(0)
+    await server.brought.wait()
     clock.seconds += 3600
     assert leader.heartbeat.silent_seconds(clock.seconds) == 0
     running.cancel()

@@ -21,7 +21,7 @@ Message = Any
 class Exchange(RequestResponseCycle):
     """A request that was read whole, and the state of its answer."""
 
-    transport: TlsProtocol  # type: ignore[assignment]  # uvicorn knows asyncio's only
+    transport: TlsProtocol
     answer_head: Message | None = None
     body_unread = True
 

@@ -6,7 +6,7 @@ more is read.
 """
 
 import asyncio
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 from urllib.parse import unquote
 
 import httptools
@@ -31,7 +31,7 @@ ASGI = {"version": "3.0", "spec_version": "2.3"}
 class HttpProtocol(HttpToolsProtocol):
     """Parses requests, starts the application, and says what the connection waits for."""
 
-    transport: TlsProtocol  # type: ignore[assignment]  # uvicorn knows asyncio's only
+    transport: TlsProtocol
     cycle: Exchange | None  # type: ignore[assignment]  # the request that the application has now
 
     def __init__(
@@ -191,23 +191,24 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _make_exchange(self) -> Exchange:
         path = self._raw_path.decode("ascii")
+        scope: Any = {  # uvicorn's type of it knows no extension whose value is not a dict
+            "type": "http",
+            "asgi": ASGI,
+            "http_version": self._http_version,
+            "method": self.parser.get_method().decode("ascii"),
+            "server": self.server,
+            "client": self.client,
+            "scheme": "https",
+            "root_path": "",
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": self._raw_path,
+            "query_string": self._query,
+            "headers": self.headers,
+            "state": self.app_state.copy(),
+            "extensions": self._extensions,
+        }
         exchange = Exchange(
-            scope={  # type: ignore[typeddict-unknown-key]  # the specification has extensions of TLS; ours is one more
-                "type": "http",
-                "asgi": ASGI,
-                "http_version": self._http_version,
-                "method": self.parser.get_method().decode("ascii"),
-                "server": self.server,
-                "client": self.client,
-                "scheme": "https",
-                "root_path": "",
-                "path": unquote(path) if "%" in path else path,
-                "raw_path": self._raw_path,
-                "query_string": self._query,
-                "headers": self.headers,
-                "state": self.app_state.copy(),
-                "extensions": self._extensions,
-            },
+            scope=scope,
             transport=self.transport,
             flow=self.flow,
             logger=self.logger,
@@ -240,8 +241,9 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self.pipeline:
-            self.cycle, app = self.pipeline.pop()  # type: ignore[assignment]
-            self._start_asgi_task(self.cycle, app)
+            exchange, app = self.pipeline.pop()
+            self.cycle = cast("Exchange", exchange)
+            self._start_asgi_task(exchange, app)
         elif self._refusal is not None:
             self._answer(self._refusal)
         elif self._peer_finished:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import socket
 import threading
 from collections.abc import Awaitable, Callable
@@ -10,8 +11,12 @@ from typing import Any
 
 import pytest
 
+from estserver.deadline import Deadline
+from estserver.http_exchange import Exchange
 from estserver.http_head import Refusal, check_headers, check_target
+from estserver.http_protocol import HttpProtocol
 from estserver.limits import Limits
+from estserver.tls_protocol import TlsProtocol
 from estserver.traffic import Unobserved, peer_address, source_of
 from tests.server.transport_fixtures import PATIENCE, Client, Closed, Recorder, Scope, Server, request, running
 
@@ -179,6 +184,28 @@ def test_the_transport_counts_what_happens_below_the_application(recorder: Recor
         server.traffic.wait_until_closed()
         assert (server.traffic.opened, server.traffic.closed) == (2, 2)
         assert server.traffic.answers == {501: 1}
+
+
+def test_a_connection_that_is_gone_leaves_no_cycle_behind(recorder: Recorder) -> None:
+    """OpenSSL's memory goes with the last reference, not when the garbage collector comes by."""
+    ours = (TlsProtocol, HttpProtocol, Exchange, Deadline)
+    with running(recorder) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            for path, *headers in ((b"/",), (b"/", b"Connection: close"), (b"/%s" % (b"a" * 3000),)):
+                with Client(server).handshake() as client:
+                    client.get(path, *headers)
+            with Client(server) as client:
+                client.socket.sendall(b"no TLS\r\n\r\n")
+                client.socket.recv(100)
+            server.traffic.wait_until(lambda: server.traffic.closed == 4)
+            recorder.requests.clear()
+            server.shut_down()
+            server.join()
+            assert [type(left) for left in gc.get_objects() if isinstance(left, ours)] == []
+        finally:
+            gc.enable()
 
 
 def test_metrics_may_be_left_out() -> None:

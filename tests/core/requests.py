@@ -1,21 +1,26 @@
 """Requesters, policies and CSRs for the tests of registration, profile and authority."""
 
 import functools
+import ipaddress
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+import pytest
 from cryptography import x509
 
-from estcore import authority, issuer_spec, pkcs10
+from estcore import authority, issuer_spec, pkcs10, registration
 from estcore.authority import Authority
+from estcore.errors import BadCsr, EstError, Forbidden
 from estcore.issuer_spec import Generate, KeyAlgorithm, Policy
 from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Door, Requester
 from estcore.usages import Usage
 from tests import pki
 from tests.collect import collect
+
+DNS, URI, EMAIL = x509.DNSName, x509.UniformResourceIdentifier, x509.RFC822Name
 
 RA = Requester(
     authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
@@ -85,3 +90,35 @@ def made_ca(algorithm: KeyAlgorithm, *, life: timedelta = timedelta(hours=87600)
     ca = authority.load(certificate_chain_pem=certificate_pem, private_key_pem=key_pem, root_pem=None, now=pki.EPOCH, where="test")
     collect(pki.der(ca.certificate))
     return ca
+
+
+def ip(text: str) -> x509.IPAddress:
+    return x509.IPAddress(ipaddress.ip_address(text))
+
+
+def refusal(requester: Requester, rules: Policy, *sans: x509.GeneralName, subject: x509.Name | None = None) -> EstError:
+    """What authorize says to these names."""
+    with pytest.raises((Forbidden, BadCsr)) as raised:
+        registration.authorize(requester, csr(*sans, subject=subject), rules)
+    assert "\n" not in raised.value.message
+    return raised.value
+
+
+SHOP = policy(
+    {
+        "from": {"namespaces": ["*"]},
+        "dnsNames": ["*.{namespace}.svc", "*.{namespace}.svc.cluster.local", "*.apps.example.com"],
+        "uris": ["spiffe://cluster.local/ns/{namespace}/sa/*"],
+        "ipAddresses": ["10.0.0.0/8", "2001:db8::1"],
+        "emailAddresses": ["*@example.com"],
+    }
+)
+"""A policy for pods and Kubernetes requests."""
+
+FACTORY = policy(
+    {
+        "from": {"authentication": "basic", "users": ["device-*"]},
+        "subject": {"commonName": "{user}", "organization": "Acme *", "country": "DE"},
+    }
+)
+"""A policy for devices with passwords."""

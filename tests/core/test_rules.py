@@ -1,0 +1,316 @@
+"""Which rule is for a requester, and which names are inside it."""
+
+import dataclasses
+import ipaddress
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import NameOID
+
+from estcore import registration
+from estcore.requester import AuthenticatedBy, Requester
+from tests import pki
+from tests.core.requests import DNS, EMAIL, FACTORY, RA, SHOP, URI, basic, cluster, csr, holder, ip, pod, policy, refusal
+
+# ---- which rule
+
+
+@pytest.mark.spec("EST-CLI-06", "THREAT-22")
+def test_no_rule_at_all_permits_nothing() -> None:
+    error = refusal(basic("x"), policy(), DNS("a.example.com"))
+    assert error.message == "No rule of this issuer's policy is for basic user 'x'"
+    assert (error.reason, error.http_status) == ("NoRule", 403)
+
+
+@pytest.mark.parametrize(
+    ("requester", "named"),
+    [
+        (pod("shop", "web"), "service account shop/web"),
+        (cluster("shop"), "namespace 'shop'"),
+        (holder(pki.leaf(pki.ca())), "certificate 'CN=device-1'"),
+        (holder(pki.leaf(pki.ca()), by=AuthenticatedBy.THIRD_PARTY_CERTIFICATE), "third-party certificate 'CN=device-1'"),
+    ],
+)
+def test_a_refusal_names_what_was_looked_for(requester: Requester, named: str) -> None:
+    assert refusal(requester, policy(), DNS("a.example.com")).message.endswith(f"is for {named}")
+
+
+@pytest.mark.parametrize(
+    ("from_", "requester", "matches"),
+    [
+        ({}, basic(), True),
+        ({"authentication": "basic"}, basic(), True),
+        ({"authentication": "basic"}, pod(), False),
+        ({"authentication": "certificate"}, holder(pki.leaf(pki.ca()), by=AuthenticatedBy.THIRD_PARTY_CERTIFICATE), False),
+        ({"users": ["device-*"]}, basic("device-7"), True),
+        ({"users": ["device-*"]}, basic("laptop-7"), False),
+        ({"users": ["*"]}, pod(), False),
+        ({"namespaces": ["*"]}, pod(), True),
+        ({"namespaces": ["*"]}, cluster(), True),
+        ({"namespaces": ["*"]}, basic(), False),
+        ({"namespaces": ["shop", "till"]}, pod("till"), True),
+        ({"namespaces": ["shop-*"]}, pod("shop"), False),
+        ({"serviceAccounts": ["web"]}, pod("shop", "web"), True),
+        ({"serviceAccounts": ["web"]}, cluster("shop"), False),
+        ({"groups": ["plant-*"]}, basic(groups=frozenset({"x", "plant-1"})), True),
+        ({"groups": ["plant-*"]}, basic(), False),
+        ({"namespaces": ["shop"], "serviceAccounts": ["api"]}, pod("shop", "web"), False),
+    ],
+)
+def test_every_member_of_from_that_is_set_must_match(from_: dict[str, Any], requester: Requester, *, matches: bool) -> None:
+    rules = policy({"from": from_, "dnsNames": ["a.example.com"]})
+    if matches:
+        assert registration.authorize(requester, csr(DNS("a.example.com")), rules).sans == (DNS("a.example.com"),)
+    else:
+        assert refusal(requester, rules, DNS("a.example.com")).reason == "NoRule"
+
+
+def test_the_first_rule_that_matches_is_the_only_one() -> None:
+    rules = policy(
+        {"from": {"users": ["device-*"]}, "dnsNames": ["first.example.com"]},
+        {"from": {"users": ["*"]}, "dnsNames": ["second.example.com"]},
+    )
+    error = refusal(basic(), rules, DNS("second.example.com"))
+    assert error.message == "DNS:second.example.com is not permitted to basic user 'device-1': rule 1 permits dnsNames first.example.com"
+    registration.authorize(basic("other"), csr(DNS("second.example.com")), rules)
+
+
+def test_a_rule_without_names_shuts_its_requester_out() -> None:
+    rules = policy({"from": {"users": ["device-bad"]}}, {"from": {"users": ["*"]}, "dnsNames": ["*.example.com"]})
+    assert refusal(basic("device-bad"), rules, DNS("a.example.com")).reason == "NameNotPermitted"
+
+
+def test_a_rule_that_needs_a_namespace_is_not_for_a_requester_without_one() -> None:
+    rules = policy({"dnsNames": ["*.{namespace}.svc"]}, {"dnsNames": ["a.example.com"]})
+    registration.authorize(basic(), csr(DNS("a.example.com")), rules)
+    assert refusal(basic(), policy({"dnsNames": ["*.{namespace}.svc"]}), DNS("a.b.svc")).reason == "NoRule"
+
+
+def test_a_value_with_a_dot_fails_a_rule_that_puts_it_into_dns_names() -> None:
+    rules = policy({"dnsNames": ["{serviceAccount}.{namespace}.svc"], "uris": ["urn:{serviceAccount}"]}, {"dnsNames": ["*.*.*.*"]})
+    for name in (DNS("web.other.shop.svc"), URI("urn:web.other")):
+        error = refusal(pod("shop", "web.other"), rules, name)
+        assert "'web.other' of service account shop/web.other holds a dot" in error.message
+        assert error.reason == "NameNotPermitted"
+
+
+# ---- names
+
+
+@pytest.mark.parametrize(
+    "san",
+    [
+        DNS("db.shop.svc"),
+        DNS("DB.Shop.SVC"),
+        DNS("db.shop.svc.cluster.local"),
+        DNS("xn--bcher-kva.apps.example.com"),
+        URI("spiffe://cluster.local/ns/shop/sa/web"),
+        ip("10.1.2.3"),
+        ip("2001:db8::1"),
+        EMAIL("ops@example.com"),
+    ],
+)
+def test_a_name_inside_the_rule_is_authorized(san: x509.GeneralName) -> None:
+    assert registration.authorize(pod(), csr(san), SHOP).sans == (san,)
+
+
+@pytest.mark.spec("THREAT-03", "EST-CLI-06")
+@pytest.mark.parametrize(
+    "name",
+    [
+        "db.other.svc",
+        "shop.svc",
+        "a.db.shop.svc",
+        "db.shop.svc.evil.example",
+        "*.shop.svc",
+        "a.*.svc",
+        "*",
+        "*.com",
+        "*.*.example.com",
+        "w*.apps.example.com",
+        "evilapps.example.com",
+        "apps.example.com",
+        "a.b.apps.example.com",
+        "a.apps.example.com.",
+        ".apps.example.com",
+        "a..apps.example.com",
+        "",
+        "a_b.apps.example.com",
+        "-a.apps.example.com",
+        "a-.apps.example.com",
+        "xn--a.apps.example.com",
+        "ab--cd.apps.example.com",
+        "a" * 64 + ".apps.example.com",
+        ".".join(["a" * 60] * 5),
+        "10.0.0.1",
+        "0x7f000001",
+        "a\x00.apps.example.com",
+        "a\n.apps.example.com",
+        "a apps.example.com",
+        " a.apps.example.com",
+        "kubernetes.default.svc",
+        "kubernetes",
+        "localhost",
+    ],
+)
+def test_a_dns_name_outside_the_rule_is_refused(name: str) -> None:
+    refusal(pod(), SHOP, DNS(name))
+    refusal(pod(), SHOP, DNS("db.shop.svc"), DNS(name))
+
+
+@pytest.mark.spec("THREAT-05")
+@pytest.mark.parametrize(
+    "san",
+    [
+        URI("spiffe://other.example/ns/shop/sa/web"),
+        URI("spiffe://cluster.local/ns/other/sa/web"),
+        URI("spiffe://cluster.local/ns/shop/sa/web/x"),
+        URI("spiffe://cluster.local/ns/shop/sa/../../other"),
+        URI("spiffe://user@cluster.local/ns/shop/sa/web"),
+        URI("spiffe://cluster.local:443/ns/shop/sa/web"),
+        URI("https://[fe80::1%25eth0]/"),
+        ip("11.0.0.1"),
+        ip("2001:db8::2"),
+        ip("::ffff:10.1.2.3"),
+        ip("::10.1.2.3"),
+        ip("0.0.0.0"),  # noqa: S104 - refused as a name; nothing binds it
+        ip("::"),
+        ip("169.254.169.254"),
+        ip("fe80::1"),
+        ip("224.0.0.1"),
+        x509.IPAddress(ipaddress.ip_network("10.0.0.0/16")),
+        EMAIL("ops@other.example"),
+        EMAIL("ops@a.example.com"),
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x05admin"),
+        x509.DirectoryName(pki.name("x")),
+        x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
+    ],
+)
+def test_other_names_outside_the_rule_are_refused(san: x509.GeneralName) -> None:
+    refusal(pod(), SHOP, san)
+
+
+@pytest.mark.spec("THREAT-05")
+@pytest.mark.parametrize(
+    "san",
+    [
+        ip("169.254.169.254"),
+        ip("fd00:ec2::254"),
+        ip("::ffff:10.1.2.3"),
+        ip("::10.1.2.3"),
+        ip("255.255.255.255"),
+        ip("ff02::1"),
+        x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), b"\x0c\x05admin"),
+        x509.DirectoryName(pki.name("x")),
+        x509.RegisteredID(x509.ObjectIdentifier("1.2.3")),
+    ],
+)
+def test_some_names_no_rule_and_no_registration_authority_can_permit(san: x509.GeneralName) -> None:
+    everything = policy({"ipAddresses": ["0.0.0.0/0", "::/0"], "dnsNames": ["*"], "uris": ["urn:x"], "emailAddresses": ["*@example.com"]})
+    refusal(basic(), everything, san)
+    refusal(RA, everything, san)
+
+
+@pytest.mark.spec("THREAT-05")
+@pytest.mark.parametrize(
+    ("requester", "pattern", "name", "permitted"),
+    [
+        (pod("default"), "*.{namespace}.svc", "kubernetes.default.svc", False),
+        (pod("default"), "*.{namespace}.svc", "db.default.svc", True),
+        (pod("default"), "*.{namespace}", "kubernetes.default", False),
+        (pod("default"), "{serviceAccount}.{namespace}.svc.cluster.local", "kubernetes.default.svc.cluster.local", False),
+        (pod(), "*", "kubernetes", False),
+        (pod(), "*", "localhost", False),
+        (pod(), "*", "db", True),
+        (basic(), "*.*.svc", "db.other.svc", False),
+        (basic(), "*.*.svc.cluster.local", "db.other.svc.cluster.local", False),
+        (basic(), "*.other.svc", "db.other.svc", True),
+        (basic(), "kubernetes.default.svc", "kubernetes.default.svc", True),
+        (basic(), "kubernetes", "kubernetes", True),
+        (basic(), "localhost", "localhost", True),
+        (basic(), "*.svc.example.com", "db.svc.example.com", True),
+    ],
+)
+def test_the_clusters_own_names_must_be_written_out(requester: Requester, pattern: str, name: str, *, permitted: bool) -> None:
+    requester = dataclasses.replace(requester, service_account="kubernetes") if "serviceAccount" in pattern else requester
+    if permitted:
+        registration.authorize(requester, csr(DNS(name)), policy({"dnsNames": [pattern]}))
+    else:
+        refusal(requester, policy({"dnsNames": [pattern]}), DNS(name))
+
+
+@pytest.mark.spec("THREAT-05")
+def test_a_wildcard_does_not_cover_the_api_server_in_passing() -> None:
+    rules = policy({"dnsNames": ["*.{namespace}.svc"], "wildcards": True})
+    registration.authorize(pod("shop"), csr(DNS("*.shop.svc")), rules)
+    refusal(pod("default"), rules, DNS("*.default.svc"))
+    registration.authorize(pod("default"), csr(DNS("*.default.svc")), policy({"dnsNames": ["*.default.svc"], "wildcards": True}))
+
+
+@pytest.mark.spec("THREAT-03")
+def test_a_wildcard_name_needs_the_rule_to_say_so() -> None:
+    assert refusal(pod(), SHOP, DNS("*.apps.example.com")).reason == "NameNotPermitted"
+    rules = policy({"dnsNames": ["*.apps.example.com"], "wildcards": True})
+    registration.authorize(basic(), csr(DNS("*.apps.example.com")), rules)
+    refusal(basic(), rules, DNS("*.example.com"))
+
+
+def test_a_refusal_shows_some_patterns_and_counts_the_rest() -> None:
+    rules = policy({"dnsNames": [f"host-{number}.example.com" for number in range(8)]})
+    assert refusal(basic(), rules, DNS("x.example.com")).message.endswith("host-3.example.com, host-4.example.com and 3 more")
+
+
+# ---- subject
+
+
+def test_without_a_subject_in_the_rule_only_a_name_of_the_request_may_be_the_common_name() -> None:
+    assert registration.authorize(pod(), csr(DNS("db.shop.svc"), subject=pki.name("db.shop.svc")), SHOP).subject == pki.name("db.shop.svc")
+    registration.authorize(pod(), csr(ip("10.0.0.1"), subject=pki.name("10.0.0.1")), SHOP)
+    for subject in (pki.name("other"), pki.name("db.shop.svc", organization_name="Acme"), pki.name(None, organization_name="db.shop.svc")):
+        error = refusal(pod(), SHOP, DNS("db.shop.svc"), subject=subject)
+        assert "permits of a subject only a commonName equal to one of the subject alternative names" in error.message
+
+
+def test_a_subject_inside_the_rule_is_authorized() -> None:
+    subject = pki.name("device-1", organization_name="Acme Works", country_name="DE")
+    assert registration.authorize(basic(), csr(subject=subject), FACTORY).subject == subject
+
+
+@pytest.mark.spec("THREAT-04")
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        (pki.name("device-2"), "subject CN=device-2 is not permitted to basic user 'device-1': rule 1 permits subject.commonName {user}"),
+        (pki.name("device-1", organization_name="Evil"), "rule 1 permits subject.organization Acme *"),
+        (pki.name("device-1", organizational_unit_name="Acme 1"), "rule 1 permits subject commonName, organization, country"),
+        (pki.name("device-1", serial_number="7"), "rule 1 permits subject"),
+        (pki.name("device-1", email_address="a@example.com"), "rule 1 permits subject"),
+        (x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "device-1"), x509.NameAttribute(NameOID.COMMON_NAME, "admin")]), "CN=admin"),
+    ],
+)
+def test_a_subject_outside_the_rule_is_refused(subject: x509.Name, said: str) -> None:
+    assert said in refusal(basic(), FACTORY, subject=subject).message
+
+
+@pytest.mark.spec("THREAT-05")
+@pytest.mark.parametrize(
+    ("pattern", "value", "permitted"),
+    [
+        ("*", "kubernetes", False),
+        ("*", "localhost", False),
+        ("*.default.svc", "kubernetes.default.svc", False),
+        ("a.*.svc", "a.other.svc", False),
+        ("kubernetes.default.svc", "kubernetes.default.svc", True),
+        ("*", "system:admin", False),
+        ("system:node:*", "system:node:worker-1", True),
+        ("*", "worker-1", True),
+    ],
+)
+def test_a_common_name_that_kubernetes_gives_a_meaning_to_must_be_written_out(pattern: str, value: str, *, permitted: bool) -> None:
+    rules = policy({"subject": {"commonName": pattern, "organization": "*"}})
+    if permitted:
+        registration.authorize(basic(), csr(subject=pki.name(value)), rules)
+    else:
+        assert refusal(basic(), rules, subject=pki.name(value)).reason == "NameNotPermitted"
+    assert refusal(basic(), rules, subject=pki.name("worker-1", organization_name="system:masters")).reason == "NameNotPermitted"

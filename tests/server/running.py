@@ -81,7 +81,7 @@ def alive(pids: Iterable[int]) -> list[int]:
 async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     """Wait for what nobody announces: the end of a process that is not our child, a figure in the metrics."""
     async with asyncio.timeout(START_SECONDS):
-        while not await holds():
+        while not await holds():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.05)
 
 

@@ -270,7 +270,7 @@ class HttpProtocol(HttpToolsProtocol):
         return Refusal(400, f"malformed HTTP request: {error}")
 
     def _refuse(self, refusal: Refusal) -> None:
-        self._refusal = refusal
+        self._refusal = refusal.with_traceback(None)  # its frames hold us
         if self.cycle is None:
             self._answer(refusal)
         else:

@@ -97,7 +97,7 @@ class ApiServer:
             "--disable-admission-plugins=ServiceAccount",
         )
         deadline = time.monotonic() + START_SECONDS
-        while self._readyz() != "ok":
+        while not self.is_ready():
             if self._apiserver.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"kube-apiserver did not become ready: {(self.directory / 'kube-apiserver.log').read_text()[-3000:]}")
             time.sleep(0.1)
@@ -182,13 +182,13 @@ class ApiServer:
         with (self.directory / f"{program}.log").open("ab") as log:
             return subprocess.Popen([str(self.assets / program), *arguments], stdout=log, stderr=subprocess.STDOUT, cwd=self.directory)
 
-    def _readyz(self) -> str:
+    def is_ready(self) -> bool:
         context = ssl.create_default_context(cadata=self.ca_pem.decode())
         try:
             with urllib.request.urlopen(f"{self.url}/readyz", context=context, timeout=5) as answer:  # noqa: S310 - our own https address
-                return str(answer.read().decode())
+                return bool(answer.read() == b"ok")
         except OSError:
-            return ""
+            return False
 
     def _write_keys(self) -> bytes:
         """The API server's self-signed certificate, the key of ServiceAccount tokens, the administrator's token."""

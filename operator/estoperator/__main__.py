@@ -34,6 +34,9 @@ log = structlog.get_logger(__name__)
 
 ERROR_BACKOFFS = (1, 1, 2, 3, 5)
 WATCH_SECONDS = 600
+WORKER_IDLE_SECONDS = 1.0
+"""How long kopf keeps a task for an object that had an event; 5 s is its default, and a task for each of thousands."""
+
 REQUEST_SECONDS = 30
 API_RETRY_SECONDS = 2.0
 SPARE_CONNECTIONS = 4
@@ -190,8 +193,23 @@ def _kopf_settings() -> kopf.OperatorSettings:
     configured.networking.error_backoffs = ERROR_BACKOFFS
     configured.networking.request_timeout = REQUEST_SECONDS
     configured.watching.server_timeout = WATCH_SECONDS
+    configured.queueing.idle_timeout = WORKER_IDLE_SECONDS
     configured.posting.enabled = False
+    configured.persistence.diffbase_storage = _NoDiffs()
     return configured
+
+
+class _NoDiffs(kopf.DiffBaseStorage):
+    """kopf works out at each event what changed since its last handling. Our handlers ask for no difference and keep none."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        raise NotImplementedError("nothing may be written on an object")
 
 
 def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:

@@ -47,6 +47,8 @@ class Cluster:
         except config.ConfigException as error:
             raise KubernetesError(f"no way to the Kubernetes API: {error}") from error
         configuration.connection_pool_maxsize = max_connections
+        # Or aiohttp would look for a netrc file, in a thread, at each request.
+        configuration.client_session_kwargs = {"trust_env": False}
         return cls(client.ApiClient(configuration))
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
 """What answers EST clients: this very process, or workers that it watches over (workers.py)."""
 
 import asyncio
+import gc
 import secrets
 import socket
 import sys
@@ -105,6 +106,8 @@ async def serve_est(
                 metrics=metrics,
                 audit=AuditLog(write_to_stdout, renderer(log_format(settings)), chain=secrets.token_hex(8)),
             )
+            gc.collect()
+            gc.freeze()  # modules and issuers stay: the collector need not walk them again and again between requests
             started()
             await serve(app, sockets=sockets, tls=tls, limits=limits, shutdown=shutdown, drain=settings.drain, observer=metrics)
     finally:

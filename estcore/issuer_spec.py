@@ -1,7 +1,7 @@
 """The `spec` of an EstIssuer or EstClusterIssuer, parsed strictly.
 
 The same shape comes from a YAML file and from the Kubernetes API, and crds/ holds it as a schema: a test keeps the two equal.
-pydantic does the parsing (the one import of this package beside cryptography and asn1crypto); nothing here reads a Secret.
+Pydantic does the parsing, and is imported nowhere else in this package; nothing here reads a Secret.
 """
 
 import re
@@ -11,11 +11,14 @@ from enum import StrEnum
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
+from cryptography import x509
+from cryptography.x509.oid import NameOID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 from pydantic_core import ErrorDetails
 
-from estcore.errors import ConfigurationError
+from estcore.errors import BadCsr, ConfigurationError
+from estcore.names import check_name
 from estcore.patterns import DnsPattern, EmailPattern, TextPattern, UriPattern, parse_ip_pattern
 from estcore.rule_patterns import RulePatterns
 from estcore.usages import ENCIPHERMENT, KEY_USAGES, Usage
@@ -85,10 +88,18 @@ class ChannelBinding(StrEnum):
     REQUIRED = "Required"
 
 
+def _ca_common_name(text: str) -> str:
+    try:
+        check_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]))
+    except BadCsr as error:
+        raise ValueError(f"{text!r} cannot name a CA: {error}") from error
+    return text
+
+
 class Generate(_Part):
     """The CA that is made when the Secret is absent."""
 
-    common_name: Annotated[str, Field(min_length=1, max_length=64)]
+    common_name: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_ca_common_name)]
     key_algorithm: Annotated[KeyAlgorithm, Field(strict=False)] = KeyAlgorithm.ECDSA_P256
     duration: Duration = timedelta(hours=87600)
 

@@ -68,6 +68,8 @@ MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"ca": {"secretName": 5}}, "spec.ca.secretName", "string"),
     ({"ca": {"secretName": "ca", "generate": {}}}, "spec.ca.generate.commonName", "required"),
     ({"ca": {"secretName": "ca", "generate": {"commonName": "a" * 65}}}, "spec.ca.generate.commonName", "64"),
+    ({"ca": CA | {"generate": {"commonName": "Evil\u202eCA"}}}, "spec.ca.generate.commonName", "bidi"),
+    ({"ca": CA | {"generate": {"commonName": " A"}}}, "spec.ca.generate.commonName", "space"),
     ({"ca": {"secretName": "ca", "generate": {"commonName": "A", "duration": "10m"}}}, "spec.ca.generate", "at least 1h"),
     (
         {"ca": CA | {"generate": {"commonName": "A", "keyAlgorithm": "RSA-1"}}},

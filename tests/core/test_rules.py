@@ -81,10 +81,21 @@ def test_a_rule_without_names_shuts_its_requester_out() -> None:
     assert refusal(basic("device-bad"), rules, DNS("a.example.com")).reason == "NameNotPermitted"
 
 
-def test_a_rule_that_needs_a_namespace_is_not_for_a_requester_without_one() -> None:
-    rules = policy({"dnsNames": ["*.{namespace}.svc"]}, {"dnsNames": ["a.example.com"]})
-    registration.authorize(basic(), csr(DNS("a.example.com")), rules)
-    assert refusal(basic(), policy({"dnsNames": ["*.{namespace}.svc"]}), DNS("a.b.svc")).reason == "NoRule"
+@pytest.mark.parametrize(
+    ("requester", "template"),
+    [(basic(), "{namespace}"), (basic(), "{serviceAccount}"), (pod(), "{user}"), (cluster(), "{serviceAccount}")],
+)
+@pytest.mark.parametrize("field", ["dnsNames", "uris", "emailAddresses", "subject"])
+def test_a_rule_that_needs_a_value_is_not_for_a_requester_without_it(requester: Requester, template: str, field: str) -> None:
+    names = {
+        "dnsNames": [f"*.{template}.svc"],
+        "uris": [f"urn:{template}"],
+        "emailAddresses": [template],
+        "subject": {"commonName": template},
+    }
+    needs = {"dnsNames": ["b.example.com"], field: names[field]}
+    registration.authorize(requester, csr(DNS("a.example.com")), policy(needs, {"dnsNames": ["a.example.com"]}))
+    assert refusal(requester, policy(needs), DNS("b.example.com")).reason == "NoRule"
 
 
 def test_a_value_with_a_dot_fails_a_rule_that_puts_it_into_dns_names() -> None:

@@ -85,7 +85,9 @@ class Ledger:
         try:
             parsed = sa.make_url(url)
             where = f"ledger {parsed.render_as_string(hide_password=True)}"
-            engine = sa.create_engine(parsed, pool_size=1, max_overflow=0, hide_parameters=True)
+            # psycopg hands out the text of a database with SQL_ASCII, the default of an initdb without a locale, as bytes.
+            encoding = {"client_encoding": "utf8"} if parsed.get_backend_name() == "postgresql" else {}
+            engine = sa.create_engine(parsed, pool_size=1, max_overflow=0, hide_parameters=True, connect_args=encoding)
         except (SQLAlchemyError, ImportError, TypeError) as error:
             raise ConfigurationError(f"it is no usable database URL ({type(error).__name__})", where=where) from error
         if engine.dialect.name == "sqlite":

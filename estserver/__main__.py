@@ -47,6 +47,9 @@ def serve(
     default_issuer: Annotated[str | None, typer.Option(help="EstClusterIssuer/name or namespace/name, for the path without label.")] = None,
     throttle_sources: Annotated[bool | None, typer.Option(help="Count failed passwords by client address too.")] = None,
     retry_window: Annotated[str | None, typer.Option(help="How long a retry gets the same certificate; 0 is off. [default: 10m]")] = None,
+    longest_outage: Annotated[
+        str | None, typer.Option(help="Sign for so long while the Kubernetes API is away; 0 is for ever. [default: 1h]")
+    ] = None,
     drain: Annotated[str | None, typer.Option(help="Longest wait for running requests at the end. [default: 30s]")] = None,
     drain_delay: Annotated[str | None, typer.Option(help="How long to go on accepting after SIGTERM. [default: 0]")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or keyvalue. [default: by terminal]")] = None,

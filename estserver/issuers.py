@@ -6,7 +6,8 @@
   the reason and a message (renewals are worth more than a tidy condition, and nothing is signed with what was not checked);
 * a Secret that was deleted: not Ready, nothing goes on (taking the Secret away is how a person takes a CA out of use);
 * an expired CA: not Ready and never signs, whatever else holds;
-* a spec that does not parse: not Ready for the new generation, EST goes on by the spec before it.
+* a spec that does not parse: not Ready for the new generation, EST goes on by the spec before it;
+* a source that was silent for too long: not Ready, nothing is signed by what may long have changed (threats row 33).
 """
 
 from collections.abc import Callable, Mapping
@@ -127,7 +128,7 @@ def _judge(
     try:
         spec = _parse(manifest, previous)
     except ConfigurationError as error:
-        return _invalid_spec(manifest, previous, error, now)
+        return _invalid_spec(manifest, previous, error, now, stale=snapshot.stale)
     needed = references(spec, namespace=manifest.namespace or settings.cluster_namespace)
     ca = _load(
         [reference for reference in needed if reference.use is SecretUse.CA],
@@ -147,7 +148,7 @@ def _judge(
         previous.loaded_passwords if previous else Loaded(),
         password_files.load,
     )
-    return _issuer(manifest, spec, ca, anchors, passwords, previous, now)
+    return _issuer(manifest, spec, ca, anchors, passwords, previous, now, stale=snapshot.stale)
 
 
 def _parse(manifest: IssuerManifest, previous: Issuer | None) -> IssuerSpec:
@@ -164,9 +165,11 @@ def _issuer(
     passwords: Loaded[Passwords],
     previous: Issuer | None,
     now: datetime,
+    *,
+    stale: bool,
 ) -> Issuer:
     expired = _expiry(ca.value, now)
-    authority = None if expired else ca.value
+    authority = None if expired or stale else ca.value
     problems = [loaded for loaded in (ca, anchors, passwords) if loaded.reason]
     missing = authority is None or any(loaded.value is None for loaded in problems)
     reason, message = "Checked", "the CA and every Secret that the issuer names are in order"
@@ -174,6 +177,8 @@ def _issuer(
         reason, message = problems[0].reason, "; ".join(loaded.message for loaded in problems)
     if expired:
         reason, message = "CAExpired", expired
+    if stale:
+        reason, message = "SourceStale", "the Kubernetes API was silent for too long; nothing is signed until it answers"
     unchanged = previous is not None and previous.authority is authority
     plain, wrapped = (previous.cacerts_body, previous.cacerts_body_wrapped) if previous and unchanged else _cacerts_bodies(authority)
     return Issuer(
@@ -200,16 +205,16 @@ def _issuer(
     )
 
 
-def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: ConfigurationError, now: datetime) -> Issuer:
+def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: ConfigurationError, now: datetime, *, stale: bool) -> Issuer:
     if previous is None or previous.spec is None:
         nothing: Issuer = _issuer_without_spec(manifest)
         return replace(nothing, message=error.message)
-    expired = _expiry(previous.authority, now)
+    expired = _expiry(previous.loaded_ca.value, now)
     return replace(
         previous,
         generation=manifest.generation,
         manifest=manifest,
-        authority=None if expired else previous.authority,
+        authority=None if expired or stale else previous.loaded_ca.value,
         ready=False,
         reason="InvalidSpec",
         message=f"{error.message}; EST clients are still answered by the spec before it",

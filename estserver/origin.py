@@ -83,7 +83,7 @@ def _cluster(settings: Settings, api: "KubernetesApi") -> Origin:
     from estserver.source_kubernetes import KubernetesSource
 
     namespace = install_namespace(settings)
-    source = KubernetesSource(api=api, namespace=namespace, clock=utc_now, serial=random_serial)
+    source = KubernetesSource(api=api, namespace=namespace, clock=utc_now, serial=random_serial, longest_outage=settings.longest_outage)
     store = KubernetesStore(
         api,
         namespace=namespace,

@@ -50,6 +50,7 @@ class Reflector:
         self.objects: dict[tuple[str, str], Object] = {}
         self.problem: ApiError | None = None
         self.synced = False
+        self.heard_at: float | None = None  # loop time of the API's last word, bookmarks included
         self._api = api
         self._path = path
         self._field_selector = field_selector
@@ -80,14 +81,17 @@ class Reflector:
             try:
                 async for kind, item in events:
                     resource_version = item["metadata"]["resourceVersion"]
+                    self.heard_at = loop.time()
                     self._backoff = FIRST_BACKOFF_SECONDS
                     self._apply(kind, item)
             finally:
                 await events.aclose()
+            self.heard_at = loop.time()
             if loop.time() - begun < SHORT_WATCH_SECONDS:
                 await self._pause(self._next_backoff())
 
     def _replace(self, listed: Listed) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
         objects = {_key(item): self._keep(item) for item in listed.items}
         news = objects != self.objects or not self.synced or self.problem is not None
         self.objects, self.problem, self.synced = objects, None, True

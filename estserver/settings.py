@@ -81,6 +81,7 @@ class Settings(BaseSettings):
     default_issuer: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9-]+/[a-z0-9][-a-z0-9.]*$")] = None
     throttle_sources: bool = True
     retry_window: Duration = timedelta(minutes=10)
+    longest_outage: Duration = timedelta(hours=1)
     drain: Duration = timedelta(seconds=30)
     drain_delay: Duration = timedelta(0)
     log_format: Literal["json", "keyvalue"] | None = None

@@ -69,11 +69,13 @@ class Snapshot:
     """Everything a source knows at one moment.
 
     A Secret may be in both maps: then it is the last one read, and can no longer be read. In neither means that it does not exist.
+    `stale`: nothing was heard of the source for longer than the administrator permits, so nothing may be signed by it.
     """
 
     issuers: tuple[IssuerManifest, ...] = ()
     secrets: Mapping[SecretKey, SecretManifest] = field(default_factory=dict)
     secret_problems: Mapping[SecretKey, SecretProblem] = field(default_factory=dict)
+    stale: bool = False
 
 
 EMPTY = Snapshot()
@@ -95,6 +97,7 @@ def to_json(snapshot: Snapshot) -> str:
                 }
                 for issuer in snapshot.issuers
             ],
+            "stale": snapshot.stale,
             "secrets": [
                 {
                     "namespace": secret.namespace,
@@ -124,6 +127,7 @@ def from_json(line: str | bytes) -> Snapshot:
         for secret in raw["secrets"]
     ]
     return Snapshot(
+        stale=raw["stale"],
         issuers=tuple(IssuerManifest(**{**issuer, "created": datetime.fromisoformat(issuer["created"])}) for issuer in raw["issuers"]),
         secrets={(secret.namespace, secret.name): secret for secret in secrets},
         secret_problems={(namespace, name): SecretProblem(reason, message) for namespace, name, reason, message in raw["problems"]},

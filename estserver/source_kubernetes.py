@@ -11,7 +11,7 @@ import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -25,6 +25,8 @@ from estserver.snapshot import TYPE_OPAQUE, TYPE_TLS, IssuerKind, IssuerManifest
 GROUP = "/apis/est-issuer.io/v1alpha1"
 COLLECTIONS: Mapping[IssuerKind, str] = {"EstIssuer": f"{GROUP}/estissuers", "EstClusterIssuer": f"{GROUP}/estclusterissuers"}
 SETTLE_SECONDS = 0.05  # one change of a Secret is often several events; judging them once costs less
+LOOK_SECONDS = 5.0  # how late an outage that lasts too long may be noticed
+LONGEST_OUTAGE = timedelta(hours=1)
 FIRST_READ_SECONDS = 10.0  # longest wait for a Secret's first answer before the issuers are judged without it
 
 log = structlog.get_logger(__name__)
@@ -63,12 +65,16 @@ class _SecretWatch:
 
 @dataclass(slots=True)
 class KubernetesSource:
-    """Watches the API and hands out snapshots. `namespace` is the install namespace, where cluster issuers' Secrets are."""
+    """Watches the API and hands out snapshots. `namespace` is the install namespace, where cluster issuers' Secrets are.
+
+    `longest_outage`: after so much silence of the API the snapshot is stale; zero is never.
+    """
 
     api: KubernetesApi
     namespace: str
     clock: Callable[[], datetime]
     serial: Callable[[], int]
+    longest_outage: timedelta = LONGEST_OUTAGE
     _changed: asyncio.Event = field(default_factory=asyncio.Event)
     _secrets: dict[SecretKey, _SecretWatch] = field(default_factory=dict)
 
@@ -91,7 +97,7 @@ class KubernetesSource:
                     self._follow_secrets(issuers)
                     if self._waiting():
                         continue
-                    snapshot = self._snapshot(issuers)
+                    snapshot = self._snapshot(issuers, stale=self._stale(collections.values()))
                     if snapshot != published:
                         published = snapshot
                         publish(snapshot)
@@ -100,11 +106,15 @@ class KubernetesSource:
                     await _stop(watch)
 
     async def _wait(self) -> None:
-        """Until something changed and kept still for a moment; at most a second while a first answer is waited for."""
+        """Until something changed and kept still for a moment, or it is time to look at the clock."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), 1.0 if self._waiting() else None)
+            await asyncio.wait_for(self._changed.wait(), 1.0 if self._waiting() else LOOK_SECONDS)
         await asyncio.sleep(SETTLE_SECONDS)
         self._changed.clear()
+
+    def _stale(self, collections: Iterable[Reflector]) -> bool:
+        now, limit = asyncio.get_running_loop().time(), self.longest_outage.total_seconds()
+        return limit > 0 and any(reflector.heard_at is None or now - reflector.heard_at > limit for reflector in collections)
 
     def _waiting(self) -> bool:
         now = asyncio.get_running_loop().time()
@@ -169,7 +179,7 @@ class KubernetesSource:
             await asyncio.sleep(backoff)  # the watch brings what was made
             backoff = min(2 * backoff, 30.0) * (0.75 + _jitter.random() / 4)
 
-    def _snapshot(self, issuers: tuple[IssuerManifest, ...]) -> Snapshot:
+    def _snapshot(self, issuers: tuple[IssuerManifest, ...], *, stale: bool) -> Snapshot:
         secrets = {
             key: trim(secret, watch.uses)
             for key, watch in self._secrets.items()
@@ -177,7 +187,7 @@ class KubernetesSource:
             if (secret := _secret(item)) is not None
         }
         problems = {key: problem for key, watch in self._secrets.items() if (problem := watch.problem()) is not None}
-        return Snapshot(issuers=issuers, secrets=secrets, secret_problems=problems)
+        return Snapshot(issuers=issuers, secrets=secrets, secret_problems=problems, stale=stale)
 
 
 @asynccontextmanager

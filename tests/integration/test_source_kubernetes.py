@@ -5,11 +5,12 @@ import base64
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from estserver import kubernetes_config
+from estserver import kubernetes_config, source_kubernetes
 from estserver.issuers import Registry, RegistrySettings, build
 from estserver.kubernetes_api import KubernetesApi
 from estserver.snapshot import Snapshot
@@ -52,10 +53,12 @@ class Watched:
 
 
 @asynccontextmanager
-async def watching(kubeconfig: Path, namespace: str, *, silence_seconds: float = 75.0) -> AsyncIterator[Watched]:
+async def watching(
+    kubeconfig: Path, namespace: str, *, silence_seconds: float = 75.0, longest_outage: timedelta = timedelta(hours=1)
+) -> AsyncIterator[Watched]:
     async with KubernetesApi(kubernetes_config.from_kubeconfig(kubeconfig), silence_seconds=silence_seconds) as api:
         watched = Watched(namespace)
-        source = KubernetesSource(api=api, namespace=namespace, clock=lambda: NOW, serial=next_serial)
+        source = KubernetesSource(api=api, namespace=namespace, clock=lambda: NOW, serial=next_serial, longest_outage=longest_outage)
         task = asyncio.create_task(source.watch(watched.publish))
         try:
             yield watched
@@ -264,3 +267,21 @@ async def test_a_watch_that_falls_silent_is_noticed(apiserver: ApiServer, kubeco
             apiserver.thaw()
         apiserver.apply(est_issuer(tenant, "second"))
         await watched.until(has_issuer(tenant, "second"))
+
+
+@pytest.mark.spec("THREAT-33")
+async def test_an_outage_that_lasts_too_long_makes_the_snapshot_stale_until_the_api_answers(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source_kubernetes, "LOOK_SECONDS", 0.2)
+    apiserver.apply(ca_manifest(tenant), est_issuer(tenant))
+    async with watching(kubeconfig, namespace, longest_outage=timedelta(seconds=4)) as watched:
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets and not snapshot.stale)
+        apiserver.stop_apiserver()
+        try:
+            stale = await watched.until(lambda snapshot: snapshot.stale)
+            assert (tenant, "factory-ca") in stale.secrets
+            assert watched.registry().issuers[key_of(tenant)].reason == "SourceStale"
+        finally:
+            await asyncio.to_thread(apiserver.start_apiserver)
+        await watched.until(lambda snapshot: not snapshot.stale)

@@ -322,6 +322,21 @@ def test_a_snapshot_crosses_the_pipe_unchanged() -> None:
     assert snapshots.from_json(line) == sent
 
 
+@pytest.mark.spec("THREAT-33")
+def test_nothing_is_signed_by_what_a_silent_source_said_too_long_ago() -> None:
+    good = snapshot(issuer(), ca_secret())
+    before = build(good, Registry(), CLUSTER, now=NOW)
+    stale = build(replace(good, stale=True), before, CLUSTER, now=NOW)
+    assert (stale.issuers[KEY].ready, stale.issuers[KEY].reason, stale.issuers[KEY].authority) == (False, "SourceStale", None)
+    invalid = build(snapshot(issuer(est={"lable": "x"}), ca_secret()), stale, CLUSTER, now=NOW)
+    assert invalid.issuers[KEY].authority is before.issuers[KEY].authority
+    assert build(replace(snapshot(issuer(est={"lable": "x"})), stale=True), invalid, CLUSTER, now=NOW).issuers[KEY].authority is None
+    again = build(good, stale, CLUSTER, now=NOW).issuers[KEY]
+    assert again.ready
+    assert again.authority is before.issuers[KEY].authority
+    assert snapshots.from_json(snapshots.to_json(replace(good, stale=True))).stale
+
+
 @pytest.mark.spec("THREAT-36")
 def test_secret_data_is_not_in_a_repr() -> None:
     found = judge(issuer(est=BASIC), ca_secret(), PASSWORDS)

@@ -122,3 +122,9 @@ def test_the_ledgers_password_is_not_in_a_repr_or_an_error() -> None:
 def test_addresses() -> None:
     assert parse_address("127.0.0.1:0") == ("127.0.0.1", 0)
     assert parse_address("[::]:8443") == ("::", 8443)
+
+
+def test_every_setting_is_in_the_documentation() -> None:
+    documentation = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    absent = [name for name in Settings.model_fields if f"`EST_{name.upper()}`" not in documentation]
+    assert absent == []

@@ -19,7 +19,7 @@ demo: setup
 test: lint unit integration
 
 unit: setup
-	$(pytest) tests --ignore tests/integration --ignore tests/interop --ignore tests/e2e
+	$(pytest) tests --numprocesses auto --ignore tests/integration --ignore tests/interop --ignore tests/e2e
 
 integration: setup
 	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(tests/controlplane/build)} $(pytest) tests/integration

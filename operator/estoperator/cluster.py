@@ -36,14 +36,15 @@ class Cluster:
         self._api = api
 
     @classmethod
-    async def connect(cls, *, max_connections: int) -> "Cluster":
-        """By the pod's ServiceAccount, else by KUBECONFIG. Raises KubernetesError where neither is usable."""
+    async def connect(cls, *, max_connections: int, kubeconfig: Path | None = None) -> "Cluster":
+        """By the given kubeconfig, else the pod's ServiceAccount, else KUBECONFIG. Raises KubernetesError where none is usable."""
         configuration = client.Configuration()
         try:
-            if SERVICE_ACCOUNT_TOKEN.exists():  # noqa: ASYNC240  # once, at start
+            if kubeconfig is None and SERVICE_ACCOUNT_TOKEN.exists():  # noqa: ASYNC240  # once, at start
                 config.load_incluster_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the library's
             else:
-                await config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]  # the library's
+                file = None if kubeconfig is None else str(kubeconfig)
+                await config.load_kube_config(config_file=file, client_configuration=configuration)  # type: ignore[no-untyped-call]  # as above
         except config.ConfigException as error:
             raise KubernetesError(f"no way to the Kubernetes API: {error}") from error
         configuration.connection_pool_maxsize = max_connections

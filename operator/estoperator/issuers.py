@@ -147,6 +147,7 @@ class Issuers:
             await self._api.apply_issuer_status(issuer, status)
         except (Stale, Gone):
             return  # the watch brings what is there now, and with it another turn
+        self._queue.succeeded(ref)
         condition = status["conditions"][0]
         log.info("issuer_status", issuer=str(ref), ready=condition["status"], reason=condition["reason"], message=condition["message"])
 

@@ -13,7 +13,7 @@ from typing import Protocol, assert_never
 import structlog
 from cryptography import x509
 
-from estcore.errors import ClientError, ConfigurationError, EstError
+from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
 from estoperator import chain, conditions, decide
 from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
@@ -78,7 +78,7 @@ class Issuing:
             if request is None:
                 return
             try:
-                await self.run_step(decide.next_step(request, self.issuers.state(request.issuer)), request)
+                await self.run_step(self._next_step(request), request)
             except Gone:
                 self._forget(key)
             except Stale:
@@ -95,12 +95,15 @@ class Issuing:
                 certificate_pem, ca_pem = await self._enroll(step, request)
             except (ClientError, ConfigurationError) as error:
                 step = self._after_error(error, request)
+            except Exception as fault:  # noqa: BLE001  # as in _next_step
+                step = self._after_fault(fault, request)
         match step:
             case Ignore():
                 return
             case Deny():
                 await self._write(request, conditions.denied(request, now=self.now()), result="denied")
             case Wait():
+                self.queue.succeeded(request.key)
                 await self._write(request, conditions.pending(request, message=step.message, now=self.now()), result="waiting")
             case Retry():
                 self.metrics.retries.labels(step.reason).inc()
@@ -118,6 +121,12 @@ class Issuing:
             case _:
                 assert_never(step)
 
+    def _next_step(self, request: CertRequest) -> Step:
+        try:
+            return decide.next_step(request, self.issuers.state(request.issuer))
+        except Exception as fault:  # noqa: BLE001  # a request whose reading fails must not be silent for ever
+            return self._after_fault(fault, request)
+
     async def _enroll(self, step: Enroll, request: CertRequest) -> tuple[bytes, bytes]:
         with self.metrics.enrolment_seconds.time():
             certificate = await self.enroller.simple_enroll(step.label, step.csr.csr_der, idempotency_key=idempotency_key(request))
@@ -126,6 +135,11 @@ class Issuing:
     def _after_error(self, error: EstError, request: CertRequest) -> Step:
         issuer = self.issuers.state(request.issuer)
         return decide.after_error(error, request, issuer, now=self.now(), max_retry=self.max_retry)
+
+    def _after_fault(self, fault: Exception, request: CertRequest) -> Step:
+        """A fault of ours, in the log with its trace: outside it is told as one, and tried again for as long as any other."""
+        log.error("internal_error", request=str(request.key), uid=request.uid, exc_info=fault)
+        return self._after_error(SignerError("internal error; the operator's log has it under this request"), request)
 
     async def _write(self, request: CertRequest, status: RequestStatus, *, result: str, reason: str = "") -> None:
         if not status.finished and conditions.says(request.ready, status.conditions[0]):

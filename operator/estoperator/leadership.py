@@ -114,7 +114,8 @@ class Leadership:
         """Let another begin at once. Errors are logged: the Lease then runs out by itself."""
         if not self.leading.is_set():
             return
-        self._lose("released")
+        log.info("releasing", identity=self._identity)
+        self._end()
         with contextlib.suppress(KubernetesError, TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
                 await self._replace(self._spec(holder="", seconds=1))
@@ -193,8 +194,11 @@ class Leadership:
     def _lose(self, why: str) -> None:
         if self.leading.is_set():
             log.warning("no_longer_leading", identity=self._identity, why=why)
-            self.leading.clear()
-            self.lost.set()
+            self._end()
+
+    def _end(self) -> None:
+        self.leading.clear()
+        self.lost.set()
 
     async def _watch_for_ever(self) -> None:
         version = "0"

@@ -237,3 +237,14 @@ async def test_another_request_of_the_same_name_has_another_idempotency_key(worl
     await world.work(approved())
     await world.work(approved(metadata={"uid": "another"}))
     assert len({key for _, key in world.server.asked}) == 2
+
+
+async def test_a_fault_of_ours_is_told_as_one_and_tried_again(world: World) -> None:
+    world.server.errors = [RuntimeError("secret detail")]
+    request = approved()
+    await world.work(request)
+    assert (reason(world.last), world.last.failure_time) == ("Pending", None)
+    assert "internal error" in world.last.conditions[0].message
+    assert "secret detail" not in world.last.conditions[0].message
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Issued"

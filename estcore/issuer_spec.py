@@ -31,8 +31,8 @@ MIN_LIFE = timedelta(minutes=5)
 
 MIN_CA_LIFE = timedelta(hours=1)
 
-_DURATION_PART = re.compile(r"(\d+)(h|m|s)")
-_DURATION = re.compile(r"(\d+(h|m|s))+")
+_DURATION_PART = re.compile(r"([0-9]+)(h|m|s)")
+_DURATION = re.compile(r"([0-9]+(h|m|s))+")
 
 
 def parse_duration(text: object) -> timedelta:

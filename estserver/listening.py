@@ -8,8 +8,8 @@ from estserver.settings import Settings, parse_address
 BACKLOG = 1024
 
 
-def bind(address: str) -> socket.socket:
-    """A socket bound to `host:port`, not yet listening. Raises ConfigurationError."""
+def bind(address: str, *, option: str = "--listen") -> socket.socket:
+    """A socket bound to `host:port`, not yet listening. Raises ConfigurationError that names the option."""
     host, port = parse_address(address)
     try:
         family, _, _, _, target = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
@@ -19,7 +19,7 @@ def bind(address: str) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)  # [::] is every address, IPv4 too
         sock.bind(target)
     except OSError as error:
-        raise ConfigurationError(f"cannot listen: {error.strerror or error}", where=f"--listen {address}") from error
+        raise ConfigurationError(f"cannot listen: {error.strerror or error}", where=f"{option} {address}") from error
     sock.settimeout(0)
     return sock
 

@@ -136,7 +136,8 @@ class Metrics:
 
 def forget_process(pid: int) -> None:
     """Leave out the gauges of a worker that ended; its counters stay in the sums."""
-    mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types
+    if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+        mark_process_dead(pid)  # type: ignore[no-untyped-call]  # the library has no types
 
 
 class _IssuerCollector:

@@ -177,7 +177,7 @@ async def _health(settings: Settings, not_ready: Callable[[], str], metrics: Cal
     if not settings.metrics_listen:
         yield
         return
-    sock = bind(settings.metrics_listen)
+    sock = bind(settings.metrics_listen, option="--metrics-listen")
     server = await health_server.start(health.build_health(not_ready=not_ready, metrics=metrics), sock)
     try:
         yield
@@ -186,7 +186,8 @@ async def _health(settings: Settings, not_ready: Callable[[], str], metrics: Cal
 
 
 def prepare_process() -> None:
-    """No core dumps: keys are in memory (threats row 18)."""
+    """No core dumps, for keys are in memory (threats row 18); what we write is nobody else's to read."""
+    os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

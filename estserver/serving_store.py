@@ -80,7 +80,7 @@ class DirectoryStore:
     async def publish(self, bundle_pem: bytes) -> str:
         """Write ca.crt where it differs."""
         if not self._bundle.is_file() or self._bundle.read_bytes() != bundle_pem:
-            _replace(self._bundle, bundle_pem)
+            _replace(self._bundle, bundle_pem, mode=0o644)  # clients of every user may trust it
         return str(self._bundle)
 
 
@@ -115,13 +115,14 @@ def encoded(data: Data) -> dict[str, str]:
     return {member: base64.b64encode(value).decode() for member, value in data.items()}
 
 
-def _replace(target: Path, content: bytes) -> None:
-    """Put `content` in place of `target`, durable, mode 0600, its directory 0700."""
+def _replace(target: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Put `content` in place of `target`, durable, in a directory of mode 0700."""
     try:
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=target.parent, prefix=".", delete=False) as temporary:
             temporary.write(content)
             temporary.flush()
+            os.fchmod(temporary.fileno(), mode)
             os.fsync(temporary.fileno())
         Path(temporary.name).replace(target)
     except OSError as error:

@@ -21,9 +21,17 @@ from estcore import csr_builder
 from estcore.errors import ConfigurationError, Refused, ServerUnavailable
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import generate_private_key
-from estserver.program import RELEASED, check_clock
+from estserver import control
+from estserver.issuers import Issuers
+from estserver.listening import bind
+from estserver.metrics import Metrics
+from estserver.origin import utc_now
+from estserver.program import RELEASED, check_clock, make_private_directory
 from estserver.serving_certificate import from_data, renewed, to_data
 from estserver.serving_store import DirectoryStore
+from estserver.settings import load
+from estserver.snapshot import Snapshot
+from estserver.workers import Workers
 from tests.collect import collect
 from tests.server.manifest_builders import next_serial
 from tests.server.running import alive, children, estserver, eventually
@@ -201,9 +209,10 @@ def served_certificate(writer: asyncio.StreamWriter) -> bytes:
 
 
 @pytest.mark.spec("THREAT-32")
-async def test_a_renewed_certificate_is_used_without_restart_and_no_connection_is_dropped(config: Path) -> None:
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_renewed_certificate_is_used_without_restart_and_no_connection_is_dropped(config: Path, workers: int) -> None:
     """Another process renews (as another replica would), and SIGHUP says that it did: without, it is seen within a minute or so."""
-    async with estserver("--config", str(config)) as running:
+    async with estserver("--config", str(config), "--workers", str(workers)) as running:
         url = await running.url()
         reader, writer = await open_tls(url, config)
         before = served_certificate(writer)
@@ -220,9 +229,13 @@ async def test_a_renewed_certificate_is_used_without_restart_and_no_connection_i
         writer.write(b"GET /.well-known/est/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
         writer.close()
-        _, fresh = await open_tls(url, config)
-        assert served_certificate(fresh) != before
-        fresh.close()
+
+        async def _renewed() -> bool:  # a worker hears of it a moment later
+            _, fresh = await open_tls(url, config)
+            fresh.close()
+            return served_certificate(fresh) != before
+
+        await eventually(_renewed)
 
 
 async def test_workers_share_the_work_and_one_that_dies_is_replaced(config: Path) -> None:
@@ -259,6 +272,30 @@ async def test_workers_share_the_work_and_one_that_dies_is_replaced(config: Path
         workers = children(running.process.pid)
         assert await running.stop() == 0
         assert not alive(workers)
+
+
+async def test_a_worker_that_falls_silent_is_replaced(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SILENT_SECONDS", control.ALIVE_SECONDS + 5)
+    options = {"config": str(config), "workers": 1, "listen": "127.0.0.1:0"}
+    settings, _ = load(options)
+    make_private_directory(settings.state_directory)
+    front = Workers(settings, options, [bind("127.0.0.1:0")])
+    shutdown, started = asyncio.Event(), asyncio.Event()
+    keys = renewed(None, ("localhost",), now=utc_now(), serial=next_serial)
+    serving = asyncio.create_task(front.serve(Issuers(), keys, Metrics(), shutdown=shutdown, started=started.set))
+    try:
+        front.feed(Snapshot())
+        await asyncio.wait_for(started.wait(), 60)
+        (silent,) = children(os.getpid())
+        os.kill(silent, signal.SIGSTOP)
+
+        async def _replaced() -> bool:
+            return not alive([silent]) and front.not_ready() == ""
+
+        await eventually(_replaced)
+    finally:
+        shutdown.set()
+        await asyncio.wait_for(serving, 60)
 
 
 async def test_workers_end_when_the_process_that_watches_them_is_killed(config: Path) -> None:

@@ -66,7 +66,7 @@ def _give(manifest: IssuerManifest, spec: IssuerSpec | None, settings: RegistryS
 
 
 def _own_label(
-    manifest: IssuerManifest, spec: IssuerSpec | None, settings: RegistrySettings, mapped: Collection[str]
+    manifest: IssuerManifest, spec: IssuerSpec | None, settings: RegistrySettings, mapped: tuple[str, ...]
 ) -> tuple[str | None, str]:
     """The label that an issuer has without the administrator's map, and what to say of one it asked for in vain."""
     asked = spec.est.label if spec is not None else None

@@ -186,7 +186,7 @@ async def _health(settings: Settings, not_ready: Callable[[], str], metrics: Cal
 
 
 def prepare_process() -> None:
-    """No core dumps, for keys are in memory (threats row 18); what we write is nobody else's to read."""
+    """No core dumps, for keys are in memory (threats row 18); what we write, SQLite's files too, is nobody else's to read."""
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 

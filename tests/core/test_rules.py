@@ -277,6 +277,7 @@ def test_a_refusal_shows_some_patterns_and_counts_the_rest() -> None:
 
 def test_without_a_subject_in_the_rule_only_a_name_of_the_request_may_be_the_common_name() -> None:
     assert registration.authorize(pod(), csr(DNS("db.shop.svc"), subject=pki.name("db.shop.svc")), SHOP).subject == pki.name("db.shop.svc")
+    registration.authorize(pod(), csr(DNS("db.shop.svc"), subject=pki.name("DB.shop.svc")), SHOP)
     registration.authorize(pod(), csr(ip("10.0.0.1"), subject=pki.name("10.0.0.1")), SHOP)
     for subject in (pki.name("other"), pki.name("db.shop.svc", organization_name="Acme"), pki.name(None, organization_name="db.shop.svc")):
         error = refusal(pod(), SHOP, DNS("db.shop.svc"), subject=subject)
@@ -324,4 +325,5 @@ def test_a_common_name_that_kubernetes_gives_a_meaning_to_must_be_written_out(pa
         registration.authorize(basic(), csr(subject=pki.name(value)), rules)
     else:
         assert refusal(basic(), rules, subject=pki.name(value)).reason == "NameNotPermitted"
+    registration.authorize(basic(), csr(subject=pki.name(None, organization_name="kubernetes")), rules)
     assert refusal(basic(), rules, subject=pki.name("worker-1", organization_name="system:masters")).reason == "NameNotPermitted"

@@ -119,3 +119,69 @@ async def test_it_waits_for_an_api_server_that_is_away_at_its_start(apiserver: A
     finally:
         if not apiserver.is_ready():
             apiserver.start_apiserver()
+
+
+def canaries(namespace: str) -> list[dict[str, object]]:
+    """Secrets of four kinds, each full of words that nobody may read in a log or a status."""
+    word = base64.b64encode(b"canary-of-" + namespace.encode()).decode()
+    data = {
+        "kubernetes.io/tls": {"tls.crt": word, "tls.key": word, "ca.crt": word},
+        "Opaque": {"auth": word, "ca.crt": word, "token": word},
+        "kubernetes.io/ssh-auth": {"ssh-privatekey": word, "auth": word},
+        "bootstrap.kubernetes.io/token": {"token-id": word, "auth": word},
+    }
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": kind,
+            "metadata": {"name": f"canary-{number}", "namespace": namespace},
+            "data": members,
+        }
+        for number, (kind, members) in enumerate(data.items())
+    ]
+
+
+def probes(kind: str, namespace: str) -> list[dict[str, object]]:
+    """Issuers that name each of those Secrets in each place where a Secret can be named."""
+    found: list[dict[str, object]] = []
+    for number in range(4):
+        secret = f"canary-{number}"
+        places: dict[str, tuple[str, list[object]]] = {
+            "ca": (secret, []),
+            "basic": ("factory-ca", [{"basic": {"secretName": secret}}]),
+            "anchors": ("factory-ca", [{"certificate": {"caSecretName": secret}}]),
+        }
+        for place, (ca, ways) in places.items():
+            metadata = {"name": f"probe-{place}-{number}-{namespace}"} | ({"namespace": namespace} if kind == "EstIssuer" else {})
+            spec = {"ca": {"secretName": ca}, "est": {"authentication": ways}}
+            found.append({"apiVersion": "est-issuer.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": spec})
+    return found
+
+
+@pytest.mark.spec("THREAT-21")
+async def test_no_issuer_can_be_pointed_at_a_secret_to_learn_of_it(apiserver: ApiServer, kubeconfig: Path, tmp_path: Path) -> None:
+    """Two namespaces, two kinds of issuer, four kinds of Secret, three places to name one: not an octet in log or status."""
+    other = f"{TENANT}-other"
+    apiserver.ensure_namespace(other)
+    cluster = probes("EstClusterIssuer", TENANT)
+    apiserver.apply(*canaries(TENANT), *canaries(other), *probes("EstIssuer", TENANT), *probes("EstIssuer", other), *cluster)
+    try:
+        async with estserver(*options(kubeconfig, tmp_path), "--log-level", "debug") as running:
+            url = await running.url()
+            token = apiserver.token_for(NAMESPACE, "operator", "est-issuer")
+            async with client(apiserver, url, token, label=None) as operator:
+                listed = await operator.get_json("/est-issuer/v1/issuers")
+            assert listed is not None
+            probed = [entry for entry in listed.value["issuers"] if entry["name"].startswith("probe-")]
+            assert len(probed) == 36
+            assert {entry["state"] for entry in probed} == {"NotReady"}
+            assert {entry["reason"] for entry in probed if entry["namespace"] == other} == {"SecretForbidden"}
+            assert {entry["reason"] for entry in probed if entry["kind"] == "EstClusterIssuer"} == {"SecretMissing"}
+            assert await running.stop() == 0
+            said = json.dumps([listed.value, running.lines]) + running.errors.decode()
+            assert "canary-of" not in said
+            assert base64.b64encode(b"canary-of").decode()[:11] not in said
+    finally:
+        for manifest in cluster:
+            apiserver.kubectl("delete", "estclusterissuer", manifest["metadata"]["name"])  # type: ignore[index]

@@ -285,3 +285,16 @@ async def test_an_outage_that_lasts_too_long_makes_the_snapshot_stale_until_the_
         finally:
             await asyncio.to_thread(apiserver.start_apiserver)
         await watched.until(lambda snapshot: not snapshot.stale)
+
+
+async def test_a_ca_that_may_not_be_made_says_which_right_is_missing(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    rules = '[{"apiGroups":[""],"resources":["secrets"],"verbs":["get","list","watch"]}]'
+    apiserver.kubectl("patch", "role", "estserver-secrets", "-n", tenant, "--type=merge", "-p", f'{{"rules":{rules}}}')
+    apiserver.apply(est_issuer(tenant, generate=True))
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secret_problems)
+        issuer = watched.registry().issuers[key_of(tenant)]
+        assert (issuer.ready, issuer.reason) == (False, "SecretForbidden")
+        assert "may not create" in issuer.message

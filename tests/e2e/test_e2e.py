@@ -321,7 +321,14 @@ def ca_keys(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def test_14_uninstall_is_quick_with_issuers_still_there_and_keeps_keys_and_ledger(journey: Journey) -> None:
+def test_14_the_ledger_is_a_file_of_estservers_alone(journey: Journey) -> None:
+    listed = journey.cluster.kubectl(
+        "exec", "est-issuer-server-0", "--namespace", NAMESPACE, "--", "sh", "-c", "stat -c %a:%u /var/lib/est-issuer/ledger*"
+    )
+    assert set(listed.split()) == {"600:65532"}
+
+
+def test_15_uninstall_is_quick_with_issuers_still_there_and_keeps_keys_and_ledger(journey: Journey) -> None:
     cluster = journey.cluster
     keys = ca_keys(cluster)
     assert {"devices/factory-ca", f"{NAMESPACE}/est-issuer-serving"} <= keys.keys()
@@ -338,7 +345,7 @@ def test_14_uninstall_is_quick_with_issuers_still_there_and_keeps_keys_and_ledge
     cluster.kubectl("delete", "estcr", "own", "--namespace", "devices", "--timeout=10s")
 
 
-def test_15_a_reinstall_goes_on_with_the_same_ca_and_ledger(journey: Journey) -> None:
+def test_16_a_reinstall_goes_on_with_the_same_ca_and_ledger(journey: Journey) -> None:
     cluster, device = journey.cluster, journey.device
     keys = ca_keys(cluster)
     cluster.up()

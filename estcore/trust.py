@@ -235,11 +235,6 @@ def _anchor_fault(anchor: x509.Certificate) -> str | None:
             return f"its key is not RSA with {MIN_ANCHOR_RSA_BITS} bits or more, nor ECDSA on P-256, P-384 or P-521"
 
 
-def _require_ca(_policy: verification.Policy, _certificate: x509.Certificate, constraints: x509.BasicConstraints) -> None:
-    if not constraints.ca:
-        raise ValueError("a certificate of the path is not a CA's")
-
-
 def _require_cert_sign(_policy: verification.Policy, _certificate: x509.Certificate, usage: x509.KeyUsage | None) -> None:
     if usage is not None and not usage.key_cert_sign:
         raise ValueError("a CA of the path may not sign certificates")
@@ -253,11 +248,12 @@ def _require_client_ca(_policy: verification.Policy, _certificate: x509.Certific
 
 _CA_POLICY = (
     verification.ExtensionPolicy.permit_all()
-    .require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, _require_ca)
+    .require_present(x509.BasicConstraints, verification.Criticality.AGNOSTIC, None)
     .may_be_present(x509.KeyUsage, verification.Criticality.AGNOSTIC, _require_cert_sign)
     .may_be_present(x509.ExtendedKeyUsage, verification.Criticality.AGNOSTIC, _require_client_ca)
 )
-"""The library's default asks of a CA what browsers do; manufacturers' roots are older. `permit_all` alone takes any leaf for a CA."""
+"""The library's default asks of a CA what browsers do; manufacturers' roots are older. Where there are basicConstraints it asks for CA:TRUE
+and the path length itself; `permit_all` alone takes a certificate without them for a CA's."""
 _END_ENTITY_POLICY = verification.ExtensionPolicy.webpki_defaults_ee().may_be_present(
     x509.SubjectAlternativeName, verification.Criticality.AGNOSTIC, None
 )

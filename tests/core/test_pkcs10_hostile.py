@@ -161,7 +161,6 @@ def test_extended_key_usages_that_are_not_issued_are_refused_by_name(oid: x509.O
         pytest.param(ONE + ONE, id="the same extension twice"),
         pytest.param(b"\x05\x00", id="an extension that is NULL"),
         pytest.param(pki.sequence(pki.oid("2.5.29.17"), b"\x01\x01\x00", pki.tlv(0x04, b"")), id="critical FALSE written out"),
-        pytest.param(b"".join(pki.extension(f"1.2.3.{number}", b"\x05\x00") for number in range(21)), id="21 extensions"),
     ],
 )
 def test_malformed_extensions_are_refused(extension: bytes) -> None:
@@ -246,6 +245,12 @@ def test_bounds_are_exact() -> None:
     with pytest.raises(BadCsr, match="101 names, more than 100"):
         pkcs10.parse(pki.csr(sans=(*hundred, *pki.dns("one.example"))))
 
+    many = [pki.extension(f"1.2.3.{number}", b"\x05\x00") for number in range(21)]
+    with pytest.raises(BadCsr, match="more than 20 extensions"):
+        pkcs10.parse(asking(*many))
+    with pytest.raises(BadCsr, match="extensions that are not issued"):
+        pkcs10.parse(asking(*many[:20]))
+
     def of(rdns: int) -> bytes:
         return pki.raw_csr(subject_der=pki.sequence(*(pki.rdn("2.5.4.11", b"unit %d" % number) for number in range(rdns))))
 
@@ -289,6 +294,12 @@ def test_nesting_of_5000_is_refused_wherever_it_is(where: str) -> None:
 WHOLE = pki.csr(sans=pki.dns("a.example"), usage=pki.key_usage("digital_signature"), challenge_password="abcd")
 
 
+def content(value: bytes) -> bytes:
+    """The content of a DER value of 256 octets or more."""
+    assert value[1] == 0x82
+    return value[4:]
+
+
 @pytest.mark.spec("EST-ENC-06", "EST-ENC-08", "THREAT-08")
 @pytest.mark.parametrize(
     ("csr_der", "reason"),
@@ -309,6 +320,15 @@ WHOLE = pki.csr(sans=pki.dns("a.example"), usage=pki.key_usage("digital_signatur
         pytest.param(pki.raw_csr(attributes_field=b"\xa0\x00\xa0\x00"), "more than its attributes", id="attributes twice"),
         pytest.param(pki.raw_csr(attributes_field=b"\xa0\x02\x05\x00"), "tag 0x05", id="an attribute that is NULL"),
         pytest.param(pki.sequence(), "cut off", id="an empty SEQUENCE"),
+        pytest.param(pki.sequence(content(WHOLE), b"\x05\x00"), "signature of whole octets", id="something after the signature"),
+        pytest.param(
+            pki.raw_csr(signature=bytes(72)).replace(b"\x03\x49\x00", b"\x03\x49\x01"), "signature of whole octets", id="unused bits"
+        ),
+        pytest.param(
+            pki.raw_csr(pki.sequence(pki.oid("1.2.3.4"), pki.set_of(b"\x05\x00"), b"\x05\x00")),
+            "more than a type and values",
+            id="an attribute of three parts",
+        ),
         pytest.param(pki.ca().der, "", id="a certificate"),
         pytest.param(b"-----BEGIN CERTIFICATE REQUEST-----", "cut off", id="PEM"),
     ],

@@ -196,7 +196,7 @@ def test_a_rule_can_require_binding() -> None:
     assert registration.binding_required(basic("device-1"), rules)
     assert not registration.binding_required(basic("laptop-1"), rules)
     assert not registration.binding_required(pod(), rules)
-    assert not registration.binding_required(RA, rules)
+    assert not registration.binding_required(RA, policy({"channelBinding": "Required"}))
 
 
 # ---- Authorized

@@ -8,26 +8,21 @@ The outer shape is read by our own reader, which also gives the octets that were
 """
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple, cast
+from typing import Final, NamedTuple
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import ExtensionOID
 
-from estcore import der
+from estcore import der, extension_request
 from estcore.der import BIT_STRING, CONTEXT_0, OBJECT_IDENTIFIER, SEQUENCE, SET, member, object_identifier
 from estcore.errors import BadCsr, MalformedBody
 from estcore.foreign import foreign
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PublicKey, check_public_key
-from estcore.names import check_general_name, parse_name
-from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
+from estcore.names import parse_name
+from estcore.proof_of_possession import load_public_key, verify
+from estcore.usages import Usage
 
-MAX_SANS: Final = 100
 MAX_ATTRIBUTES: Final = 20
-MAX_EXTENSIONS: Final = 20
 MAX_CHALLENGE_PASSWORD_CHARACTERS: Final = 255
 """RFC 2985 section 5.4.1, pkcs-9-ub-challengePassword."""
 
@@ -38,6 +33,7 @@ class Pkcs10:
 
     `usages` are those of the requested keyUsage and extendedKeyUsage, None where the CSR carries neither; `sans` is empty where it
     carries no subjectAltName. `challenge_password` is the text of that attribute: channel binding, or nothing (RFC 7030 section 3.5).
+    `ca` says whether a CA certificate was asked for: never true of what `parse` returns, which refuses that; the profile asks all the same.
     """
 
     csr_der: bytes
@@ -69,19 +65,19 @@ def parse(csr_der: bytes) -> Pkcs10:
     Raises MalformedBody where it is not DER of a CertificationRequest, BadCsr for all else that is not acceptable.
     """
     sections = _sections(csr_der)
-    public_key = _public_key(sections.spki)
-    _verify(public_key, sections)
+    public_key = load_public_key(sections.spki)
+    verify(public_key, signed=sections.signed, algorithm=sections.algorithm, signature=sections.signature)
     algorithm = check_public_key(public_key)
     subject = parse_name(sections.subject)
     challenge_password = None
-    requested = _NOTHING_REQUESTED
+    requested = extension_request.NOTHING
     if sections.attributes:
         csr = foreign(
             lambda: x509.load_der_x509_csr(csr_der), lambda: MalformedBody("the CSR's attributes are not DER (a SET OF is sorted)")
         )
         challenge_password, asks_for_extensions = _attributes(sections.attributes)
         if asks_for_extensions:
-            requested = _extensions(csr, public_key)
+            requested = extension_request.read(csr, public_key)
     return Pkcs10(
         csr_der=csr_der,
         public_key=public_key,
@@ -142,112 +138,6 @@ def _split_attributes(csr: bytes, position: int, end: int) -> dict[bytes, bytes]
         position = attribute_end
     return attributes
 
-
-# ---- proof-of-possession
-
-
-def _public_key(spki: bytes) -> PublicKey:
-    key = foreign(
-        lambda: serialization.load_der_public_key(spki),
-        lambda: BadCsr("the public key cannot be read: a kind, a curve or parameters that are not accepted", reason="KeyNotAllowed"),
-    )
-    if not spki.startswith(_SPKI_BEGINNINGS.get(len(spki), _NEVER)):
-        check_public_key(key)
-        raise BadCsr("the public key is not in the usual encoding (uncompressed point, rsaEncryption with NULL)", reason="KeyNotAllowed")
-    return cast("PublicKey", key)
-
-
-_SPKI_BEGINNINGS = {
-    91: bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
-    120: bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
-    44: bytes.fromhex("302a300506032b6570032100"),
-    294: bytes.fromhex("30820122300d06092a864886f70d01010105000382010f003082010a0282010100"),
-    422: bytes.fromhex("308201a2300d06092a864886f70d01010105000382018f003082018a0282018100"),
-    550: bytes.fromhex("30820222300d06092a864886f70d01010105000382020f003082020a0282020100"),
-}
-"""How the SubjectPublicKeyInfo of each listed key begins, by its octets: P-256, P-384, Ed25519, RSA-2048, -3072, -4096 with e = 65537.
-
-One key, one encoding: no compressed point, no key restricted to RSASSA-PSS, nothing that our certificate would write otherwise.
-"""
-_NEVER = b"\xff"
-
-_NULL = b"\x05\x00"
-
-
-def _algorithm_identifier(oid: str, parameters: bytes = b"") -> bytes:
-    return _sequence(object_identifier(oid) + parameters)
-
-
-def _sequence(content: bytes, identifier: int = SEQUENCE) -> bytes:
-    return bytes((identifier, len(content))) + content
-
-
-def _pss_identifiers() -> dict[bytes, hashes.HashAlgorithm]:
-    """RSASSA-PSS with the one sane set of parameters per hash (RFC 4055 section 3.1): MGF1 of the same hash, salt as long as the hash."""
-    identifiers: dict[bytes, hashes.HashAlgorithm] = {}
-    for oid, digest in _DIGESTS.items():
-        for hash_parameters in (_NULL, b""):
-            hash_identifier = _algorithm_identifier(oid, hash_parameters)
-            parameters = (
-                _sequence(hash_identifier, 0xA0)
-                + _sequence(_algorithm_identifier("1.2.840.113549.1.1.8", hash_identifier), 0xA1)
-                + _sequence(bytes((0x02, 0x01, digest.digest_size)), 0xA2)
-            )
-            identifiers[_algorithm_identifier("1.2.840.113549.1.1.10", _sequence(parameters))] = digest
-    return identifiers
-
-
-_DIGESTS: dict[str, hashes.HashAlgorithm] = {
-    "2.16.840.1.101.3.4.2.1": hashes.SHA256(),
-    "2.16.840.1.101.3.4.2.2": hashes.SHA384(),
-    "2.16.840.1.101.3.4.2.3": hashes.SHA512(),
-}
-_ECDSA: dict[bytes, ec.EllipticCurveSignatureAlgorithm] = {
-    _algorithm_identifier("1.2.840.10045.4.3.2"): ec.ECDSA(hashes.SHA256()),
-    _algorithm_identifier("1.2.840.10045.4.3.3"): ec.ECDSA(hashes.SHA384()),
-    _algorithm_identifier("1.2.840.10045.4.3.4"): ec.ECDSA(hashes.SHA512()),
-}
-_RSA: dict[bytes, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = {
-    **{
-        # RFC 4055 section 5: parameters are NULL, and absent ones are accepted.
-        _algorithm_identifier(oid, parameters): (padding.PKCS1v15(), digest)
-        for oid, digest in zip(("1.2.840.113549.1.1.11", "1.2.840.113549.1.1.12", "1.2.840.113549.1.1.13"), _DIGESTS.values(), strict=True)
-        for parameters in (_NULL, b"")
-    },
-    **{
-        identifier: (padding.PSS(mgf=padding.MGF1(digest), salt_length=digest.digest_size), digest)
-        for identifier, digest in _pss_identifiers().items()
-    },
-}
-_ED25519 = _algorithm_identifier("1.3.101.112")
-"""Signature algorithms by the DER of their AlgorithmIdentifier, parameters included: what is not here is refused.
-
-Missing on purpose: SHA-1 and MD5 (collisions), SHA-224 (weaker than any key we accept), SHA-3 and Ed448 (nothing sends them), and
-RSASSA-PSS with its SHA-1 defaults or with a salt of another length than the hash.
-"""
-
-
-def _verify(public_key: PublicKey, sections: _Sections) -> None:
-    """Verify the CSR's signature by its own key; raises BadCsr."""
-    try:
-        if isinstance(public_key, ec.EllipticCurvePublicKey):
-            public_key.verify(sections.signature, sections.signed, _ECDSA[sections.algorithm])
-        elif isinstance(public_key, rsa.RSAPublicKey):
-            public_key.verify(sections.signature, sections.signed, *_RSA[sections.algorithm])
-        elif sections.algorithm == _ED25519:
-            public_key.verify(sections.signature, sections.signed)
-        else:
-            raise KeyError(sections.algorithm)
-    except KeyError as error:
-        raise BadCsr(
-            "the CSR's signature algorithm is not accepted for its key; use ECDSA or RSA with SHA-256, SHA-384 or SHA-512, or Ed25519",
-            reason="SignatureAlgorithm",
-        ) from error
-    except InvalidSignature as error:
-        raise BadCsr("the CSR's signature is not valid for its own public key", reason="BadSignature") from error
-
-
-# ---- attributes
 
 _CHALLENGE_PASSWORD = object_identifier("1.2.840.113549.1.9.7")
 _EXTENSION_REQUESTS = frozenset({object_identifier("1.2.840.113549.1.9.14"), object_identifier("1.3.6.1.4.1.311.2.1.14")})
@@ -311,113 +201,3 @@ def _challenge_password(values: bytes) -> str:
     if not 0 < len(text) <= MAX_CHALLENGE_PASSWORD_CHARACTERS:
         raise BadCsr(f"the challengePassword has {len(text)} characters; 1 to {MAX_CHALLENGE_PASSWORD_CHARACTERS} are allowed")
     return text
-
-
-# ---- requested extensions
-
-
-class _Requested(NamedTuple):
-    sans: tuple[x509.GeneralName, ...]
-    usages: frozenset[Usage] | None
-
-
-_NOTHING_REQUESTED = _Requested((), None)
-
-
-_EXTENSION_NAMES = {
-    oid: name
-    for name, oid in {
-        "subjectDirectoryAttributes": ExtensionOID.SUBJECT_DIRECTORY_ATTRIBUTES,
-        "privateKeyUsagePeriod": ExtensionOID.PRIVATE_KEY_USAGE_PERIOD,
-        "issuerAltName": ExtensionOID.ISSUER_ALTERNATIVE_NAME,
-        "nameConstraints": ExtensionOID.NAME_CONSTRAINTS,
-        "cRLDistributionPoints": ExtensionOID.CRL_DISTRIBUTION_POINTS,
-        "certificatePolicies": ExtensionOID.CERTIFICATE_POLICIES,
-        "policyMappings": ExtensionOID.POLICY_MAPPINGS,
-        "authorityKeyIdentifier": ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
-        "policyConstraints": ExtensionOID.POLICY_CONSTRAINTS,
-        "freshestCRL": ExtensionOID.FRESHEST_CRL,
-        "inhibitAnyPolicy": ExtensionOID.INHIBIT_ANY_POLICY,
-        "authorityInfoAccess": ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
-        "subjectInfoAccess": ExtensionOID.SUBJECT_INFORMATION_ACCESS,
-        "ocspNoCheck": ExtensionOID.OCSP_NO_CHECK,
-        "tlsFeature": ExtensionOID.TLS_FEATURE,
-        "msCertificateTemplate": ExtensionOID.MS_CERTIFICATE_TEMPLATE,
-    }.items()
-}
-_NOT_USAGES = {
-    "2.5.29.37.0": "anyExtendedKeyUsage",
-    "1.3.6.1.5.5.7.3.9": "OCSPSigning",
-    "1.3.6.1.5.5.7.3.27": "cmcCA",
-    "1.3.6.1.5.5.7.3.28": "cmcRA",
-    "1.3.6.1.4.1.311.20.2.2": "smartcardLogon",
-}
-
-
-def _extensions(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> _Requested:
-    extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
-    if len(extensions) > MAX_EXTENSIONS:
-        raise BadCsr(f"the CSR asks for more than {MAX_EXTENSIONS} extensions")
-    sans: tuple[x509.GeneralName, ...] = ()
-    usages: frozenset[Usage] | None = None
-    refused: list[str] = []
-    for extension in extensions:
-        value = extension.value
-        match value:
-            case x509.SubjectAlternativeName():
-                sans = _subject_alt_name(value)
-            case x509.KeyUsage():
-                usages = (usages or frozenset()) | _key_usage(value)
-            case x509.ExtendedKeyUsage():
-                usages = (usages or frozenset()) | _extended_key_usage(value)
-            case x509.BasicConstraints():
-                if value.ca or value.path_length is not None:
-                    raise BadCsr(
-                        "the CSR asks for a CA certificate (basicConstraints CA:TRUE), which is never issued", reason="CaRequested"
-                    )
-            case x509.SubjectKeyIdentifier():
-                _check_subject_key_identifier(value, public_key)
-            case _:
-                refused.append(_EXTENSION_NAMES.get(extension.oid, extension.oid.dotted_string))
-    if refused:
-        raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
-    return _Requested(sans, usages)
-
-
-def _subject_alt_name(value: x509.SubjectAlternativeName) -> tuple[x509.GeneralName, ...]:
-    sans = tuple(value)
-    if not sans:
-        raise BadCsr("the subjectAltName is empty (RFC 5280 section 4.2.1.6 asks for one name at least)")
-    if len(sans) > MAX_SANS:
-        raise BadCsr(f"the subjectAltName has {len(sans)} names, more than {MAX_SANS}")
-    for name in sans:
-        check_general_name(name)
-    return sans
-
-
-def _key_usage(value: x509.KeyUsage) -> frozenset[Usage]:
-    if value.key_cert_sign or value.crl_sign:
-        raise BadCsr("the CSR asks for the key usage of a CA (keyCertSign or cRLSign), which is never issued", reason="CaRequested")
-    if value.key_agreement and (value.encipher_only or value.decipher_only):
-        raise BadCsr("the CSR asks for the key usage encipherOnly or decipherOnly, which is not issued", reason="UnsupportedUsage")
-    usages = frozenset(usage for bit, usage in KEY_USAGE_BITS.items() if getattr(value, bit))
-    if not usages:
-        raise BadCsr("the keyUsage has no bit set that can be issued (RFC 5280 section 4.2.1.3 asks for one at least)")
-    return usages
-
-
-def _extended_key_usage(value: x509.ExtendedKeyUsage) -> frozenset[Usage]:
-    refused = [oid.dotted_string for oid in value if oid not in EXTENDED_KEY_USAGES]
-    if refused:
-        names = ", ".join(_NOT_USAGES.get(oid, oid) for oid in refused)
-        raise BadCsr(f"the CSR asks for extended key usages that are not issued: {names}", reason="UnsupportedUsage")
-    usages = frozenset(EXTENDED_KEY_USAGES[oid] for oid in value)
-    if not usages:
-        raise BadCsr("the extendedKeyUsage is empty (RFC 5280 section 4.2.1.12 asks for one purpose at least)")
-    return usages
-
-
-def _check_subject_key_identifier(value: x509.SubjectKeyIdentifier, public_key: PublicKey) -> None:
-    """OpenSSL puts it into CSRs by default; it is issued anyway, by method 1 of RFC 5280 section 4.2.1.2, so another one is refused."""
-    if value != x509.SubjectKeyIdentifier.from_public_key(public_key):
-        raise BadCsr("the subjectKeyIdentifier is not the SHA-1 of the public key (RFC 5280 section 4.2.1.2 method 1); leave it out")

@@ -1,0 +1,126 @@
+"""The extensions that a CSR asks for.
+
+RFC 2985 section 5.4.2 and RFC 5280 section 4.2. An allow-list: subjectAltName, keyUsage, extendedKeyUsage, and those that say what is
+issued anyway. The certificate's own extensions are built from what policy granted, never copied from here.
+"""
+
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.x509.oid import ExtensionOID
+
+from estcore.errors import BadCsr
+from estcore.foreign import foreign
+from estcore.keys import PublicKey
+from estcore.names import check_general_name
+from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
+
+MAX_SANS: Final = 100
+MAX_EXTENSIONS: Final = 20
+
+
+class Requested(NamedTuple):
+    """The names and usages asked for; `usages` is None where neither keyUsage nor extendedKeyUsage is there."""
+
+    sans: tuple[x509.GeneralName, ...]
+    usages: frozenset[Usage] | None
+
+
+NOTHING = Requested((), None)
+
+
+_EXTENSION_NAMES = {
+    oid: name
+    for name, oid in {
+        "subjectDirectoryAttributes": ExtensionOID.SUBJECT_DIRECTORY_ATTRIBUTES,
+        "privateKeyUsagePeriod": ExtensionOID.PRIVATE_KEY_USAGE_PERIOD,
+        "issuerAltName": ExtensionOID.ISSUER_ALTERNATIVE_NAME,
+        "nameConstraints": ExtensionOID.NAME_CONSTRAINTS,
+        "cRLDistributionPoints": ExtensionOID.CRL_DISTRIBUTION_POINTS,
+        "certificatePolicies": ExtensionOID.CERTIFICATE_POLICIES,
+        "policyMappings": ExtensionOID.POLICY_MAPPINGS,
+        "authorityKeyIdentifier": ExtensionOID.AUTHORITY_KEY_IDENTIFIER,
+        "policyConstraints": ExtensionOID.POLICY_CONSTRAINTS,
+        "freshestCRL": ExtensionOID.FRESHEST_CRL,
+        "inhibitAnyPolicy": ExtensionOID.INHIBIT_ANY_POLICY,
+        "authorityInfoAccess": ExtensionOID.AUTHORITY_INFORMATION_ACCESS,
+        "subjectInfoAccess": ExtensionOID.SUBJECT_INFORMATION_ACCESS,
+        "ocspNoCheck": ExtensionOID.OCSP_NO_CHECK,
+        "tlsFeature": ExtensionOID.TLS_FEATURE,
+        "msCertificateTemplate": ExtensionOID.MS_CERTIFICATE_TEMPLATE,
+    }.items()
+}
+_NOT_USAGES = {
+    "2.5.29.37.0": "anyExtendedKeyUsage",
+    "1.3.6.1.5.5.7.3.9": "OCSPSigning",
+    "1.3.6.1.5.5.7.3.27": "cmcCA",
+    "1.3.6.1.5.5.7.3.28": "cmcRA",
+    "1.3.6.1.4.1.311.20.2.2": "smartcardLogon",
+}
+
+
+def read(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> Requested:
+    """Read the one extensionRequest of a CSR; raises BadCsr that names whatever is asked for and not issued."""
+    extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
+    if len(extensions) > MAX_EXTENSIONS:
+        raise BadCsr(f"the CSR asks for more than {MAX_EXTENSIONS} extensions")
+    sans: tuple[x509.GeneralName, ...] = ()
+    usages: frozenset[Usage] | None = None
+    refused: list[str] = []
+    for extension in extensions:
+        value = extension.value
+        match value:
+            case x509.SubjectAlternativeName():
+                sans = _subject_alt_name(value)
+            case x509.KeyUsage():
+                usages = (usages or frozenset()) | _key_usage(value)
+            case x509.ExtendedKeyUsage():
+                usages = (usages or frozenset()) | _extended_key_usage(value)
+            case x509.BasicConstraints():
+                if value.ca or value.path_length is not None:
+                    raise BadCsr(
+                        "the CSR asks for a CA certificate (basicConstraints CA:TRUE), which is never issued", reason="CaRequested"
+                    )
+            case x509.SubjectKeyIdentifier():
+                _check_subject_key_identifier(value, public_key)
+            case _:
+                refused.append(_EXTENSION_NAMES.get(extension.oid, extension.oid.dotted_string))
+    if refused:
+        raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
+    return Requested(sans, usages)
+
+
+def _subject_alt_name(value: x509.SubjectAlternativeName) -> tuple[x509.GeneralName, ...]:
+    sans = tuple(value)
+    if not sans:
+        raise BadCsr("the subjectAltName is empty (RFC 5280 section 4.2.1.6 asks for one name at least)")
+    if len(sans) > MAX_SANS:
+        raise BadCsr(f"the subjectAltName has {len(sans)} names, more than {MAX_SANS}")
+    for name in sans:
+        check_general_name(name)
+    return sans
+
+
+def _key_usage(value: x509.KeyUsage) -> frozenset[Usage]:
+    if value.key_cert_sign or value.crl_sign:
+        raise BadCsr("the CSR asks for the key usage of a CA (keyCertSign or cRLSign), which is never issued", reason="CaRequested")
+    if value.key_agreement and (value.encipher_only or value.decipher_only):
+        raise BadCsr("the CSR asks for the key usage encipherOnly or decipherOnly, which is not issued", reason="UnsupportedUsage")
+    usages = frozenset(usage for bit, usage in KEY_USAGE_BITS.items() if getattr(value, bit))
+    if not usages:
+        raise BadCsr("the keyUsage has no bit set that can be issued (RFC 5280 section 4.2.1.3 asks for one at least)")
+    return usages
+
+
+def _extended_key_usage(value: x509.ExtendedKeyUsage) -> frozenset[Usage]:
+    refused = [oid.dotted_string for oid in value if oid not in EXTENDED_KEY_USAGES]
+    if refused:
+        names = ", ".join(_NOT_USAGES.get(oid, oid) for oid in refused)
+        raise BadCsr(f"the CSR asks for extended key usages that are not issued: {names}", reason="UnsupportedUsage")
+    return frozenset(EXTENDED_KEY_USAGES[oid] for oid in value)  # never empty: the library refuses to read an empty one
+
+
+def _check_subject_key_identifier(value: x509.SubjectKeyIdentifier, public_key: PublicKey) -> None:
+    """OpenSSL puts it into CSRs by default; it is issued anyway, by method 1 of RFC 5280 section 4.2.1.2, so another one is refused."""
+    if value != x509.SubjectKeyIdentifier.from_public_key(public_key):
+        raise BadCsr("the subjectKeyIdentifier is not the SHA-1 of the public key (RFC 5280 section 4.2.1.2 method 1); leave it out")

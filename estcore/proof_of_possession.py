@@ -26,7 +26,9 @@ def load_public_key(spki: bytes) -> PublicKey:
     )
     if not spki.startswith(_SPKI_BEGINNINGS.get(len(spki), _NEVER)):
         check_public_key(key)
-        raise BadCsr("the public key is not in the usual encoding (uncompressed point, rsaEncryption with NULL)", reason="KeyNotAllowed")
+        raise BadCsr(
+            "the public key is not in the usual encoding (named curve, uncompressed point; rsaEncryption with NULL)", reason="KeyNotAllowed"
+        )
     return cast("PublicKey", key)
 
 
@@ -113,7 +115,8 @@ def verify(public_key: PublicKey, *, signed: bytes, algorithm: bytes, signature:
             raise KeyError(algorithm)
     except KeyError as error:
         raise BadCsr(
-            "the CSR's signature algorithm is not accepted for its key; use ECDSA or RSA with SHA-256, SHA-384 or SHA-512, or Ed25519",
+            "the CSR's signature algorithm is not accepted for its key; use ECDSA or RSA with SHA-256, SHA-384 or SHA-512, or Ed25519"
+            " (RSASSA-PSS with a salt as long as the hash)",
             reason="SignatureAlgorithm",
         ) from error
     except InvalidSignature as error:

@@ -304,6 +304,21 @@ GENERATOR = bytes.fromhex(  # SEC 2 section 2.4.2
 )
 
 
+EXPLICIT_P256 = (
+    pki.sequence(  # SEC 1 section C.2: the same curve, spelled out; some libraries load it as P-256 (CVE-2020-0601 was about these)
+        integer(1),
+        pki.sequence(pki.oid("1.2.840.10045.1.1"), integer(2**256 - 2**224 + 2**192 + 2**96 - 1)),
+        pki.sequence(
+            pki.tlv(0x04, (2**256 - 2**224 + 2**192 + 2**96 - 4).to_bytes(32)),
+            pki.tlv(0x04, bytes.fromhex("5ac635d8aa3a93e7b3ebbd55769886bc651d06b0cc53b0f63bce3c3e27d2604b")),
+        ),
+        pki.tlv(0x04, GENERATOR),
+        integer(ORDER),
+        integer(1),
+    )
+)
+
+
 def ec_spki(parameters: bytes, point: bytes, algorithm: str = "1.2.840.10045.2.1") -> bytes:
     return pki.sequence(pki.sequence(pki.oid(algorithm), parameters), pki.tlv(0x03, b"\x00", point))
 
@@ -320,6 +335,7 @@ def ec_spki(parameters: bytes, point: bytes, algorithm: str = "1.2.840.10045.2.1
         pytest.param(ec_spki(pki.oid(P256), GENERATOR[:-1]), id="a short point"),
         pytest.param(ec_spki(pki.oid(P256), GENERATOR + b"\x00"), id="a long point"),
         pytest.param(ec_spki(pki.sequence(b"\x02\x01\x01"), GENERATOR), id="explicit parameters"),
+        pytest.param(ec_spki(EXPLICIT_P256, GENERATOR), id="P-256 by explicit parameters"),
         pytest.param(ec_spki(b"\x05\x00", GENERATOR), id="implicit parameters"),
         pytest.param(ec_spki(b"", GENERATOR), id="no parameters"),
         pytest.param(ec_spki(pki.oid("1.3.132.0.1"), GENERATOR), id="a SECT curve"),

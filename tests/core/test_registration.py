@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from estcore import registration
+from estcore import pkcs10, registration
 from estcore.errors import BindingMismatch, Forbidden, SignerError
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.registration import Authorized
@@ -46,6 +46,12 @@ def test_the_subject_is_encoded_anew() -> None:
     subject = registration.authorize(basic(), csr(subject=asked), FACTORY).subject
     assert asked.public_bytes() != subject.public_bytes()
     assert subject.public_bytes() == pki.name("device-1", country_name="DE").public_bytes()
+
+
+def test_a_name_is_as_long_as_its_characters() -> None:
+    parsed = pkcs10.parse(pki.raw_csr(subject_der=pki.sequence(pki.rdn("2.5.4.3", ("ü" * 64).encode()))))
+    authorized = registration.authorize(basic(), parsed, policy({"subject": {"commonName": "*"}}))
+    assert authorized.subject.public_bytes() == parsed.subject_der
 
 
 # ---- registration authority

@@ -112,12 +112,11 @@ def subject_alternative_names(certificate: x509.Certificate) -> tuple[x509.Gener
 
 
 def _encoded_anew(subject: x509.Name) -> x509.Name:
-    """The same name in our string types: PrintableString for country and serialNumber, UTF8String for text (RFC 5280 section 4.1.2.4).
-
-    Its bounds were checked when the CSR was parsed. The library would check them again, in octets where RFC 5280 Appendix A counts
-    characters, and refuse 33 umlauts.
-    """
-    return x509.Name([x509.NameAttribute(attribute.oid, attribute.value, _validate=False) for attribute in subject])
+    """The same name in our string types: PrintableString for country and serialNumber, UTF8String for text (RFC 5280 section 4.1.2.4)."""
+    try:
+        return x509.Name([x509.NameAttribute(attribute.oid, attribute.value) for attribute in subject])
+    except ValueError as error:
+        raise BadCsr(f"the subject cannot be certified: {error}") from error
 
 
 def _authorized(requester: Requester, csr: Pkcs10, subject: x509.Name, sans: tuple[x509.GeneralName, ...], policy: Policy) -> Authorized:

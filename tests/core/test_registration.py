@@ -14,7 +14,7 @@ import pytest
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
-from estcore import pkcs10, registration
+from estcore import registration
 from estcore.errors import BindingMismatch, Forbidden, SignerError
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.registration import Authorized
@@ -48,10 +48,11 @@ def test_the_subject_is_encoded_anew() -> None:
     assert subject.public_bytes() == pki.name("device-1", country_name="DE").public_bytes()
 
 
-def test_a_name_is_as_long_as_its_characters() -> None:
-    parsed = pkcs10.parse(pki.raw_csr(subject_der=pki.sequence(pki.rdn("2.5.4.3", ("ü" * 64).encode()))))
-    authorized = registration.authorize(basic(), parsed, policy({"subject": {"commonName": "*"}}))
-    assert authorized.subject.public_bytes() == parsed.subject_der
+@pytest.mark.spec("THREAT-04")
+def test_a_common_name_of_more_than_64_octets_is_refused_whoever_parsed_it() -> None:
+    with pytest.warns(UserWarning, match="length"):
+        long = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a" * 65, _validate=False)])
+    assert refusal(RA, policy(), subject=long).http_status == 400
 
 
 # ---- registration authority

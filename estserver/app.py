@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import structlog
 from fastapi import FastAPI
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from estcore.errors import EstError
 from estserver.audit import AuditLog
@@ -55,9 +55,23 @@ class AppSettings(Protocol):
 class EstApplication(FastAPI):
     """FastAPI with one route and no middleware: routes turns every error into an answer itself."""
 
+    def __init__(self, route: EstRoute, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.router.routes[:] = [route]
+        self._route = route
+
     def build_middleware_stack(self) -> ASGIApp:
-        """The router alone. Its own handlers would answer in JSON, which is no form of EST (RFC 8951 section 5)."""
-        return self.router
+        """HTTP to the one route, for which no router has to look; the lifespan to the router.
+
+        FastAPI's own handlers would answer in JSON, which is no form of EST (RFC 8951 section 5).
+        """
+        return self._dispatch
+
+    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            await self._route.handle(scope, receive, send)
+        else:
+            await self.router(scope, receive, send)
 
 
 def build_app(
@@ -98,7 +112,8 @@ def build_app(
                 await refreshing
             passwords.close()
 
-    app = EstApplication(
+    return EstApplication(
+        EstRoute(issuers, service, IssuerEndpoint(issuers, authenticator, public_url=settings.public_url)),
         title="est-issuer",
         openapi_url=None,
         docs_url=None,
@@ -107,8 +122,6 @@ def build_app(
         lifespan=_running,
         telemetry={"tracing": False, "metrics": False, "logs": False},  # spans would hold what our log lines leave out
     )
-    app.router.routes[:] = [EstRoute(issuers, service, IssuerEndpoint(issuers, authenticator, public_url=settings.public_url))]
-    return app
 
 
 def _report(error: EstError) -> None:

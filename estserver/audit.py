@@ -104,7 +104,7 @@ class AuditLog:
                 "idempotency_key": clean(signature.idempotency_key),
                 **outcome,
             }
-        ).encode()
+        )
         self._previous = hashlib.sha256(line).hexdigest()
         self._write(line + b"\n")
 

@@ -6,13 +6,13 @@ go in one thread hop and one database transaction, for a hop and an fsync a requ
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -272,7 +272,7 @@ def _to_row(entry: Entry) -> dict[str, object]:
         "issuer": entry.issuer,
         "serial": _hex(entry.serial),
         "subject": entry.subject,
-        "sans": json.dumps(entry.sans),
+        "sans": orjson.dumps(entry.sans).decode(),
         "spki_sha256": entry.spki_sha256,
         "not_before": int(entry.not_before.timestamp()),
         "not_after": int(entry.not_after.timestamp()),
@@ -294,7 +294,7 @@ def _from_row(row: sa.RowMapping) -> Entry:
         fields[name] = datetime.fromtimestamp(fields[name], UTC)
     fields["recorded_at"] = datetime.fromtimestamp(fields["recorded_at"] / 1000, UTC)
     fields["serial"] = int(fields["serial"], 16)
-    fields["sans"] = tuple(json.loads(fields["sans"]))
+    fields["sans"] = tuple(orjson.loads(fields["sans"]))
     fields["door"] = Door(fields["door"])
     fields["authenticated_by"] = AuthenticatedBy(fields["authenticated_by"])
     return Entry(**fields)

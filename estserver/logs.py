@@ -4,18 +4,18 @@ Every value is cut at 256 characters and escaped before it is rendered, so no CS
 terminal or fills a disk. Secrets, tokens, passwords and bodies are never given to a logger; this module is no filter for them.
 """
 
-import json
 import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from typing import Any, Final, Literal
 
+import orjson
 import structlog
 from structlog.typing import EventDict
 
 LogFormat = Literal["json", "keyvalue"]
-Render = Callable[[Mapping[str, object]], str]
+Render = Callable[[Mapping[str, object]], bytes]
 Write = Callable[[bytes], object]
 
 MAX_VALUE: Final = 256
@@ -23,7 +23,6 @@ MAX_VALUE: Final = 256
 MAX_TRACEBACK: Final = 16_384
 MAX_ITEMS: Final = 16
 
-_encode_json = json.JSONEncoder().encode  # made once: structlog's renderer makes an encoder for each line
 _keyvalue = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 
 
@@ -45,10 +44,10 @@ def _escape(text: str, longest: int) -> str:
 
 
 def renderer(log_format: LogFormat) -> Render:
-    """How an event becomes one line without its line end. Values must be clean."""
+    """How an event becomes one line, UTF-8, without its line end. Values must be clean."""
     if log_format == "json":
-        return _encode_json
-    return lambda event: str(_keyvalue(None, "", {key: _flat(value) for key, value in event.items()}))
+        return orjson.dumps
+    return lambda event: str(_keyvalue(None, "", {key: _flat(value) for key, value in event.items()})).encode()
 
 
 def _flat(value: object) -> object:
@@ -65,7 +64,7 @@ def configure(log_format: LogFormat, *, level: str = "info", write: Write = writ
     render = renderer(log_format)
 
     def _render(_: Any, method: str, event: EventDict) -> bytes:
-        return (render(_clean_event(method, event)) + "\n").encode()
+        return render(_clean_event(method, event)) + b"\n"
 
     class _Writer:
         def __getattr__(self, _: str) -> Callable[[bytes], object]:

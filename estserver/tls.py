@@ -8,9 +8,9 @@ pyOpenSSL, with the OpenSSL that `cryptography` brings. TLS 1.2 and 1.3, ECDHE a
   neither awaited nor used.
 * No resumption: OP_NO_TICKET and SESS_CACHE_OFF together (either alone still resumes), and no renegotiation. So the peer's Finished is
   tls-unique (RFC 5929 section 3.1), and no connection inherits another's client certificate.
-  OP_NO_TICKET set in the context leaves TLS 1.3 with two useless tickets for sessions that are in no cache (seen on the wire, OpenSSL 4.0),
-  and a write to the socket for them. OpenSSL sends none where the option appears while it reads the ClientHello (its `final_server_name`, called for every
-  ClientHello, with a server name or without), so that is where it is set.
+  OP_NO_TICKET set in the context leaves TLS 1.3 with two useless tickets for sessions that are in no cache (seen on the wire,
+  OpenSSL 4.0), and a write to the socket for them. OpenSSL sends none where the option appears while it reads the ClientHello (its
+  `final_server_name`, called for every ClientHello, with a server name or without), so that is where it is set.
 """
 
 from cryptography import x509

@@ -34,7 +34,7 @@ HOSTILE = ["a\r\nb", "\x1b[31mred", "\u202eevil", "\x00", "x" * 1_000_000, "\u20
 @pytest.mark.parametrize("hostile", HOSTILE)
 @pytest.mark.parametrize("log_format", ["json", "keyvalue"])
 def test_a_value_is_escaped_cut_and_stays_on_its_line(hostile: str, log_format: logs.LogFormat) -> None:
-    line = logs.renderer(log_format)({"event": "refused", "value": logs.clean(hostile), "list": logs.clean((hostile,) * 100)})
+    line = logs.renderer(log_format)({"event": "refused", "value": logs.clean(hostile), "list": logs.clean((hostile,) * 100)}).decode()
     assert line.isprintable()
     assert len(line) < 256 * 6 * 20
     assert len(str(logs.clean(hostile))) <= 256 * 8

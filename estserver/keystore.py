@@ -7,9 +7,8 @@ then has the certificates and names the token.
 from datetime import datetime
 from typing import Protocol
 
-from estcore.authority import Authority
-
 from estcore import authority
+from estcore.authority import Authority
 from estcore.errors import ConfigurationError
 from estserver.secret_uses import SecretUse, check_fits
 from estserver.snapshot import SecretManifest

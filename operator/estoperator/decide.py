@@ -15,7 +15,7 @@ from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, 
 from estcore.issuer_spec import Policy
 from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Requester
-from estcore.usages import USAGE_ALIASES, Usage
+from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
 from estoperator.issuer_state import IssuerState
 from estoperator.resources import CertRequest, parse_go_duration
@@ -170,21 +170,10 @@ def _check_what_a_csr_cannot_carry(request: CertRequest, csr: Pkcs10, policy: Po
             )
     if request.usages:
         granted = registration.permitted_usages(csr, policy)
-        asked = _usages(request.usages)
+        asked = parse_usage_names(request.usages)
         if asked != granted:
             source = "the CSR asks for" if csr.usages else "a CSR without usages gets"
             raise Forbidden(f"spec.usages ({_names(asked)}) differ from what {source} ({_names(granted)})", reason="Usages")
-
-
-def _usages(names: tuple[str, ...]) -> frozenset[Usage]:
-    """The usages by name; raises Forbidden for those that no end entity gets here (`cert sign`, `any` and their like)."""
-    usages = set()
-    for name in names:
-        try:
-            usages.add(USAGE_ALIASES.get(name) or Usage(name))
-        except ValueError as error:
-            raise Forbidden(f"spec.usages: this issuer does not give {name!r}", reason="Usages") from error
-    return frozenset(usages)
 
 
 def _refused(error: EstError) -> Refuse:

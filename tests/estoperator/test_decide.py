@@ -148,8 +148,8 @@ def test_the_step(request_: CertRequest, issuer: IssuerState | None, expected: t
             None,
             id="usages-that-contradict-the-csr",
         ),
-        pytest.param({"usages": ["cert sign"]}, "this issuer does not give 'cert sign'", None, id="cert-sign"),
-        pytest.param({"usages": ["any"]}, "this issuer does not give 'any'", None, id="any-usage"),
+        pytest.param({"usages": ["cert sign"]}, "usage 'cert sign' is never given to an end entity", None, id="cert-sign"),
+        pytest.param({"usages": ["any"]}, "usage 'any' is never given to an end entity", None, id="any-usage"),
         pytest.param(
             {"request": csr_pem(WEB, usages=(Usage.CODE_SIGNING,))}, "code signing", None, id="a-usage-that-the-policy-does-not-list"
         ),

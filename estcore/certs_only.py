@@ -11,7 +11,7 @@ from typing import Final
 from cryptography import x509
 
 from estcore import der as der_module
-from estcore.der import CONTEXT_0, CONTEXT_1, SEQUENCE, member
+from estcore.der import CONTEXT_0, CONTEXT_1, SEQUENCE, member, tlv
 from estcore.errors import MalformedBody
 from estcore.foreign import foreign
 
@@ -33,9 +33,9 @@ def encode(certificates_der: Sequence[bytes]) -> bytes:
     """
     if not certificates_der:
         raise ValueError("certs-only holds at least one certificate")
-    certificates = _tlv(CONTEXT_0, b"".join(sorted(certificates_der)))
-    signed_data = _tlv(SEQUENCE, _BEFORE_CERTIFICATES + certificates + _NO_SIGNERS)
-    return _tlv(SEQUENCE, _SIGNED_DATA_OID + _tlv(CONTEXT_0, signed_data))
+    certificates = tlv(CONTEXT_0, b"".join(sorted(certificates_der)))
+    signed_data = tlv(SEQUENCE, _BEFORE_CERTIFICATES + certificates + _NO_SIGNERS)
+    return tlv(SEQUENCE, _SIGNED_DATA_OID + tlv(CONTEXT_0, signed_data))
 
 
 def decode(der: bytes) -> tuple[x509.Certificate, ...]:
@@ -85,11 +85,3 @@ def _expect(der: bytes, position: int, octets: bytes, fault: str) -> int:
     if der[position:end] != octets:
         raise MalformedBody(f"not certs-only: {fault}")
     return end
-
-
-def _tlv(identifier: int, content: bytes) -> bytes:
-    length = len(content)
-    if length < 0x80:
-        return bytes((identifier, length)) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes((identifier, 0x80 | len(octets))) + octets + content

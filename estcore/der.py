@@ -140,3 +140,14 @@ def _check_primitive(identifier: int, content: bytes, what: str) -> None:
             right = True
     if not right:
         raise MalformedBody(f"{what} holds a value of tag {identifier:#04x} that is not DER")
+
+
+def tlv(identifier: int, content: bytes) -> bytes:
+    """One DER value with its header (X.690 section 10.1: the shortest length)."""
+    length = len(content)
+    if length < 0x80:
+        return bytes((identifier, length)) + content
+    if length < 0x100:
+        return bytes((identifier, 0x81, length)) + content
+    octets = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes((identifier, 0x80 | len(octets))) + octets + content

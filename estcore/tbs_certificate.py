@@ -14,7 +14,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
-from estcore.der import BIT_STRING, INTEGER, SEQUENCE, member, object_identifier
+from estcore.der import BIT_STRING, INTEGER, SEQUENCE, member, object_identifier, tlv
 from estcore.keys import spki_der
 from estcore.profile import Plan
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
@@ -91,17 +91,6 @@ def key_identifier(spki_der: bytes) -> bytes:
     _, algorithm_end = member(spki_der, content, end, SEQUENCE, what=what)
     bits, end = member(spki_der, algorithm_end, end, BIT_STRING, what=what)
     return sha1(spki_der[bits + 1 : end], usedforsecurity=False).digest()
-
-
-def tlv(identifier: int, content: bytes) -> bytes:
-    """One DER value with its header (X.690 section 10.1: the shortest length)."""
-    length = len(content)
-    if length < 0x80:
-        return bytes((identifier, length)) + content
-    if length < 0x100:
-        return bytes((identifier, 0x81, length)) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes((identifier, 0x80 | len(octets))) + octets + content
 
 
 @lru_cache(maxsize=64)

@@ -267,7 +267,9 @@ def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:
         problem = snapshot.secret_problems.get(reference.key)
         if problem is not None:
             raise ConfigurationError(problem.message, where=str(reference), reason=problem.reason)
-        raise ConfigurationError(f"it does not exist, and {reference.use} should be read from it", where=str(reference), reason="SecretMissing")
+        raise ConfigurationError(
+            f"it does not exist, and {reference.use} should be read from it", where=str(reference), reason="SecretMissing"
+        )
     check_fits(secret, reference.use)
     return secret
 

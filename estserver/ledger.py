@@ -67,7 +67,7 @@ class Ledger:
         self._gather = gather.total_seconds()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._connection: sa.Connection | None = None
-        self._insert = ledger_schema.insert_or_nothing(engine.dialect.name)
+        self._insert = ledger_schema.BatchInsert(engine.dialect)
         self._waiting: list[tuple[Entry, asyncio.Future[Entry]]] = []
         self._writing: asyncio.Task[None] | None = None
         self._revoked: frozenset[tuple[str, int]] = frozenset()
@@ -214,9 +214,9 @@ class Ledger:
     def _write(self, entries: list[Entry]) -> list[Entry]:
         connection = self._connect()
         with connection.begin():
-            inserted = connection.execute(self._insert, [_to_row(entry) for entry in entries])
-            # the database counts all rows of the batch: where none collided, there is nothing to read again
-            return entries if inserted.rowcount == len(entries) else [self._winner(connection, entry) for entry in entries]
+            inserted = self._insert.execute(connection, [_to_row(entry) for entry in entries])
+            # where none collided, there is nothing to read again
+            return entries if inserted == len(entries) else [self._winner(connection, entry) for entry in entries]
 
     def _winner(self, connection: sa.Connection, entry: Entry) -> Entry:
         """Which row stands for the entry's transaction, when some rows of its batch collided."""
@@ -228,7 +228,7 @@ class Ledger:
                     return standing
                 released = certificates.update().where(certificates.c.id == row["id"], certificates.c.transaction == entry.transaction)
                 connection.execute(released.values(transaction=None))
-            if connection.execute(self._insert, [_to_row(entry)]).rowcount == 1:
+            if self._insert.execute(connection, [_to_row(entry)]) == 1:
                 return entry
         raise sa.exc.InvalidRequestError("no row stands for the transaction")
 

@@ -4,6 +4,7 @@ Portable between SQLite and PostgreSQL on purpose: times are integers (seconds o
 A column that is added later comes with a new VERSION and a migration here; a database of another version is refused at start.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import sqlalchemy as sa
@@ -52,10 +53,35 @@ _REVOKED_INDEX = sa.text(
 """As text, which both databases read: sa.Index would load both dialects, 2 MiB of memory, to check its options."""
 
 
-def insert_or_nothing(dialect: str) -> sa.Insert:
-    """INSERT … ON CONFLICT DO NOTHING, on whichever unique constraint; its result counts the rows of all parameter sets."""
-    # without the option SQLAlchemy keeps no count of an INSERT on psycopg
-    return _insert_or_nothing(certificates, dialect).execution_options(preserve_rowcount=True)
+class BatchInsert:
+    """INSERT … ON CONFLICT DO NOTHING of several rows in one statement, on whichever unique constraint.
+
+    One statement and not one a row: sqlite3 lets go of the interpreter at each step of a statement, and beside a busy event loop
+    getting it back is the slow part.
+    """
+
+    def __init__(self, dialect: sa.Dialect) -> None:
+        self._dialect = dialect
+        self._statements: dict[int, tuple[str, list[str] | None]] = {}
+
+    def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
+        """Insert rows (column → value) and return how many did not collide."""
+        sql, order = self.statement(len(rows))
+        parameters = {f"{name}_{number}": value for number, row in enumerate(rows) for name, value in row.items()}
+        return connection.exec_driver_sql(sql, parameters if order is None else tuple([parameters[name] for name in order])).rowcount
+
+    def statement(self, rows: int) -> tuple[str, list[str] | None]:
+        """The text for so many rows, and the order of its parameters where the driver takes them by position."""
+        statement = self._statements.get(rows)
+        if statement is None:
+            statement = self._statements[rows] = self._compile(rows)
+        return statement
+
+    def _compile(self, rows: int) -> tuple[str, list[str] | None]:
+        names = [column.name for column in certificates.columns if column.name != "id"]
+        values: list[dict[str, object]] = [{name: sa.bindparam(f"{name}_{number}") for name in names} for number in range(rows)]
+        compiled = _insert_or_nothing(certificates, self._dialect.name).values(values).compile(dialect=self._dialect)
+        return str(compiled), list(compiled.positiontup) if compiled.positiontup is not None else None
 
 
 def _insert_or_nothing(table: sa.Table, dialect: str) -> sa.Insert:

@@ -79,7 +79,7 @@ class AuditLog:
                 "result": outcome.result,
                 "subject": clean(outcome.subject),
                 "sans": clean(outcome.sans),
-                "not_after": outcome.not_after.isoformat() if outcome.not_after is not None else None,
+                "not_after": outcome.not_after,
                 "standing_serial": outcome.standing_serial,
             },
         )
@@ -92,7 +92,7 @@ class AuditLog:
                 "chain": self._chain,
                 "number": self._number,
                 "previous": self._previous,
-                "timestamp": now.isoformat(),
+                "timestamp": now,
                 "issuer": signature.issuer,
                 "policy": signature.policy,
                 "operation": signature.operation,

@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
+from datetime import datetime
 from typing import Any, Final, Literal
 
 import orjson
@@ -28,6 +29,8 @@ _keyvalue = structlog.processors.LogfmtRenderer(bool_as_flag=False)
 
 def clean(value: object) -> object:
     """The value as a log line may show it: numbers as they are, text escaped and cut, of a list the first items."""
+    if isinstance(value, str) and len(value) <= MAX_VALUE and value.isprintable():  # nearly all
+        return value
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, tuple | list):
@@ -44,13 +47,15 @@ def _escape(text: str, longest: int) -> str:
 
 
 def renderer(log_format: LogFormat) -> Render:
-    """How an event becomes one line, UTF-8, without its line end. Values must be clean."""
+    """How an event becomes one line, UTF-8, without its line end. Values must be clean; a time is written as ISO 8601."""
     if log_format == "json":
         return orjson.dumps
     return lambda event: str(_keyvalue(None, "", {key: _flat(value) for key, value in event.items()})).encode()
 
 
 def _flat(value: object) -> object:
+    if isinstance(value, datetime):
+        return value.isoformat()
     return ",".join(str(item) for item in value) if isinstance(value, list) else value
 
 

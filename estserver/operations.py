@@ -91,10 +91,11 @@ async def _issue(
     authorized = register(requester, csr, spec.policy)
     serial = authority.serial_number(service.random_octets(16))
     signature = _signature(request, issuer, requester, csr, serial)
-    service.audit.before(signature, now=service.clock())
+    now = service.clock()
+    service.audit.before(signature, now=now)
     try:
-        issued = authority.issue(ca, authorized, spec.policy, now=service.clock(), serial=serial)
-        standing = await service.ledger.record(_entry(request, issuer, requester, csr, issued, service))
+        issued = authority.issue(ca, authorized, spec.policy, now=now, serial=serial)
+        standing = await service.ledger.record(_entry(request, issuer, requester, csr, issued, service.retry_window, now=now))
     except BaseException as error:
         reason = error.reason if isinstance(error, EstError) else "InternalError"
         service.audit.after(signature, Outcome(result=reason), now=service.clock())
@@ -129,14 +130,16 @@ def _outcome(standing: Entry, *, repeated: bool) -> Outcome:
     )
 
 
-def _entry(request: EstRequest, issuer: Issuer, requester: Requester, csr: Pkcs10, issued: Issued, service: Service) -> Entry:
+def _entry(
+    request: EstRequest, issuer: Issuer, requester: Requester, csr: Pkcs10, issued: Issued, retry_window: timedelta, *, now: datetime
+) -> Entry:
     """The row of a certificate. What makes two requests the same transaction is the Idempotency-Key, or what was asked for and by whom."""
     who = str(requester)
     asked_for = _digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(issued.sans), *sorted(csr.usages or ()))
     transaction: str | None = request.idempotency_key
     window: timedelta | None = None
-    if transaction is None and service.retry_window:
-        transaction, window = _digest(request.operation, who, asked_for), service.retry_window
+    if transaction is None and retry_window:
+        transaction, window = _digest(request.operation, who, asked_for), retry_window
     return Entry(
         issuer=issuer.key,
         serial=issued.serial,
@@ -152,7 +155,7 @@ def _entry(request: EstRequest, issuer: Issuer, requester: Requester, csr: Pkcs1
         transaction=transaction,
         request_sha256=asked_for,
         der=issued.certificate_der,
-        recorded_at=service.clock(),
+        recorded_at=now,
         retry_window=window,
     )
 

@@ -29,7 +29,6 @@ spec:
     rules:
       - from: {{authentication: certificate}}
         subject: {{commonName: "bench-*"}}
-        dnsNames: ["*.bench.example"]
 ---
 apiVersion: v1
 kind: Secret
@@ -120,12 +119,7 @@ def write_targets(file: Path, url: str) -> None:
     with file.open("w") as targets:
         for number in range(DISTINCT_CSRS):
             key = ec.generate_private_key(ec.SECP256R1())
-            csr = (
-                x509.CertificateSigningRequestBuilder()
-                .subject_name(_name(f"bench-{number}"))
-                .add_extension(x509.SubjectAlternativeName([x509.DNSName(f"d{number}.bench.example")]), critical=False)
-                .sign(key, hashes.SHA256())
-            )
+            csr = x509.CertificateSigningRequestBuilder().subject_name(_name(f"bench-{number}")).sign(key, hashes.SHA256())
             body = base64.b64encode(csr.public_bytes(Encoding.DER)) + b"\n"
             target = {
                 "method": "POST",

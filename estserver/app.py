@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 from fastapi import FastAPI
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from estcore.errors import EstError
 from estserver.audit import AuditLog
@@ -60,18 +60,15 @@ class EstApplication(FastAPI):
         self.router.routes[:] = [route]
         self._route = route
 
-    def build_middleware_stack(self) -> ASGIApp:
-        """HTTP to the one route, for which no router has to look; the lifespan to the router.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """HTTP to the one route, for which no router has to look; the lifespan to FastAPI.
 
-        FastAPI's own handlers would answer in JSON, which is no form of EST (RFC 8951 section 5).
+        Its own handlers and middleware would answer in JSON, which is no form of EST (RFC 8951 section 5).
         """
-        return self._dispatch
-
-    async def _dispatch(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self._route.handle(scope, receive, send)
         else:
-            await self.router(scope, receive, send)
+            await super().__call__(scope, receive, send)
 
 
 def build_app(

@@ -10,7 +10,7 @@ import binascii
 import ipaddress
 import re
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -217,15 +217,7 @@ def _is_own(way: Authentication) -> bool:
 def _vouching(account: ServiceAccount, idempotency_key: str | None) -> Requester:
     """The registration authority, or whom it asks for: the Kubernetes object that its Idempotency-Key names."""
     if idempotency_key is None:
-        return Requester(
-            authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
-            identity=account.full_name,
-            user=account.username,
-            groups=account.groups,
-            namespace=account.namespace,
-            service_account=account.name,
-            registration_authority=True,
-        )
+        return replace(_service_account(account), registration_authority=True)
     match = _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
     if match is None:
         raise BadHeader("Idempotency-Key is <door>/<namespace>/<name>/<uid>, the door cert-manager.io or est-issuer.io")

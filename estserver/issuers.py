@@ -181,14 +181,8 @@ def _issuer(
         reason, message = "SourceStale", "the Kubernetes API was silent for too long; nothing is signed until it answers"
     unchanged = previous is not None and previous.authority is authority
     plain, wrapped = (previous.cacerts_body, previous.cacerts_body_wrapped) if previous and unchanged else _cacerts_bodies(authority)
-    return Issuer(
-        key=manifest.key,
-        kind=manifest.kind,
-        namespace=manifest.namespace,
-        name=manifest.name,
-        uid=manifest.uid,
-        generation=manifest.generation,
-        label=None,
+    return replace(
+        _unread(manifest),
         spec=spec,
         authority=authority,
         ready=not missing,
@@ -198,7 +192,6 @@ def _issuer(
         cacerts_body_wrapped=wrapped,
         anchors=anchors.value or (),
         passwords=passwords.value,
-        manifest=manifest,
         loaded_ca=ca,
         loaded_anchors=anchors,
         loaded_passwords=passwords,
@@ -207,8 +200,7 @@ def _issuer(
 
 def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: ConfigurationError, now: datetime, *, stale: bool) -> Issuer:
     if previous is None or previous.spec is None:
-        nothing: Issuer = _issuer_without_spec(manifest)
-        return replace(nothing, message=error.message)
+        return replace(_unread(manifest), reason="InvalidSpec", message=error.message)
     expired = _expiry(previous.loaded_ca.value, now)
     return replace(
         previous,
@@ -221,7 +213,8 @@ def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: Conf
     )
 
 
-def _issuer_without_spec(manifest: IssuerManifest) -> Issuer:
+def _unread(manifest: IssuerManifest) -> Issuer:
+    """The issuer of a manifest of which only the metadata was looked at."""
     return Issuer(
         key=manifest.key,
         kind=manifest.kind,
@@ -233,7 +226,7 @@ def _issuer_without_spec(manifest: IssuerManifest) -> Issuer:
         spec=None,
         authority=None,
         ready=False,
-        reason="InvalidSpec",
+        reason="",
         message="",
         manifest=manifest,
     )

@@ -5,9 +5,15 @@ Files, not memory: several test processes and tiers add to the same folder.
 
 import hashlib
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 COLLECTED = Path(os.environ.get("COLLECTED_CERTIFICATES", Path(__file__).parent.parent / ".cache" / "certificates"))
+
+
+SHORTEST_CERTIFICATE = 100
+"""Octets. The ledger's own tests record shorter stand-ins; no certificate with a key and a signature is so short."""
 
 
 def collect(certificate_der: bytes, issuer_der: bytes | None = None) -> None:
@@ -17,6 +23,18 @@ def collect(certificate_der: bytes, issuer_der: bytes | None = None) -> None:
     _write(COLLECTED / f"{name}.der", certificate_der)
     if issuer_der is not None:
         _write(COLLECTED / f"{name}.issuer.der", issuer_der)
+
+
+def collect_ledgers(folder: Path) -> None:
+    """Keep every certificate of every SQLite ledger below a folder."""
+    for file in folder.rglob("ledger.sqlite"):
+        try:
+            with closing(sqlite3.connect(f"file:{file}?mode=ro", uri=True)) as ledger:
+                found = ledger.execute("SELECT der FROM certificates WHERE length(der) >= ?", (SHORTEST_CERTIFICATE,)).fetchall()
+        except sqlite3.Error:  # tests of ledgers that are none
+            continue
+        for (certificate_der,) in found:
+            collect(certificate_der)
 
 
 def _write(path: Path, content: bytes) -> None:

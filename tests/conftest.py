@@ -1,10 +1,15 @@
-"""The requirement table: `pytest --conformance FILE` writes which requirement rows the run showed, by which tests, with what result."""
+"""What every test has around it: the requirement table, and the collection of what estserver issued.
+
+`pytest --conformance FILE` writes which requirement rows the run showed, by which tests, with what result.
+"""
 
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.collect import collect_ledgers
 
 ROWS = pytest.StashKey[dict[str, dict[str, str]]]()
 
@@ -45,3 +50,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         result = "failed" if "failed" in tests.values() else "passed"
         lines.append(f"| {row} | {result} | {'<br>'.join(f'`{test}`' for test in sorted(tests))} |")
     file.write_text("\n".join(lines) + "\n")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everything_recorded_is_collected(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever the tests did not hand over themselves: each certificate of each ledger that they left behind."""
+    yield
+    collect_ledgers(tmp_path_factory.getbasetemp())

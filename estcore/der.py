@@ -6,6 +6,7 @@ No ASN.1 type is decoded here.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 from estcore.errors import MalformedBody
@@ -14,6 +15,9 @@ MAX_CSR_OCTETS: Final = 32 * 1024
 """A CSR with an RSA-4096 key and 100 names of 63 characters is under 8 KiB."""
 MAX_DEPTH: Final = 32
 """Constructed values within each other, the outermost counted; a Full PKI Request with certificates inside has about 15."""
+
+MAX_OID_OCTETS: Final = 64
+"""Content of an OBJECT IDENTIFIER that is turned into text; those of attributes and algorithms have about 10."""
 
 INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
@@ -112,6 +116,36 @@ def object_identifier(dotted: str) -> bytes:
     first, second, *rest = (int(arc) for arc in dotted.split("."))
     content = b"".join(_base_128(arc) for arc in (first * 40 + second, *rest))
     return bytes((OBJECT_IDENTIFIER, len(content))) + content
+
+
+def dotted(oid_der: bytes, *, what: str) -> str:
+    """Decode an OBJECT IDENTIFIER, header included. Raises MalformedBody, where `what` names what it stands in."""
+    text = _dotted(oid_der)
+    if text is None:
+        raise MalformedBody(f"{what} holds an OBJECT IDENTIFIER that is not DER")
+    return text
+
+
+@lru_cache(maxsize=256)
+def _dotted(oid_der: bytes) -> str | None:
+    """Cached: a message names a dozen algorithms and types, and they are the same in the next one."""
+    content = oid_der[2:]
+    if not content or len(content) > MAX_OID_OCTETS or content[-1] >= 0x80 or _ARC_WITH_LEADING_ZERO.search(content):
+        return None
+    arcs: list[int] = []
+    arc = 0
+    for octet in content:
+        arc = arc << 7 | octet & 0x7F
+        if octet < 0x80:
+            arcs.append(arc)
+            arc = 0
+    first = min(arcs[0] // 40, 2)
+    return ".".join(map(str, (first, arcs[0] - 40 * first, *arcs[1:])))
+
+
+def integer(value: int) -> bytes:
+    """Encode an INTEGER, header included."""
+    return tlv(INTEGER, value.to_bytes((value if value >= 0 else ~value).bit_length() // 8 + 1, signed=True))
 
 
 def _base_128(arc: int) -> bytes:

@@ -1,0 +1,150 @@
+"""A cursor over DER that has been received: one value after the other, each of the tag that belongs there.
+
+X.690 section 10. For the shapes of CMS and CMC, which nest deeper than is pleasant to count by hand. Lengths and tags are checked where
+they are read; whatever is kept unread goes through `Reader.opaque`, which walks it to its last value.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Final
+
+from estcore import der as der_module
+from estcore.der import INTEGER, OBJECT_IDENTIFIER, SEQUENCE
+from estcore.errors import MalformedBody
+
+OCTET_STRING: Final = 0x04
+NULL: Final = 0x05
+BOOLEAN: Final = 0x01
+ENUMERATED: Final = 0x0A
+GENERALIZED_TIME: Final = 0x18
+UTC_TIME: Final = 0x17
+UTF8_STRING: Final = 0x0C
+
+
+class Reader:
+    """Reads the values within `der[start:end]` in order. `what` names them in errors; every method raises MalformedBody."""
+
+    __slots__ = ("_der", "_end", "_position", "_what")
+
+    def __init__(self, der: bytes, *, what: str, start: int = 0, end: int | None = None) -> None:
+        self._der = der
+        self._position = start
+        self._end = len(der) if end is None else end
+        self._what = what
+
+    @property
+    def at_end(self) -> bool:
+        """Whether nothing is left."""
+        return self._position == self._end
+
+    def next_is(self, identifier: int) -> bool:
+        """Whether a value with this identifier octet comes next."""
+        return self._position < self._end and self._der[self._position] == identifier
+
+    def content(self, identifier: int) -> bytes:
+        """The content octets of the next value."""
+        start, self._position = der_module.member(self._der, self._position, self._end, identifier, what=self._what)
+        return self._der[start : self._position]
+
+    def inside(self, identifier: int, *, what: str | None = None) -> "Reader":
+        """A reader of the values within the next one."""
+        start, self._position = der_module.member(self._der, self._position, self._end, identifier, what=self._what)
+        return Reader(self._der, what=what or self._what, start=start, end=self._position)
+
+    def whole(self, identifier: int) -> bytes:
+        """The next value, header included; what is within it is for somebody else to check."""
+        begin = self._position
+        _, self._position = der_module.member(self._der, begin, self._end, identifier, what=self._what)
+        return self._der[begin : self._position]
+
+    def opaque(self) -> bytes:
+        """The next value of whatever tag, header included, checked to be DER all through."""
+        begin = self._position
+        *_, self._position = der_module.read(self._der, begin, self._end, what=self._what)
+        value = self._der[begin : self._position]
+        der_module.check(value, what=self._what, max_octets=len(value))
+        return value
+
+    def rest(self) -> bytes:
+        """All that is left, unread."""
+        begin, self._position = self._position, self._end
+        return self._der[begin : self._end]
+
+    def close(self) -> None:
+        """Check that nothing is left."""
+        if self._position != self._end:
+            raise MalformedBody(f"{self._what} holds {self._end - self._position} octets more than it should")
+
+    def each(self, identifier: int, *, at_most: int) -> Iterator[bytes]:
+        """Each value that is left, header included; there are at most so many."""
+        for _ in range(at_most):
+            if self.at_end:
+                return
+            yield self.whole(identifier)
+        if not self.at_end:
+            raise MalformedBody(f"{self._what} holds more than {at_most} values")
+
+    def oid(self) -> str:
+        """The next OBJECT IDENTIFIER, dotted."""
+        return der_module.dotted(self.whole(OBJECT_IDENTIFIER), what=self._what)
+
+    def integer(self) -> int:
+        """The next INTEGER, of at most 64 octets."""
+        return self._number(self.content(INTEGER))
+
+    def enumerated(self) -> int:
+        """The next ENUMERATED."""
+        return self._number(self.content(ENUMERATED))
+
+    def octets(self) -> bytes:
+        """The content of the next OCTET STRING."""
+        return self.content(OCTET_STRING)
+
+    def boolean(self) -> bool:
+        """The next BOOLEAN."""
+        content = self.content(BOOLEAN)
+        if content not in (b"\x00", b"\xff"):
+            raise MalformedBody(f"{self._what} holds a BOOLEAN that is not DER")
+        return content == b"\xff"
+
+    def utf8(self) -> str:
+        """The text of the next UTF8String."""
+        try:
+            return self.content(UTF8_STRING).decode()
+        except UnicodeDecodeError as error:
+            raise MalformedBody(f"{self._what} holds a UTF8String that is not UTF-8") from error
+
+    def generalized_time(self) -> datetime:
+        """The next GeneralizedTime, in whole seconds and UTC (RFC 5280 section 4.1.2.5.2)."""
+        return self._moment(self.content(GENERALIZED_TIME), 15, "%Y%m%d%H%M%SZ")
+
+    def time(self) -> datetime:
+        """The next Time: UTCTime through 2049, GeneralizedTime otherwise (RFC 5652 section 11.3)."""
+        if self.next_is(UTC_TIME):
+            moment = self._moment(self.content(UTC_TIME), 13, "%y%m%d%H%M%SZ")
+            # Two digits below 50 are of this century, others of the last (RFC 5280 section 4.1.2.5.1); Python divides at 69.
+            return moment.replace(year=moment.year - 100) if moment.year >= 2050 else moment
+        return self.generalized_time()
+
+    def _number(self, content: bytes) -> int:
+        if not 0 < len(content) <= 64:
+            raise MalformedBody(f"{self._what} holds an INTEGER of {len(content)} octets")
+        if len(content) > 1 and content[0] in (0x00, 0xFF) and (content[0] ^ content[1]) < 0x80:
+            raise MalformedBody(f"{self._what} holds an INTEGER that is not minimal, which DER forbids")
+        return int.from_bytes(content, signed=True)
+
+    def _moment(self, content: bytes, octets: int, form: str) -> datetime:
+        try:
+            if len(content) != octets:
+                raise ValueError(content)
+            return datetime.strptime(content.decode("ascii"), form).replace(tzinfo=UTC)
+        except ValueError as error:
+            raise MalformedBody(f"{self._what} holds a time that is not DER") from error
+
+
+def only(der: bytes, identifier: int = SEQUENCE, *, what: str) -> Reader:
+    """A reader of the values within the one value that `der` is."""
+    outer = Reader(der, what=what)
+    inner = outer.inside(identifier)
+    outer.close()
+    return inner

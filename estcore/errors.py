@@ -9,6 +9,7 @@ It never holds a key, a password or raw bytes.
     │   ├── MalformedBody    400  the body is not base64 of one DER value
     │   ├── BadCsr           400  the PKCS#10 CSR is malformed, its signature or its key is not acceptable
     │   ├── BindingMismatch  400  the CSR is bound to another TLS connection, or to none where one is required
+    │   ├── CmcFailed        400  a Full PKI Request, or a part of it, fails; says which CMCFailInfo
     │   ├── Unauthenticated  401  no credentials, or wrong ones
     │   ├── Forbidden        403  authenticated, but not allowed to have this
     │   ├── UnknownLabel     404  no issuer answers at this path
@@ -32,6 +33,7 @@ It never holds a key, a password or raw bytes.
 
 from collections.abc import Sequence
 from datetime import timedelta
+from enum import IntEnum
 
 
 class EstError(Exception):
@@ -75,6 +77,46 @@ class BindingMismatch(RequestError):
     """The CSR's challengePassword is not this TLS connection's channel binding (RFC 7030 section 3.5)."""
 
     reason = "BindingMismatch"
+
+
+class CmcFailInfo(IntEnum):
+    """CMCFailInfo: what a PKIResponse gives as the reason (RFC 5272 section 6.1.4)."""
+
+    BAD_ALG = 0
+    BAD_MESSAGE_CHECK = 1
+    BAD_REQUEST = 2
+    BAD_TIME = 3
+    BAD_CERT_ID = 4
+    UNSUPPORTED_EXT = 5
+    MUST_ARCHIVE_KEYS = 6
+    BAD_IDENTITY = 7
+    POP_REQUIRED = 8
+    POP_FAILED = 9
+    NO_KEY_REUSE = 10
+    INTERNAL_CA_ERROR = 11
+    TRY_LATER = 12
+    AUTH_DATA_FAIL = 13
+
+
+class CmcFailed(RequestError):
+    """A Full PKI Request, or a part of it, fails and is answered with a PKIResponse (RFC 5272 section 6.1).
+
+    `body_parts` are the BodyPartPaths for the bodyList, each a bodyPartID per layer from the outermost PKIData inwards, (0,) for the whole
+    message. They are empty where the fault was found without knowing the place; whoever knows it puts it in by `about`.
+    """
+
+    reason = "CmcFailed"
+
+    def __init__(
+        self, message: str, *, fail_info: CmcFailInfo, body_parts: Sequence[tuple[int, ...]] = (), reason: str | None = None
+    ) -> None:
+        super().__init__(message, reason=reason)
+        self.fail_info = fail_info
+        self.body_parts = tuple(body_parts)
+
+    def about(self, *body_parts: tuple[int, ...]) -> "CmcFailed":
+        """The same failure, of these body parts unless it names its own."""
+        return CmcFailed(self.message, fail_info=self.fail_info, body_parts=self.body_parts or body_parts, reason=self.reason)
 
 
 class Unauthenticated(RequestError):

@@ -1,55 +1,60 @@
-"""What every test has around it: the requirement table, and the collection of what estserver issued.
+"""What every test has around it: the requirement rows it shows, and the collection of what estserver issued.
 
-`pytest --conformance FILE` writes which requirement rows the run showed, by which tests, with what result.
+`pytest --conformance FILE` leaves in FILE which requirement rows each test of the run showed, with what result (tests/conformance.py).
 """
 
-from collections import defaultdict
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests import conformance
 from tests.collect import collect_ledgers
-
-ROWS = pytest.StashKey[dict[str, dict[str, str]]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--conformance", type=Path, metavar="FILE", help="write the table of requirement rows to FILE")
+    parser.addoption("--conformance", type=Path, metavar="FILE", help="write the requirement rows that this run shows to FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[ROWS] = defaultdict(dict)
+    file: Path | None = config.getoption("--conformance")
+    if file is not None and not hasattr(config, "workerinput"):  # the processes of xdist report to the one that has it
+        config.pluginmanager.register(Recorder(file))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if unknown := conformance.unknown(row for mark in item.iter_markers("spec") for row in mark.args):
+        pytest.fail(f"the mark names rows that tests/requirements.toml does not have: {', '.join(unknown)}")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[misc, assignment]  # pluggy's wrappers receive the report here
-    if report.when == "call" or report.failed:
-        test = item.nodeid.split("[")[0]
-        for mark in item.iter_markers("spec"):
-            for row in mark.args:
-                tests = item.config.stash[ROWS][row]
-                tests[test] = "failed" if report.failed or tests.get(test) == "failed" else "passed"
+    rows = sorted({row for mark in item.iter_markers("spec") for row in mark.args})
+    report.user_properties.append(("spec", rows))
     return report  # type: ignore[return-value]
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    file: Path | None = session.config.getoption("--conformance")
-    if file is None:
-        return
-    lines = [
-        "# Requirements shown by tests",
-        "",
-        "Written by `make conformance` from the marks of the tests.",
-        "",
-        "| row | result | tests |",
-        "|---|---|---|",
-    ]
-    for row, tests in sorted(session.config.stash[ROWS].items()):
-        result = "failed" if "failed" in tests.values() else "passed"
-        lines.append(f"| {row} | {result} | {'<br>'.join(f'`{test}`' for test in sorted(tests))} |")
-    file.write_text("\n".join(lines) + "\n")
+class Recorder:
+    """Gathers the reports of a run, parallel or not."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._tests: dict[str, dict[str, object]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when != "call" and not report.failed:
+            return
+        test = report.nodeid.split("[")[0].removeprefix("tests/")
+        seen = self._tests.setdefault(test, {"rows": [], "result": "passed"})
+        seen["rows"] = sorted({*seen["rows"], *dict(report.user_properties).get("spec", ())})  # type: ignore[misc]  # a list of rows
+        if not report.passed:  # a skipped test shows nothing either
+            seen["result"] = "failed"
+
+    def pytest_sessionfinish(self) -> None:
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.write_text(json.dumps(self._tests, indent=1, sort_keys=True) + "\n")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -80,7 +80,7 @@ async def test_a_leaf_signs_nobody(ca: Identity) -> None:
     await assert_nothing_is_sent("localhost", server, ca.pem, "not trusted")
 
 
-@pytest.mark.spec("EST-SRVID-01", "EST-SRVID-02", "EST-SRVID-08")
+@pytest.mark.spec("EST-SRVID-01", "EST-SRVID-02", "EST-SRVID-08", "EST-ENROLL-02")
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
 async def test_a_certificate_for_another_host_gets_neither_request_nor_our_certificate(ca: Identity, host: str) -> None:
     identity = make_server(ca, "device-7", ekus=[ExtendedKeyUsageOID.CLIENT_AUTH])

@@ -323,7 +323,7 @@ def ec_spki(parameters: bytes, point: bytes, algorithm: str = "1.2.840.10045.2.1
     return pki.sequence(pki.sequence(pki.oid(algorithm), parameters), pki.tlv(0x03, b"\x00", point))
 
 
-@pytest.mark.spec("EST-ENROLL-10", "THREAT-06")
+@pytest.mark.spec("EST-ENROLL-10", "THREAT-06", "EST-ENROLL-04")
 @pytest.mark.parametrize(
     "spki",
     [

@@ -49,7 +49,7 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
 # no credentials
 
 
-@pytest.mark.spec("EST-AUTH-02", "EST-AUTH-08", "EST-CLI-01")
+@pytest.mark.spec("EST-AUTH-02", "EST-AUTH-08", "EST-CLI-01", "EST-ENROLL-02")
 async def test_without_credentials_each_challenge_is_a_header_in_the_issuers_order_and_bearer_is_last(server: Server) -> None:
     """Old clients read the first header only (interop.md pitfalls 3 and 10); in SPEC the token stands before the password."""
     answer = await server.enroll(make_csr())

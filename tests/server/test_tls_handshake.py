@@ -376,6 +376,7 @@ def test_renegotiation_is_refused(transport: Server) -> None:
 # ---- what is no handshake
 
 
+@pytest.mark.spec("EST-TLS-01", "EST-AUTH-04")
 def test_plain_http_is_told_that_the_port_speaks_https(transport: Server) -> None:
     with Client(transport) as client:
         client.socket.sendall(request(b"GET", b"/"))

@@ -32,6 +32,7 @@ SEQUENCE: Final = 0x30
 SET: Final = 0x31
 CONTEXT_0: Final = 0xA0
 CONTEXT_1: Final = 0xA1
+CONTEXT_2: Final = 0xA2
 
 _CONSTRUCTED = 0x20
 _ARC_WITH_LEADING_ZERO = re.compile(rb"(?:^|[\x00-\x7f])\x80", re.DOTALL)

@@ -34,7 +34,8 @@ def schema(plural: str) -> dict[str, Any]:
 def json_default(value: object) -> object:
     """A default of the model as a manifest writes it."""
     if isinstance(value, timedelta):
-        return f"{value // timedelta(hours=1)}h"
+        hours, rest = divmod(value, timedelta(hours=1))
+        return f"{hours}h" if not rest else f"{value // timedelta(seconds=1)}s"
     if isinstance(value, tuple):
         return [str(item) for item in value]
     return value

@@ -28,6 +28,7 @@ T61_STRING: Final = 0x14
 IA5_STRING: Final = 0x16
 UNIVERSAL_STRING: Final = 0x1C
 BMP_STRING: Final = 0x1E
+OCTET_STRING: Final = 0x04
 SEQUENCE: Final = 0x30
 SET: Final = 0x31
 CONTEXT_0: Final = 0xA0

@@ -17,6 +17,7 @@ It never holds a key, a password or raw bytes.
     │   ├── Conflict         409  an Idempotency-Key was used before for another CSR
     │   ├── TooLarge         413  a body over the limit
     │   └── UnsupportedMediaType 415
+    ├── AwaitingApproval     202  accepted; a person decides, ask again after `retry_after`
     ├── Unavailable          503  not now: try again after `retry_after`
     │   ├── IssuerNotReady        the issuer has no usable CA
     │   ├── LedgerUnavailable     the ledger cannot be written
@@ -170,6 +171,17 @@ class UnsupportedMediaType(RequestError):
 
     reason = "UnsupportedMediaType"
     http_status = 415
+
+
+class AwaitingApproval(EstError):
+    """The request is good and waits for a person (RFC 7030 section 4.2.3). The same request gives its certificate after `retry_after`."""
+
+    reason = "AwaitingApproval"
+    http_status = 202
+
+    def __init__(self, message: str, *, retry_after: timedelta) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Unavailable(EstError):

@@ -10,7 +10,6 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
 from estcore.errors import BadCsr
-from estcore.foreign import foreign
 from estcore.keys import PublicKey
 from estcore.names import check_general_name
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
@@ -20,13 +19,20 @@ MAX_EXTENSIONS: Final = 20
 
 
 class Requested(NamedTuple):
-    """The names and usages asked for; `usages` is None where neither keyUsage nor extendedKeyUsage is there."""
+    """What is asked for; `usages` is None where neither keyUsage nor extendedKeyUsage is there.
 
-    sans: tuple[x509.GeneralName, ...]
-    usages: frozenset[Usage] | None
+    `cmc_ra` says whether the extended key usage of a registration authority is among it, which is no usage of any policy.
+    """
+
+    sans: tuple[x509.GeneralName, ...] = ()
+    usages: frozenset[Usage] | None = None
+    cmc_ra: bool = False
+    subject_key_identifier: bytes | None = None
 
 
-NOTHING = Requested((), None)
+NOTHING = Requested()
+CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+"""id-kp-cmcRA (RFC 6402 section 2.10)."""
 
 
 _EXTENSION_NAMES = {
@@ -54,20 +60,23 @@ _NOT_USAGES = {
     "2.5.29.37.0": "anyExtendedKeyUsage",
     "1.3.6.1.5.5.7.3.9": "OCSPSigning",
     "1.3.6.1.5.5.7.3.27": "cmcCA",
-    "1.3.6.1.5.5.7.3.28": "cmcRA",
     "1.3.6.1.4.1.311.20.2.2": "smartcardLogon",
 }
 
 
-def read(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> Requested:
-    """Read the one extensionRequest of a CSR; raises BadCsr that names whatever is asked for and not issued."""
-    extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
-    if len(extensions) > MAX_EXTENSIONS:
+def read(requested: x509.Extensions, public_key: PublicKey | None) -> Requested:
+    """Read the extensions that a request asks for; raises BadCsr that names whatever is asked for and not issued.
+
+    `public_key` is the request's own, which a subjectKeyIdentifier must fit; None where that key will not be certified.
+    """
+    if len(requested) > MAX_EXTENSIONS:
         raise BadCsr(f"the CSR asks for more than {MAX_EXTENSIONS} extensions")
     sans: tuple[x509.GeneralName, ...] = ()
     usages: frozenset[Usage] | None = None
+    cmc_ra = False
+    subject_key_identifier: bytes | None = None
     refused: list[str] = []
-    for extension in extensions:
+    for extension in requested:
         value = extension.value
         match value:
             case x509.SubjectAlternativeName():
@@ -76,18 +85,21 @@ def read(csr: x509.CertificateSigningRequest, public_key: PublicKey) -> Requeste
                 usages = (usages or frozenset()) | _key_usage(value)
             case x509.ExtendedKeyUsage():
                 usages = (usages or frozenset()) | _extended_key_usage(value)
+                cmc_ra = CMC_RA in value
             case x509.BasicConstraints():
                 if value.ca or value.path_length is not None:
                     raise BadCsr(
                         "the CSR asks for a CA certificate (basicConstraints CA:TRUE), which is never issued", reason="CaRequested"
                     )
             case x509.SubjectKeyIdentifier():
-                _check_subject_key_identifier(value, public_key)
+                if public_key is not None:
+                    _check_subject_key_identifier(value, public_key)
+                subject_key_identifier = value.digest
             case _:
                 refused.append(_EXTENSION_NAMES.get(extension.oid, extension.oid.dotted_string))
     if refused:
         raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
-    return Requested(sans, usages)
+    return Requested(sans, usages, cmc_ra, subject_key_identifier)
 
 
 def _subject_alt_name(value: x509.SubjectAlternativeName) -> tuple[x509.GeneralName, ...]:
@@ -113,11 +125,11 @@ def _key_usage(value: x509.KeyUsage) -> frozenset[Usage]:
 
 
 def _extended_key_usage(value: x509.ExtendedKeyUsage) -> frozenset[Usage]:
-    refused = [oid.dotted_string for oid in value if oid not in EXTENDED_KEY_USAGES]
+    refused = [oid.dotted_string for oid in value if oid not in EXTENDED_KEY_USAGES and oid != CMC_RA]
     if refused:
         names = ", ".join(_NOT_USAGES.get(oid, oid) for oid in refused)
         raise BadCsr(f"the CSR asks for extended key usages that are not issued: {names}", reason="UnsupportedUsage")
-    return frozenset(EXTENDED_KEY_USAGES[oid] for oid in value)  # never empty: the library refuses to read an empty one
+    return frozenset(EXTENDED_KEY_USAGES[oid] for oid in value if oid != CMC_RA)  # the library refuses to read an empty one
 
 
 def _check_subject_key_identifier(value: x509.SubjectKeyIdentifier, public_key: PublicKey) -> None:

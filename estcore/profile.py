@@ -10,14 +10,17 @@ from typing import Final
 
 from cryptography import x509
 
+from estcore.certification_request import CertificationRequest
 from estcore.errors import Forbidden, IssuerNotReady, SignerError
-from estcore.issuer_spec import POSSIBLE_KEY_USAGES, Policy
-from estcore.pkcs10 import Pkcs10
+from estcore.issuer_spec import MIN_LIFE, POSSIBLE_KEY_USAGES, Policy
 from estcore.registration import Authorized, without_encipherment
 from estcore.usages import KEY_USAGES, Usage
 
 BACKDATE: Final = timedelta(minutes=1)
 """How far notBefore lies back, for clients whose clock is slow; threats row 30 allows 5 minutes, kube-apiserver's signer takes 5."""
+
+LONGEST_RA_LIFE: Final = timedelta(hours=24)
+"""A registration authority's certificate vouches for anybody, so it is short and renewed."""
 
 EARLIEST_NOW: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """A clock before this was never set (a board without a battery): nothing is signed by it."""
@@ -25,26 +28,35 @@ EARLIEST_NOW: Final = datetime(2020, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """A certificate to be signed: an end entity's, always. Times are whole seconds, aware UTC."""
+    """A certificate to be signed: an end entity's, unless a registration authority asked for a CA's. Times are whole seconds, UTC."""
 
     subject: x509.Name
     sans: tuple[x509.GeneralName, ...]
     spki_der: bytes
     usages: frozenset[Usage]
-    """At least one of them is a key usage."""
+    """At least one of them is a key usage; none for a CA, whose usages are its own."""
     left_out: frozenset[Usage]
     """Asked for, and not granted because the key cannot do it."""
     not_before: datetime
     not_after: datetime
+    cmc_ra: bool = False
+    """With the extended key usage id-kp-cmcRA."""
+    ca: bool = False
+    """A subordinate CA that issues end entities only."""
 
 
-def check_csr(csr: Pkcs10, policy: Policy) -> None:
-    """Check what a CSR says beside its names and usages. Raises Forbidden (CaRequested, KeyNotPermitted)."""
-    if csr.ca:
+def check_csr(csr: CertificationRequest, policy: Policy) -> None:
+    """Check what a CSR says beside its names and usages. Raises Forbidden (CaRequested, KeyNotPermitted, DurationNotPermitted)."""
+    if csr.ca and not policy.is_ca:
         raise Forbidden("the CSR asks for a CA certificate (basicConstraints CA:TRUE); this issuer issues none", reason="CaRequested")
     if csr.key_algorithm not in policy.keys:
         raise Forbidden(
             f"{csr.key_algorithm} keys are not permitted: this issuer's policy lists {', '.join(policy.keys)}", reason="KeyNotPermitted"
+        )
+    if csr.duration is not None and not MIN_LIFE <= csr.duration <= policy.duration.max:
+        raise Forbidden(
+            f"a life of {csr.duration} was asked for: this issuer's policy permits {MIN_LIFE} to {policy.duration.max}",
+            reason="DurationNotPermitted",
         )
 
 
@@ -52,8 +64,13 @@ def plan(authorized: Authorized, policy: Policy, *, now: datetime, ca_certificat
     """Lay down the certificate for an authorized request. Raises Forbidden for what the profile does not allow, IssuerNotReady."""
     csr = authorized.csr
     check_csr(csr, policy)
-    usages, left_out = _granted(authorized.usages, csr)
-    not_before, not_after = validity(policy.duration.default, now=now, ca_certificate=ca_certificate)
+    if csr.ca:
+        _check_may_issue_cas(authorized, ca_certificate)
+    usages, left_out = (frozenset[Usage](), frozenset[Usage]()) if csr.ca else _granted(authorized.usages, csr)
+    duration = csr.duration or policy.duration.default
+    if authorized.cmc_ra:
+        duration = min(duration, LONGEST_RA_LIFE)
+    not_before, not_after = validity(duration, now=now, ca_certificate=ca_certificate)
     return Plan(
         subject=authorized.subject,
         sans=authorized.sans,
@@ -62,10 +79,21 @@ def plan(authorized: Authorized, policy: Policy, *, now: datetime, ca_certificat
         left_out=left_out,
         not_before=not_before,
         not_after=not_after,
+        cmc_ra=authorized.cmc_ra,
+        ca=csr.ca,
     )
 
 
-def _granted(usages: frozenset[Usage], csr: Pkcs10) -> tuple[frozenset[Usage], frozenset[Usage]]:
+def _check_may_issue_cas(authorized: Authorized, ca_certificate: x509.Certificate) -> None:
+    """Only a registration authority asks for a CA, and the CA above must not be the last of its path (RFC 5280 section 4.2.1.9)."""
+    if not authorized.requester.registration_authority:
+        raise Forbidden("a CA certificate is issued at the request of a registration authority only", reason="CaRequested")
+    constraints = ca_certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
+    if constraints.path_length == 0:
+        raise Forbidden("this issuer's own CA certificate lets it issue end entities only (pathLenConstraint 0)", reason="CaRequested")
+
+
+def _granted(usages: frozenset[Usage], csr: CertificationRequest) -> tuple[frozenset[Usage], frozenset[Usage]]:
     granted, left_out = without_encipherment(usages, csr.key_algorithm)
     impossible = (granted & KEY_USAGES) - POSSIBLE_KEY_USAGES[csr.key_algorithm]
     if impossible and csr.usages is not None and csr.usages & impossible:

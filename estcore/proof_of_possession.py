@@ -3,6 +3,7 @@
 RFC 2986 section 3 and RFC 7030 section 3.4. An allow-list of encodings of keys and of signature algorithms, both by their octets.
 """
 
+from hashlib import sha1, sha256
 from typing import cast
 
 from cryptography.exceptions import InvalidSignature
@@ -121,3 +122,21 @@ def verify(public_key: PublicKey, *, signed: bytes, algorithm: bytes, signature:
         ) from error
     except InvalidSignature as error:
         raise BadCsr("the CSR's signature is not valid for its own public key", reason="BadSignature") from error
+
+
+_NO_SIGNATURE = frozenset(_algorithm_identifier("1.3.6.1.5.5.7.6.2", parameters) for parameters in (_NULL, b""))
+"""id-alg-noSignature (RFC 5272 Appendix C.1): parameters are NULL, and absent ones are accepted."""
+
+
+def is_no_signature(algorithm: bytes) -> bool:
+    """Whether the DER AlgorithmIdentifier is id-alg-noSignature, which proves nothing."""
+    return algorithm in _NO_SIGNATURE
+
+
+def check_no_signature(*, signed: bytes, signature: bytes) -> None:
+    """Check that the value of an id-alg-noSignature is the hash of what it stands under: SHA-256, or SHA-1 as old clients have it.
+
+    It guards against damage only. Raises BadCsr.
+    """
+    if signature not in (sha256(signed).digest(), sha1(signed, usedforsecurity=False).digest()):
+        raise BadCsr("the CSR's noSignature value is not the hash of the CSR (RFC 5272 Appendix C.1)", reason="BadSignature")

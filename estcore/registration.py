@@ -14,10 +14,11 @@ from typing import Final, Never, final
 
 from cryptography import x509
 
+from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, BindingMismatch, Forbidden, SignerError
-from estcore.issuer_spec import POSSIBLE_KEY_USAGES, ChannelBinding, KeyAlgorithm, Policy
+from estcore.issuer_spec import POSSIBLE_KEY_USAGES, ChannelBinding, KeyAlgorithm, KeyReuse, NameChange, Policy
+from estcore.keys import spki_der
 from estcore.names import same_general_names, same_name
-from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.rules import check_may_exist, check_names, describe, rule_for
 from estcore.usages import CONSISTENT_KEY_USAGES, ENCIPHERMENT, KEY_USAGES, Usage
@@ -34,12 +35,14 @@ class Authorized:
     """
 
     requester: Requester
-    csr: Pkcs10
+    csr: CertificationRequest
     subject: x509.Name
     """As it will stand in the certificate."""
     sans: tuple[x509.GeneralName, ...]
     usages: frozenset[Usage]
     """What was asked for, or the policy's default; profile leaves out what the key cannot do."""
+    cmc_ra: bool
+    """The certificate is a registration authority's own (RFC 6402 section 2.10)."""
     policy: Policy
     """That it was judged by."""
     seal: InitVar[object]
@@ -63,44 +66,78 @@ class Authorized:
             raise SignerError("an authorization was used twice; each is good for one certificate") from None
 
 
-def authorize(requester: Requester, csr: Pkcs10, policy: Policy) -> Authorized:
+def authorize(requester: Requester, csr: CertificationRequest, policy: Policy) -> Authorized:
     """Let a requester enrol for the names of its CSR, or refuse.
 
     A registration authority vouches for names, so no rule is looked for; they must still be names that may be certified at all.
-    Raises Forbidden (NoRule, NameNotPermitted, UsageNotPermitted), BadCsr for names that are malformed or missing.
+    With ChangeSubjectName the CSR's own names must be those of the requester's certificate, and the rules judge the new ones.
+    Raises Forbidden (NoRule, NameNotPermitted, UsageNotPermitted, …), BadCsr for names that are malformed or missing.
     """
-    if requester.registration_authority:
-        for san in csr.sans:
-            check_may_exist(san)
-    else:
-        found = rule_for(requester, policy)
-        if found is None:
-            raise Forbidden(f"No rule of this issuer's policy is for {describe(requester)}", reason="NoRule")
-        check_names(requester, *found, csr.subject, csr.sans)
-    return _authorized(requester, csr, _encoded_anew(csr.subject), csr.sans, policy)
+    if csr.name_change is not None:
+        _check_old_names(requester, csr, policy)
+        return _by_rules(requester, csr, csr.name_change.subject, csr.name_change.sans, policy)
+    return _by_rules(requester, csr, csr.subject, csr.sans, policy)
 
 
-def authorize_renewal(requester: Requester, csr: Pkcs10, policy: Policy) -> Authorized:
+def authorize_renewal(requester: Requester, csr: CertificationRequest, policy: Policy) -> Authorized:
     """Let the holder of a certificate of this issuer renew or rekey it (RFC 7030 section 4.2.2).
 
     Subject and subjectAltName must be those of the certificate by RFC 5280 section 7.1; the new certificate has the old one's, not the
-    CSR's. The rules are not asked again: the names were granted when the certificate was issued. Whether the certificate is this
-    issuer's, valid and not revoked was checked where the requester was authenticated. Raises Forbidden.
+    CSR's. The rules are asked for new names only (ChangeSubjectName): the old ones were granted when the certificate was issued. Whether
+    the certificate is this issuer's, valid and not revoked was checked where the requester was authenticated. A registration authority
+    vouches for the names, as it does at enrolment. Raises Forbidden.
     """
     certificate = requester.certificate
+    if requester.registration_authority:
+        return authorize(requester, csr, policy)
     if requester.authenticated_by is not AuthenticatedBy.CERTIFICATE or certificate is None:
         raise Forbidden(
             f"simplereenroll is for the holder of a certificate of this issuer, not for {describe(requester)}: use simpleenroll",
             reason="NotRenewable",
         )
-    sans = subject_alternative_names(certificate)
+    if policy.key_reuse is KeyReuse.FORBIDDEN and csr.spki_der == spki_der(certificate.public_key()):
+        raise Forbidden("this issuer renews no certificate with the key that it has: make a new key", reason="KeyReused")
+    if csr.name_change is not None:
+        return authorize(requester, csr, policy)
+    _check_same_names(certificate, csr)
+    return _authorized(requester, csr, certificate.subject, subject_alternative_names(certificate), policy)
+
+
+def _by_rules(
+    requester: Requester, csr: CertificationRequest, subject: x509.Name, sans: tuple[x509.GeneralName, ...], policy: Policy
+) -> Authorized:
+    if requester.registration_authority:
+        for san in sans:
+            check_may_exist(san)
+    else:
+        found = rule_for(requester, policy)
+        if found is None:
+            raise Forbidden(f"No rule of this issuer's policy is for {describe(requester)}", reason="NoRule")
+        check_names(requester, *found, subject, sans)
+    return _authorized(requester, csr, _encoded_anew(subject), sans, policy)
+
+
+def _check_old_names(requester: Requester, csr: CertificationRequest, policy: Policy) -> None:
+    """RFC 6402 section 2.8: who asks for other names says by the CSR's own ones which certificate they are to replace."""
+    if policy.name_change is NameChange.FORBIDDEN:
+        raise Forbidden("this issuer changes no names: leave ChangeSubjectName out (RFC 6402 section 2.8)", reason="NameChangeForbidden")
+    if requester.registration_authority:
+        return
+    if requester.certificate is None:
+        raise Forbidden(
+            "ChangeSubjectName needs TLS with the client certificate that has the old names (RFC 6402 section 2.8)",
+            reason="NoClientCertificate",
+        )
+    _check_same_names(requester.certificate, csr)
+
+
+def _check_same_names(certificate: x509.Certificate, csr: CertificationRequest) -> None:
     if not same_name(certificate.subject, csr.subject):
         raise Forbidden("the CSR's subject is not that of the certificate to renew (RFC 7030 section 4.2.2)", reason="RenewalNamesDiffer")
-    if not same_general_names(sans, csr.sans):
+    if not same_general_names(subject_alternative_names(certificate), csr.sans):
         raise Forbidden(
             "the CSR's subjectAltName is not that of the certificate to renew (RFC 7030 section 4.2.2)", reason="RenewalNamesDiffer"
         )
-    return _authorized(requester, csr, certificate.subject, sans, policy)
 
 
 def subject_alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:
@@ -119,18 +156,39 @@ def _encoded_anew(subject: x509.Name) -> x509.Name:
         raise BadCsr(f"the subject cannot be certified: {error}") from error
 
 
-def _authorized(requester: Requester, csr: Pkcs10, subject: x509.Name, sans: tuple[x509.GeneralName, ...], policy: Policy) -> Authorized:
+def _authorized(
+    requester: Requester, csr: CertificationRequest, subject: x509.Name, sans: tuple[x509.GeneralName, ...], policy: Policy
+) -> Authorized:
     if not sans and not subject.rdns:
         raise BadCsr("the CSR names nobody: give it a subject or a subjectAltName (RFC 5280 section 4.1.2.6)", reason="NoName")
+    if not csr.proven:
+        raise BadCsr("the request does not prove that its sender has the private key (RFC 5272 section 6.7)", reason="NotProven")
+    if csr.cmc_ra:
+        _check_becomes_ra(requester, sans)
     return Authorized(
         requester=requester,
         csr=csr,
         subject=subject,
         sans=tuple(dict.fromkeys(sans)),
-        usages=permitted_usages(csr, policy),
+        usages=_RA_USAGES if csr.cmc_ra else permitted_usages(csr, policy),
+        cmc_ra=csr.cmc_ra,
         policy=policy,
         seal=_SEAL,
     )
+
+
+_RA_USAGES: Final = frozenset({Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH})
+
+
+def _check_becomes_ra(requester: Requester, sans: tuple[x509.GeneralName, ...]) -> None:
+    """id-kp-cmcRA goes to a registration authority that a ServiceAccount token showed to be one, and to nobody else."""
+    if not requester.registration_authority or requester.authenticated_by is not AuthenticatedBy.SERVICE_ACCOUNT_TOKEN:
+        raise Forbidden(
+            "the extended key usage cmcRA is given to the registration authorities of this server only: ask without it",
+            reason="CmcRaRequested",
+        )
+    if sans:
+        raise BadCsr("the certificate of a registration authority has no subjectAltName: ask without it", reason="CmcRaRequested")
 
 
 def binding_required(requester: Requester, policy: Policy) -> bool:
@@ -141,25 +199,26 @@ def binding_required(requester: Requester, policy: Policy) -> bool:
     return found is not None and found[1].channel_binding is ChannelBinding.REQUIRED
 
 
-def check_binding(csr: Pkcs10, *, channel_binding: bytes, required: bool) -> None:
+def check_binding(csr: CertificationRequest, *, channel_binding: bytes, required: bool) -> None:
     """Check that the CSR was made for this TLS connection (RFC 7030 section 3.5, RFC 9148 section 3).
 
     `channel_binding` is tls-unique or tls-exporter as raw octets. A challengePassword is always taken for its base64, never for a
-    password, and is checked whether required or not. Raises BindingMismatch.
+    password, and is checked whether required or not; so is estIdentityLinking, each on its own (RFC 7894 section 3.3). Raises
+    BindingMismatch.
     """
-    if csr.challenge_password is None:
-        if required:
-            raise BindingMismatch(
-                "linking of identity and proof of possession is required: put the base64 of the TLS channel binding (tls-unique on "
-                "TLS 1.2, tls-exporter on TLS 1.3) into challengePassword"
-            )
-        return
     expected = base64.b64encode(channel_binding)
-    if not channel_binding or not hmac.compare_digest(csr.challenge_password.encode(errors="replace"), expected):
-        raise BindingMismatch("challengePassword is not the channel binding of this TLS connection (RFC 7030 section 3.5)")
+    offered = {"challengePassword": csr.challenge_password, "estIdentityLinking": csr.identity_linking}
+    for attribute, text in offered.items():
+        if text is not None and not (channel_binding and hmac.compare_digest(text.encode(errors="replace"), expected)):
+            raise BindingMismatch(f"{attribute} is not the channel binding of this TLS connection (RFC 7030 section 3.5)")
+    if required and not any(text is not None for text in offered.values()):
+        raise BindingMismatch(
+            "linking of identity and proof of possession is required: put the base64 of the TLS channel binding (tls-unique on "
+            "TLS 1.2, tls-exporter on TLS 1.3) into challengePassword or estIdentityLinking"
+        )
 
 
-def permitted_usages(csr: Pkcs10, policy: Policy) -> frozenset[Usage]:
+def permitted_usages(csr: CertificationRequest, policy: Policy) -> frozenset[Usage]:
     """The usages that a CSR asks for, or the policy's when it asks for none.
 
     A CSR with extended key usages only gets those of the policy's key usages that go with them: a certificate without keyUsage would

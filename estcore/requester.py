@@ -22,6 +22,9 @@ class AuthenticatedBy(StrEnum):
     THIRD_PARTY_CERTIFICATE = "thirdPartyCertificate"
     """A TLS client certificate under configured anchors: may enrol, never re-enrol (RFC 7030 section 3.3.2)."""
     BASIC = "basic"
+    DIGEST = "digest"
+    ONE_TIME_PASSWORD = "oneTimePassword"
+    CMC_SHARED_SECRET = "cmcSharedSecret"
     SERVICE_ACCOUNT_TOKEN = "serviceAccountToken"
     KUBERNETES = "kubernetes"
     """A Kubernetes object that the operator read; the operator is the registration authority for it."""
@@ -34,7 +37,9 @@ class Requester:
     `identity` names it in ledger and audit, unique within the method: a user name, `<namespace>/<service account>`, the
     certificate's `<issuer SHA-256>:<serial hex>`, or for a Kubernetes door the namespace.
     `user` feeds `{user}` and `from.users`; `namespace` and `service_account` are set for ServiceAccounts and Kubernetes doors only.
-    `registration_authority` is true for the operator's ServiceAccount: it vouches for names, so no rule is looked for.
+    `certificate` is the TLS client certificate, where one was accepted; `with_certificate` says whose it is when it came beside another
+    proof. `registration_authority` is true for the operator's ServiceAccount and for the holder of a certificate of this issuer with
+    id-kp-cmcRA: it vouches for names, so no rule is looked for.
     """
 
     authenticated_by: AuthenticatedBy
@@ -45,6 +50,7 @@ class Requester:
     namespace: str | None = None
     service_account: str | None = None
     certificate: x509.Certificate | None = None
+    with_certificate: AuthenticatedBy | None = None
     registration_authority: bool = False
 
     def __str__(self) -> str:

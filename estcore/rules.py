@@ -30,8 +30,8 @@ _SHOWN_PATTERNS = 5  # a refusal is one line: it shows so many patterns and says
 def describe(requester: Requester) -> str:
     """The requester as a refusal names it."""
     match requester.authenticated_by:
-        case AuthenticatedBy.BASIC:
-            return f"basic user {requester.user!r}"
+        case AuthenticatedBy.BASIC | AuthenticatedBy.DIGEST | AuthenticatedBy.ONE_TIME_PASSWORD | AuthenticatedBy.CMC_SHARED_SECRET:
+            return f"{requester.authenticated_by} user {requester.user!r}"
         case AuthenticatedBy.SERVICE_ACCOUNT_TOKEN:
             return f"service account {requester.namespace}/{requester.service_account}"
         case AuthenticatedBy.KUBERNETES:
@@ -67,6 +67,8 @@ def rule_for(requester: Requester, policy: Policy) -> tuple[int, Rule] | None:
 
 def _is_for(from_: RuleFrom, requester: Requester) -> bool:
     if from_.authentication is not None and from_.authentication != requester.authenticated_by:
+        return False
+    if from_.with_certificate is not None and from_.with_certificate not in (requester.authenticated_by, requester.with_certificate):
         return False
     if from_.namespaces and not _any_glob(from_.namespaces, requester.namespace):
         return False

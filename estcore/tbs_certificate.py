@@ -14,14 +14,13 @@ from typing import Final
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
-from estcore.der import BIT_STRING, INTEGER, SEQUENCE, member, object_identifier, tlv
+from estcore.der import BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, member, object_identifier, tlv
 from estcore.keys import spki_der
 from estcore.profile import Plan
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
 
 _UTC_TIME: Final = 0x17
 _GENERALIZED_TIME: Final = 0x18
-_OCTET_STRING: Final = 0x04
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _TRUE: Final = bytes.fromhex("0101ff")
 _EXTENSIONS: Final = 0xA3
@@ -52,12 +51,11 @@ def issuer_pieces(ca_certificate: x509.Certificate, signature_algorithm: bytes) 
 
 
 def encode(plan: Plan, issuer: IssuerPieces, serial: int) -> bytes:
-    """The DER TBSCertificate of an end entity; `serial` is positive."""
+    """The DER TBSCertificate; `serial` is positive."""
     extensions = [
-        _extension(ExtensionOID.SUBJECT_KEY_IDENTIFIER, tlv(_OCTET_STRING, key_identifier(plan.spki_der))),
+        _extension(ExtensionOID.SUBJECT_KEY_IDENTIFIER, tlv(OCTET_STRING, key_identifier(plan.spki_der))),
         issuer.authority_key_identifier,
-        _usage_extensions(plan.usages),
-        _NOT_A_CA,
+        *((_CA_USAGES, _SUBORDINATE_CA) if plan.ca else (_usage_extensions(plan.usages, cmc_ra=plan.cmc_ra), _NOT_A_CA)),
     ]
     if plan.sans:
         value = x509.SubjectAlternativeName(plan.sans).public_bytes()
@@ -108,7 +106,7 @@ def _time(moment: datetime) -> bytes:
 
 def _extension(oid: ObjectIdentifier, value_der: bytes, *, critical: bool = False) -> bytes:
     header = _extension_header(oid, critical=critical)
-    return tlv(SEQUENCE, header + tlv(_OCTET_STRING, value_der))
+    return tlv(SEQUENCE, header + tlv(OCTET_STRING, value_der))
 
 
 @lru_cache(maxsize=32)
@@ -121,13 +119,21 @@ _NOT_A_CA: Final = _extension(
 )
 
 
+_SUBORDINATE_CA: Final = _extension(
+    ExtensionOID.BASIC_CONSTRAINTS, x509.BasicConstraints(ca=True, path_length=0).public_bytes(), critical=True
+)
+_CA_USAGES: Final = _extension(ExtensionOID.KEY_USAGE, bytes.fromhex("03020106"), critical=True)
+"""keyCertSign and cRLSign: bits 5 and 6 (RFC 5280 section 4.2.1.3)."""
+_CMC_RA: Final = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
+
+
 @lru_cache(maxsize=1024)
-def _usage_extensions(usages: frozenset[Usage]) -> bytes:
+def _usage_extensions(usages: frozenset[Usage], *, cmc_ra: bool) -> bytes:
     """KeyUsage, critical, and extendedKeyUsage exactly when a usage is one; that one is critical for a timestamping authority only."""
     bits = {bit: usage in usages for bit, usage in KEY_USAGE_BITS.items()}
     key_usage = x509.KeyUsage(**bits, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False)
     encoded = _extension(ExtensionOID.KEY_USAGE, key_usage.public_bytes(), critical=True)
-    purposes = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages]
+    purposes = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages] + ([_CMC_RA] if cmc_ra else [])
     if purposes:
         value = x509.ExtendedKeyUsage(purposes).public_bytes()
         encoded += _extension(ExtensionOID.EXTENDED_KEY_USAGE, value, critical=Usage.TIMESTAMPING in usages)  # RFC 3161 section 2.3

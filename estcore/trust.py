@@ -17,6 +17,7 @@ from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, ObjectIdentifier
 
 from estcore.errors import BadCsr, ConfigurationError, Unauthenticated
+from estcore.extension_request import CMC_RA
 from estcore.foreign import foreign
 from estcore.keys import check_public_key
 from estcore.names import describe_name
@@ -83,6 +84,12 @@ def verify_issued_by(
     usage = _find(extensions, x509.ExtendedKeyUsage)
     if usage is None or purpose not in usage:
         raise Untrusted(f"the certificate is not for the purpose {_PURPOSES.get(purpose, purpose.dotted_string)}", reason="WrongPurpose")
+
+
+def is_registration_authority(leaf: x509.Certificate) -> bool:
+    """Whether a certificate, verified to be one of our own, names id-kp-cmcRA (RFC 7030 section 3.7, RFC 6402 section 2.10)."""
+    usage = _find(_extensions(leaf), x509.ExtendedKeyUsage)
+    return usage is not None and CMC_RA in usage
 
 
 def verify_under_anchors(

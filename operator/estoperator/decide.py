@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from estcore import pkcs10, registration
+from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
 from estcore.issuer_spec import Policy
-from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
@@ -65,7 +65,7 @@ class Refuse:
 class Enroll:
     """Ask estserver at `label`, then write what comes back with one of `chains`."""
 
-    csr: Pkcs10 = field(repr=False)
+    csr: CertificationRequest = field(repr=False)
     label: str | None
     chains: tuple[Chain, ...] = field(repr=False)
     left_out: frozenset[Usage]
@@ -153,7 +153,7 @@ def _csr_der(csr_b64: str) -> bytes:
         raise MalformedBody("spec.request holds a CERTIFICATE REQUEST that is not base64 between its lines") from error
 
 
-def _check_what_a_csr_cannot_carry(request: CertRequest, csr: Pkcs10, policy: Policy) -> None:
+def _check_what_a_csr_cannot_carry(request: CertRequest, csr: CertificationRequest, policy: Policy) -> None:
     """Refuse what simpleenroll has no room for, rather than alter it: another duration, other usages, a CA certificate."""
     if request.is_ca:
         raise Forbidden("spec.isCA: this issuer signs no CA certificates", reason="IsCA")

@@ -12,9 +12,9 @@ from cryptography import x509
 
 from estcore import authority, issuer_spec, pkcs10, registration
 from estcore.authority import Authority
+from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, EstError, Forbidden
 from estcore.issuer_spec import Generate, KeyAlgorithm, Policy
-from estcore.pkcs10 import Pkcs10
 from estcore.requester import AuthenticatedBy, Door, Requester
 from estcore.usages import Usage
 from tests import pki
@@ -67,7 +67,7 @@ def csr(
     subject: x509.Name | None = None,
     algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256,
     usages: Sequence[Usage] | None = None,
-) -> Pkcs10:
+) -> CertificationRequest:
     """A parsed CSR. The names are put in after parsing, so that ones which `pkcs10.parse` refuses can be tried too."""
     parsed = pkcs10.parse(pki.csr(pki.key(algorithm)))
     return replace(

@@ -32,7 +32,7 @@ def test_a_csr_of_each_listed_key_is_read_whole(algorithm: KeyAlgorithm) -> None
 
     csr = pkcs10.parse(csr_der)
 
-    assert csr == pkcs10.Pkcs10(
+    assert csr == pkcs10.CertificationRequest(
         csr_der=csr_der,
         public_key=private_key.public_key(),
         spki_der=pki.spki_der(private_key.public_key()),
@@ -42,6 +42,8 @@ def test_a_csr_of_each_listed_key_is_read_whole(algorithm: KeyAlgorithm) -> None
         sans=sans,
         usages=frozenset({Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH}),
         challenge_password="c2VjcmV0",
+        attribute_types=frozenset({pki.oid(pki.CHALLENGE_PASSWORD), pki.oid(pki.EXTENSION_REQUEST)}),
+        signature_algorithm_der=csr.signature_algorithm_der,
     )
 
 

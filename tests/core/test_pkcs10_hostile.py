@@ -127,7 +127,6 @@ def test_all_refused_extensions_are_named_at_once() -> None:
         (ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE, "anyExtendedKeyUsage"),
         (ExtendedKeyUsageOID.OCSP_SIGNING, "OCSPSigning"),
         (ExtendedKeyUsageOID.SMARTCARD_LOGON, "smartcardLogon"),
-        (x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28"), "cmcRA"),
         (x509.ObjectIdentifier("1.3.6.1.5.5.7.3.27"), "cmcCA"),
         (x509.ObjectIdentifier("1.2.3.4"), "1.2.3.4"),
     ],
@@ -195,22 +194,6 @@ SAN_VALUE = pki.sequence(ONE)
 def test_attributes_that_contradict_each_other_are_refused(attributes: list[bytes], reason: str) -> None:
     with pytest.raises(BadCsr, match=reason):
         pkcs10.parse(pki.raw_csr(*attributes))
-
-
-@pytest.mark.spec("EST-ENROLL-08")
-@pytest.mark.parametrize(
-    ("dotted", "name"),
-    [
-        ("1.3.6.1.5.5.7.7.36", "ChangeSubjectName"),
-        ("1.2.840.113549.1.9.16.2.56", "otpChallenge"),
-        ("1.2.840.113549.1.9.16.2.57", "revocationChallenge"),
-        ("1.2.840.113549.1.9.16.2.58", "estIdentityLinking"),
-    ],
-)
-def test_attributes_that_ask_for_what_is_not_supported_are_refused_by_name(dotted: str, name: str) -> None:
-    with pytest.raises(BadCsr, match=rf"{name} .* not supported yet") as refused:
-        pkcs10.parse(pki.raw_csr(pki.attribute(dotted, pki.tlv(0x13, b"a"))))
-    assert refused.value.reason == "UnsupportedAttribute"
 
 
 @pytest.mark.spec("THREAT-08")

@@ -1,17 +1,20 @@
 """What any certificate may look like: keys, usages, life."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from cryptography import x509
 
 from estcore import profile, registration
+from estcore.certification_request import CertificationRequest
 from estcore.errors import Forbidden, IssuerNotReady, SignerError
 from estcore.issuer_spec import KeyAlgorithm, Policy
 from estcore.profile import Plan
+from estcore.requester import Requester
 from estcore.usages import Usage
 from tests import pki
-from tests.core.requests import RA, csr, policy
+from tests.core.requests import RA, basic, csr, policy
 from tests.pki import EPOCH, YEAR
 
 CA = pki.ca().certificate
@@ -130,3 +133,44 @@ def test_a_ca_signs_only_within_its_validity(now: datetime, reason: str) -> None
 def test_a_clock_that_was_never_set_signs_nothing(now: datetime) -> None:
     with pytest.raises(SignerError, match="clock is not set"):
         profile.validity(HOUR, now=now, ca_certificate=pki.ca("Old", not_before=datetime(1960, 1, 1, tzinfo=UTC)).certificate)
+
+
+# ---- what only a registration authority asks for
+
+
+def planned(asked: CertificationRequest, rules: Policy, *, ca: x509.Certificate, requester: Requester = RA) -> Plan:
+    return profile.plan(registration.authorize(requester, asked, rules), rules, now=EPOCH, ca_certificate=ca)
+
+
+CA_ABOVE = pki.ca("Root", path_length=1).certificate
+
+
+@pytest.mark.spec("THREAT-01")
+def test_a_subordinate_ca_is_planned_only_where_policy_and_the_ca_above_allow_it() -> None:
+    asked = replace(csr(subject=pki.name("Sub CA")), ca=True)
+    assert planned(asked, policy(isCA=True), ca=CA_ABOVE).ca
+    last = pki.ca("Last", path_length=0).certificate
+    for rules, ca in ((policy(), CA_ABOVE), (policy(isCA=True), last)):
+        with pytest.raises(Forbidden) as raised:
+            planned(asked, rules, ca=ca)
+        assert raised.value.reason == "CaRequested"
+    rules = policy({"subject": {"commonName": "*"}}, isCA=True)
+    with pytest.raises(Forbidden) as raised:
+        planned(asked, rules, ca=CA_ABOVE, requester=basic())
+    assert raised.value.reason == "CaRequested"
+
+
+def test_a_life_that_is_asked_for_is_had_to_the_second_up_to_the_longest() -> None:
+    rules = policy(duration={"default": "24h", "max": "48h"})
+    plan = planned(replace(csr(subject=pki.name("a")), duration=timedelta(hours=47)), rules, ca=CA_ABOVE)
+    assert plan.not_after - plan.not_before == timedelta(hours=47)
+    for life in (timedelta(hours=48, seconds=1), timedelta(minutes=4)):
+        with pytest.raises(Forbidden) as raised:
+            planned(replace(csr(subject=pki.name("a")), duration=life), rules, ca=CA_ABOVE)
+        assert raised.value.reason == "DurationNotPermitted"
+
+
+def test_a_registration_authority_has_its_certificate_for_a_day_at_most() -> None:
+    plan = planned(replace(csr(subject=pki.name("operator")), cmc_ra=True), policy(), ca=CA_ABOVE)
+    assert plan.cmc_ra
+    assert plan.not_after - plan.not_before == timedelta(hours=24)

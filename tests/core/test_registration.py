@@ -15,8 +15,9 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from estcore import registration
-from estcore.errors import BindingMismatch, Forbidden, SignerError
-from estcore.issuer_spec import KeyAlgorithm
+from estcore.certification_request import CertificationRequest, ChangeSubjectName
+from estcore.errors import BindingMismatch, Forbidden, RequestError, SignerError
+from estcore.issuer_spec import KeyAlgorithm, Policy
 from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage
@@ -107,7 +108,7 @@ def test_a_name_that_differs_is_not_renewed(subject: x509.Name, sans: tuple[x509
 
 
 @pytest.mark.spec("THREAT-09", "THREAT-11")
-@pytest.mark.parametrize("requester", [basic(), pod(), RA, holder(OLD, by=AuthenticatedBy.THIRD_PARTY_CERTIFICATE), cluster()])
+@pytest.mark.parametrize("requester", [basic(), pod(), holder(OLD, by=AuthenticatedBy.THIRD_PARTY_CERTIFICATE), cluster()])
 def test_only_the_holder_of_a_certificate_of_this_issuer_renews(requester: Requester) -> None:
     with pytest.raises(Forbidden, match="use simpleenroll") as raised:
         registration.authorize_renewal(requester, csr(DNS("a.example.com"), URI("urn:a"), subject=OLD.subject), policy())
@@ -246,10 +247,10 @@ def test_the_type_checker_lets_nothing_but_an_authorized_be_signed(tmp_path: Pat
             from datetime import datetime
             from estcore import authority
             from estcore.issuer_spec import Policy
-            from estcore.pkcs10 import Pkcs10
+            from estcore.certification_request import CertificationRequest
             from estcore.registration import Authorized
 
-            def sign(ca: authority.Authority, csr: Pkcs10, authorized: Authorized, policy: Policy, now: datetime) -> None:
+            def sign(ca: authority.Authority, csr: CertificationRequest, authorized: Authorized, policy: Policy, now: datetime) -> None:
                 authority.issue(ca, authorized, policy, now=now, serial=1)
                 authority.issue(ca, csr, policy, now=now, serial=1)
             """
@@ -261,5 +262,123 @@ def test_the_type_checker_lets_nothing_but_an_authorized_be_signed(tmp_path: Pat
     )
     assert mypy.returncode == 1, mypy.stderr
     assert "snippet.py:10: error: Argument 2 to" in mypy.stdout
-    assert 'incompatible type "Pkcs10"; expected "Authorized"' in mypy.stdout
+    assert 'incompatible type "CertificationRequest"; expected "Authorized"' in mypy.stdout
     assert "Found 1 error" in mypy.stdout
+
+
+# ---- another key, other names
+
+
+@pytest.mark.spec("EST-REENR-04")
+def test_a_certificate_is_renewed_with_its_own_key_unless_policy_forbids_it() -> None:
+    same_key = dataclasses.replace(csr(DNS("a.example.com"), URI("urn:a"), subject=OLD.subject), spki_der=pki.spki_der(OLD.public_key()))
+    assert registration.authorize_renewal(holder(OLD), same_key, policy()).csr is same_key
+    with pytest.raises(Forbidden) as raised:
+        registration.authorize_renewal(holder(OLD), same_key, policy(keyReuse="Forbidden"))
+    assert raised.value.reason == "KeyReused"
+    other_key = csr(DNS("a.example.com"), URI("urn:a"), subject=OLD.subject)
+    assert registration.authorize_renewal(holder(OLD), other_key, policy(keyReuse="Forbidden")).csr is other_key
+
+
+CHANGE = ChangeSubjectName(subject=pki.name("Device 2"), sans=(DNS("b.example.com"),))
+BY_RULES = policy({"dnsNames": ["b.example.com"], "subject": {"commonName": "Device 2"}}, nameChange="ByRules")
+
+
+def changing(*sans: x509.GeneralName, subject: x509.Name, change: ChangeSubjectName = CHANGE) -> CertificationRequest:
+    return dataclasses.replace(csr(*sans, subject=subject), name_change=change)
+
+
+@pytest.mark.spec("EST-REENR-03", "EST-ENROLL-08", "EST-ENROLL-09")
+@pytest.mark.parametrize("by", [AuthenticatedBy.CERTIFICATE, AuthenticatedBy.THIRD_PARTY_CERTIFICATE])
+def test_names_are_changed_to_those_that_the_rules_permit(by: AuthenticatedBy) -> None:
+    register = registration.authorize_renewal if by is AuthenticatedBy.CERTIFICATE else registration.authorize
+    authorized = register(holder(OLD, by=by), changing(DNS("a.example.com"), URI("urn:a"), subject=OLD.subject), BY_RULES)
+    assert (authorized.subject, authorized.sans) == (CHANGE.subject, CHANGE.sans)
+
+
+@pytest.mark.spec("EST-REENR-03", "EST-ENROLL-08", "THREAT-10")
+@pytest.mark.parametrize(
+    ("requester", "asked", "rules", "reason"),
+    [
+        (holder(OLD), changing(DNS("a.example.com"), URI("urn:a"), subject=OLD.subject), policy(), "NameChangeForbidden"),
+        (holder(OLD), changing(DNS("b.example.com"), subject=OLD.subject), BY_RULES, "RenewalNamesDiffer"),
+        (holder(OLD), changing(DNS("b.example.com"), subject=CHANGE.subject), BY_RULES, "RenewalNamesDiffer"),
+        (
+            holder(OLD),
+            changing(DNS("a.example.com"), URI("urn:a"), subject=OLD.subject, change=ChangeSubjectName(subject=pki.name("root"), sans=())),
+            BY_RULES,
+            "NameNotPermitted",
+        ),
+        (basic(), changing(DNS("a.example.com"), subject=OLD.subject), BY_RULES, "NoClientCertificate"),
+    ],
+)
+def test_names_are_not_changed(requester: Requester, asked: CertificationRequest, rules: Policy, reason: str) -> None:
+    register = registration.authorize if requester.certificate is None else registration.authorize_renewal
+    with pytest.raises(Forbidden) as raised:
+        register(requester, asked, rules)
+    assert raised.value.reason == reason
+
+
+# ---- who is a registration authority
+
+
+def asking_for_ra(*sans: x509.GeneralName) -> CertificationRequest:
+    return dataclasses.replace(csr(*sans, subject=pki.name("operator")), cmc_ra=True)
+
+
+@pytest.mark.spec("EST-CLI-03", "THREAT-17")
+def test_only_the_registration_authority_by_its_token_gets_the_usage_of_one() -> None:
+    authorized = registration.authorize(RA, asking_for_ra(), policy(usages=["digital signature", "server auth"]))
+    assert authorized.cmc_ra
+    assert authorized.usages == {Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH}
+    by_certificate = dataclasses.replace(holder(OLD), registration_authority=True)
+    everything = policy({"subject": {"commonName": "*"}})
+    for requester in (basic(), pod(), holder(OLD), by_certificate, dataclasses.replace(cluster(), registration_authority=True)):
+        assert refusal_of(requester, asking_for_ra(), everything) in {"CmcRaRequested", "NameNotPermitted", "NoRule"}
+    assert refusal_of(basic(), asking_for_ra(), everything) == "CmcRaRequested"
+    assert refusal_of(by_certificate, asking_for_ra(), everything) == "CmcRaRequested"
+    assert refusal_of(RA, asking_for_ra(DNS("a.example.com")), everything) == "CmcRaRequested"
+
+
+@pytest.mark.spec("EST-CMC-25")
+def test_nothing_is_authorized_for_a_key_that_nobody_proved_to_have() -> None:
+    unproven = dataclasses.replace(csr(subject=pki.name("device-1")), proven=False)
+    for requester in (basic(), RA):
+        assert refusal_of(requester, unproven, policy({"subject": {"commonName": "*"}})) == "NotProven"
+
+
+def refusal_of(requester: Requester, asked: CertificationRequest, rules: Policy) -> str:
+    with pytest.raises(RequestError) as raised:
+        registration.authorize(requester, asked, rules)
+    return raised.value.reason
+
+
+@pytest.mark.spec("EST-AUTH-01")
+def test_a_rule_may_ask_for_a_certificate_beside_a_password() -> None:
+    rules = policy({"from": {"authentication": "basic", "withCertificate": "thirdPartyCertificate"}, "subject": {"commonName": "*"}})
+    both = basic(with_certificate=AuthenticatedBy.THIRD_PARTY_CERTIFICATE, certificate=OLD)
+    assert registration.authorize(both, csr(subject=pki.name("device-1")), rules).requester is both
+    for requester in (
+        basic(),
+        basic(with_certificate=AuthenticatedBy.CERTIFICATE),
+        holder(OLD, by=AuthenticatedBy.THIRD_PARTY_CERTIFICATE),
+    ):
+        assert refusal_of(requester, csr(subject=pki.name("device-1")), rules) == "NoRule"
+
+
+# ---- identity linking
+
+
+@pytest.mark.spec("EST-POP-17")
+@pytest.mark.parametrize(
+    ("password", "linking", "fits"),
+    [(True, None, True), (None, True, True), (True, True, True), (True, False, False), (False, True, False), (None, False, False)],
+)
+def test_each_attribute_with_the_binding_is_checked_on_its_own(password: bool | None, linking: bool | None, fits: bool) -> None:
+    texts = {True: base64.b64encode(b"b" * 32).decode(), False: base64.b64encode(b"c" * 32).decode(), None: None}
+    asked = dataclasses.replace(csr(), challenge_password=texts[password], identity_linking=texts[linking])
+    if fits:
+        registration.check_binding(asked, channel_binding=b"b" * 32, required=True)
+    else:
+        with pytest.raises(BindingMismatch):
+            registration.check_binding(asked, channel_binding=b"b" * 32, required=False)

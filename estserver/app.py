@@ -15,11 +15,12 @@ from estserver.audit import AuditLog
 from estserver.authentication import Authenticator, RegistrationAuthority
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuers
+from estserver.issuing import Service
 from estserver.ledger import Ledger
 from estserver.metrics import Metrics
-from estserver.operations import Service
 from estserver.passwords import PasswordChecker
 from estserver.routes import EstRoute
+from estserver.spent import Spent
 from estserver.tokens import TokenReviewer, Tokens
 
 REVOKED_REFRESH: Final = timedelta(seconds=10)
@@ -95,7 +96,13 @@ def build_app(
         throttle_sources=settings.throttle_sources,
     )
     service = Service(
-        authenticator=authenticator, ledger=ledger, audit=audit, metrics=metrics, clock=clock, retry_window=settings.retry_window
+        authenticator=authenticator,
+        ledger=ledger,
+        spent=Spent(ledger),
+        audit=audit,
+        metrics=metrics,
+        clock=clock,
+        retry_window=settings.retry_window,
     )
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ path anew when the issuer's CA or anchors were replaced, or after a minute.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -34,6 +34,8 @@ class _Verdict:
 
 def issued_by_this(tls: TlsConnection, issuer: Issuer, *, is_revoked: IsRevoked, now: datetime) -> Requester:
     """The owner of a certificate that this issuer signed (RFC 7030 section 3.3.2: it may enrol and re-enrol).
+
+    With id-kp-cmcRA it is a registration authority of this issuer (section 3.7); from any other issuer that says nothing.
 
     Raises Unauthenticated with one sentence why not.
     """
@@ -80,7 +82,7 @@ def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
     if issuer.authority is None:
         raise Unauthenticated("this issuer is not ready to check it", reason="IssuerNotReady")
     trust.verify_issued_by(leaf, (issuer.authority.certificate,), now=now)
-    return _requester(leaf, AuthenticatedBy.CERTIFICATE)
+    return replace(_requester(leaf, AuthenticatedBy.CERTIFICATE), registration_authority=trust.is_registration_authority(leaf))
 
 
 def _judge_third_party(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:

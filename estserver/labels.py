@@ -6,7 +6,7 @@ issuer keeps the label. From a directory of manifests one person speaks for all,
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from estcore.issuer_spec import OPERATIONS, IssuerSpec
 from estserver.snapshot import IssuerManifest
@@ -58,11 +58,30 @@ def _give(manifest: IssuerManifest, spec: IssuerSpec | None, settings: RegistryS
         return Given(label=None, conflict=f"the label {label} is the name of an EST operation; set spec.est.label to another")
     if mapped:
         also = (own,) if own is not None and holder == manifest.key and own not in OPERATIONS else ()
-        return Given(label=label, answers_at=tuple(dict.fromkeys((*mapped, *also))), note=note)
+        return _with_further(
+            Given(label=label, answers_at=tuple(dict.fromkeys((*mapped, *also))), note=note), manifest, spec, settings, taken
+        )
     if holder != manifest.key:
         return Given(label=None, conflict=_conflict(label, holder, settings))
     assert label is not None  # noqa: S101 - `mapped` is empty, so it is `own`
-    return Given(label=label, answers_at=(label,), note=note)
+    return _with_further(Given(label=label, answers_at=(label,), note=note), manifest, spec, settings, taken)
+
+
+def _with_further(
+    given: Given, manifest: IssuerManifest, spec: IssuerSpec | None, settings: RegistrySettings, taken: dict[str, str]
+) -> Given:
+    """Add the labels of `spec.est.labels`; one that another issuer holds is left out and told, for the issuer has its own all the same."""
+    answers_at, notes = list(given.answers_at), [given.note] if given.note else []
+    free = settings.directory or manifest.kind == "EstClusterIssuer"
+    for label in spec.est.labels if spec is not None else ():
+        holder = taken.setdefault(label, manifest.key) if free else taken.get(label, "")
+        if holder == manifest.key:
+            answers_at.append(label)
+        elif free:
+            notes.append(f"the label {label} of spec.est.labels is held by {holder}, so this issuer does not answer there")
+        else:
+            notes.append(f"the label {label} of spec.est.labels is not mapped to this issuer by the administrator")
+    return replace(given, answers_at=tuple(dict.fromkeys(answers_at)), note="; ".join(notes))
 
 
 def _own_label(

@@ -37,7 +37,8 @@ class Entry:
 
     `issuer`: kind/namespace/name. `requester`: how authenticated, colon, identity. `transaction`: unique with issuer and requester;
     None is exempt. `request_sha256`: hex digest of what was asked for. `retry_window`: how long this transaction keeps giving the
-    same certificate; None is for ever. Times are aware UTC.
+    same certificate; None is for ever. `on_behalf_of`: JSON that a registration authority sent along. `revocation_secret`: a hash.
+    Times are aware UTC.
     """
 
     issuer: str
@@ -57,6 +58,8 @@ class Entry:
     recorded_at: datetime
     state: str = STATE_ISSUED
     retry_window: timedelta | None = None
+    on_behalf_of: str | None = None
+    revocation_secret: str | None = field(default=None, repr=False)
 
 
 class Ledger:
@@ -121,6 +124,27 @@ class Ledger:
     def is_revoked(self, issuer: str, serial: int) -> bool:
         """Whether the ledger said so when it was last asked."""
         return (issuer, serial) in self._revoked
+
+    async def transact(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in one transaction on the ledger's thread, for the tables beside certificates.
+
+        Raises LedgerUnavailable where it cannot be committed; whatever else `work` raises rolls back and comes through.
+        """
+
+        def in_transaction() -> T:
+            connection = self._connect()
+            try:
+                with connection.begin():
+                    return work(connection)
+            except SQLAlchemyError:
+                self._forget_connection()
+                raise
+
+        return await self._in_thread(in_transaction)
+
+    def note_revoked(self, issuer: str, serial: int) -> None:
+        """This process revoked a certificate: it authenticates nobody from now on, before the next refresh."""
+        self._revoked |= {(issuer, serial)}
 
     async def refresh_revoked(self) -> None:
         """Read again which certificates are revoked. Raises LedgerUnavailable; what was known before stays known."""
@@ -223,7 +247,7 @@ class Ledger:
         for _ in range(MAX_TRIES):
             row = connection.execute(_select_standing(entry)).mappings().one_or_none()
             if row is not None:
-                standing = _from_row(row)
+                standing = from_row(row)
                 if standing.serial == entry.serial or _still_stands(standing, entry):
                     return standing
                 released = certificates.update().where(certificates.c.id == row["id"], certificates.c.transaction == entry.transaction)
@@ -285,11 +309,16 @@ def _to_row(entry: Entry) -> dict[str, object]:
         "der": entry.der,
         "state": entry.state,
         "recorded_at": int(entry.recorded_at.timestamp() * 1000),
+        "on_behalf_of": entry.on_behalf_of,
+        "revocation_secret": entry.revocation_secret,
+        "revoked_at": None,
+        "revocation_reason": None,
     }
 
 
-def _from_row(row: sa.RowMapping) -> Entry:
-    fields: dict[str, Any] = {name: value for name, value in row.items() if name != "id"}
+def from_row(row: sa.RowMapping) -> Entry:
+    """The entry of a row of `certificates`."""
+    fields: dict[str, Any] = {name: value for name, value in row.items() if name not in _NOT_OF_AN_ENTRY}
     for name in ("not_before", "not_after"):
         fields[name] = datetime.fromtimestamp(fields[name], UTC)
     fields["recorded_at"] = datetime.fromtimestamp(fields["recorded_at"] / 1000, UTC)
@@ -298,6 +327,9 @@ def _from_row(row: sa.RowMapping) -> Entry:
     fields["door"] = Door(fields["door"])
     fields["authenticated_by"] = AuthenticatedBy(fields["authenticated_by"])
     return Entry(**fields)
+
+
+_NOT_OF_AN_ENTRY = frozenset({"id", "revoked_at", "revocation_reason"})
 
 
 def _hex(serial: int) -> str:

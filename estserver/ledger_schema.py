@@ -13,7 +13,7 @@ from sqlalchemy.schema import CreateTable
 
 from estcore.errors import ConfigurationError
 
-VERSION: Final = 1
+VERSION: Final = 2
 _SCHEMA_LOCK: Final = 0x657374  # any number that nobody else takes
 
 STATE_ISSUED: Final = "issued"
@@ -44,9 +44,31 @@ certificates = sa.Table(
     sa.Column("der", sa.LargeBinary, nullable=False),
     sa.Column("state", sa.Text, nullable=False),
     sa.Column("recorded_at", sa.BigInteger, nullable=False),  # milliseconds since the epoch
+    sa.Column("on_behalf_of", sa.Text),  # JSON of id-cmc-regInfo: whom a registration authority asked for
+    sa.Column("revocation_secret", sa.Text),  # hash of the passphrase by which its holder may revoke it (RFC 7894 section 3.2)
+    sa.Column("revoked_at", sa.BigInteger),  # seconds since the epoch
+    sa.Column("revocation_reason", sa.Integer),  # CRLReason (RFC 5280 section 5.3.1)
     sa.UniqueConstraint("issuer", "serial", name="certificates_serial"),
     sa.UniqueConstraint("issuer", "requester", "transaction", name="certificates_transaction"),
 )
+spent = sa.Table(
+    "spent",
+    _metadata,
+    sa.Column("scope", sa.Text, primary_key=True),  # what it is and whose: "digest", "otp EstIssuer/devices/factory", …
+    sa.Column("value", sa.Text, primary_key=True),
+    sa.Column("expires_at", sa.BigInteger, nullable=False),  # seconds since the epoch; afterwards it would be refused anyway
+)
+"""What is good for one use: whoever inserts the row first has it."""
+
+shared_keys = sa.Table(
+    "shared_keys",
+    _metadata,
+    sa.Column("name", sa.Text, primary_key=True),
+    sa.Column("key", sa.LargeBinary, nullable=False),
+)
+"""Random keys that all workers and replicas must have alike; the first one makes them."""
+
+_ADDED_IN_2: Final = ("on_behalf_of", "revocation_secret", "revoked_at", "revocation_reason")
 _REVOKED_INDEX = sa.text(
     f"CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (issuer, serial) WHERE state = '{STATE_REVOKED}'"
 )
@@ -80,11 +102,12 @@ class BatchInsert:
     def _compile(self, rows: int) -> tuple[str, list[str] | None]:
         names = [column.name for column in certificates.columns if column.name != "id"]
         values: list[dict[str, object]] = [{name: sa.bindparam(f"{name}_{number}") for name in names} for number in range(rows)]
-        compiled = _insert_or_nothing(certificates, self._dialect.name).values(values).compile(dialect=self._dialect)
+        compiled = insert_or_nothing(certificates, self._dialect.name).values(values).compile(dialect=self._dialect)
         return str(compiled), list(compiled.positiontup) if compiled.positiontup is not None else None
 
 
-def _insert_or_nothing(table: sa.Table, dialect: str) -> sa.Insert:
+def insert_or_nothing(table: sa.Table, dialect: str) -> sa.Insert:
+    """INSERT … ON CONFLICT DO NOTHING for a dialect's name."""
     if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql  # not for a server on SQLite
 
@@ -104,7 +127,7 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # sqlite3 begins no transaction by itself for CREATE
     connection.execute(CreateTable(version, if_not_exists=True))
     found = connection.execute(sa.select(version.c.version)).scalars().all()
-    if any(number != VERSION for number in found):
+    if any(number > VERSION for number in found):
         raise ConfigurationError(
             f"the ledger is of version {max(found)} and this program writes version {VERSION}; "
             "run the release that wrote it, or restore the backup made before it",
@@ -112,4 +135,16 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
         )
     connection.execute(CreateTable(certificates, if_not_exists=True))
     connection.execute(_REVOKED_INDEX)
-    connection.execute(_insert_or_nothing(version, connection.dialect.name).values(version=VERSION))
+    for table in (spent, shared_keys):
+        connection.execute(CreateTable(table, if_not_exists=True))
+    if found and max(found) < VERSION:
+        _migrate(connection)
+    connection.execute(insert_or_nothing(version, connection.dialect.name).values(version=VERSION))
+
+
+def _migrate(connection: sa.Connection) -> None:
+    """From version 1: columns that may be empty, so a replica of the release before still writes its rows while it is replaced."""
+    for name in _ADDED_IN_2:
+        kind = certificates.c[name].type.compile(connection.dialect)
+        connection.execute(sa.text(f"ALTER TABLE certificates ADD COLUMN {name} {kind}"))
+    connection.execute(version.delete().where(version.c.version < VERSION))

@@ -24,6 +24,9 @@ class Operation(StrEnum):
     CACERTS = "cacerts"
     SIMPLE_ENROLL = "simpleenroll"
     SIMPLE_REENROLL = "simplereenroll"
+    FULL_CMC = "fullcmc"
+    SERVER_KEYGEN = "serverkeygen"
+    CSRATTRS = "csrattrs"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,13 +16,13 @@ import structlog
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
-from estcore.errors import EstError, MalformedBody, RequestError, TooLarge, Unavailable, UnknownLabel, WrongMethod
+from estcore.errors import AwaitingApproval, EstError, MalformedBody, RequestError, TooLarge, Unavailable, UnknownLabel, WrongMethod
 from estserver import operations
 from estserver.authentication import BadHeader, Challenged
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuer, Issuers
+from estserver.issuing import Service
 from estserver.messages import MEDIA_TEXT, EstRequest, EstResponse, Header, Operation
-from estserver.operations import Service
 
 PREFIX: Final = b"/.well-known/est/"
 ISSUERS_PATH: Final = b"/est-issuer/v1/issuers"
@@ -39,6 +39,7 @@ OPERATIONS: Final[Mapping[bytes, tuple[str, Operation, Run]]] = {
     b"simplereenroll": ("POST", Operation.SIMPLE_REENROLL, operations.reenroll),
 }
 """Operation segment → method, name, function. What is not here does not exist."""
+_THERE_ARE: Final = ", ".join(sorted(segment.decode() for segment in OPERATIONS))
 
 _log = structlog.get_logger("estserver")
 
@@ -97,7 +98,7 @@ class EstRoute(BaseRoute):
         label, segment = _split(raw_path, scope["query_string"])
         found = OPERATIONS.get(segment)
         if found is None:
-            raise UnknownLabel("no such EST operation here; there are cacerts, simpleenroll and simplereenroll")
+            raise UnknownLabel(f"no such EST operation here; there are {_THERE_ARE}")
         method, operation, run = found
         seen.operation = operation
         _check_method(scope, method)
@@ -118,7 +119,7 @@ class EstRoute(BaseRoute):
         return registry.default
 
     def _refuse(self, error: EstError, scope: Scope, seen: _Seen) -> EstResponse:
-        if not isinstance(error, RequestError | Unavailable):
+        if not isinstance(error, RequestError | Unavailable | AwaitingApproval):
             return self._fail(error, seen)
         self._service.metrics.refused(seen.issuer, error.reason)
         details: dict[str, object] = {"cause": str(error.__cause__)} if isinstance(error, Unavailable) and error.__cause__ else {}
@@ -141,7 +142,7 @@ class EstRoute(BaseRoute):
         return _text(500, f"internal error {incident}; the server's log has it under this id")
 
 
-def to_response(error: RequestError | Unavailable) -> EstResponse:
+def to_response(error: RequestError | Unavailable | AwaitingApproval) -> EstResponse:
     """The answer to a client: one line of text that a person can act on (RFC 7030 section 4.2.3, RFC 8951 section 5)."""
     headers: tuple[Header, ...] = ()
     match error:
@@ -149,7 +150,7 @@ def to_response(error: RequestError | Unavailable) -> EstResponse:
             headers = tuple((b"www-authenticate", challenge.encode("latin-1")) for challenge in error.challenges)
         case WrongMethod():
             headers = ((b"allow", ", ".join(error.allow).encode()),)
-        case Unavailable():
+        case Unavailable() | AwaitingApproval():
             headers = ((b"retry-after", b"%d" % max(1, math.ceil(error.retry_after.total_seconds()))),)
     return _text(error.http_status, error.message, headers)
 

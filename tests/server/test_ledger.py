@@ -14,8 +14,9 @@ from sqlalchemy.dialects import postgresql
 from estcore.errors import Busy, ConfigurationError, Conflict, LedgerUnavailable
 from estcore.requester import AuthenticatedBy, Door
 from estserver import ledger as ledger_module
-from estserver import ledger_schema
+from estserver import ledger_schema, revocation
 from estserver.ledger import Entry, Ledger
+from estserver.spent import Spent
 from tests.server.app_fixtures import NOW
 
 WINDOW = timedelta(minutes=10)
@@ -225,7 +226,7 @@ async def test_a_ledger_of_another_version_is_refused_at_start_and_not_touched(t
     with sqlite3.connect(tmp_path / "ledger.sqlite") as database:
         database.execute("CREATE TABLE ledger_version (version INTEGER PRIMARY KEY)")
         database.execute("INSERT INTO ledger_version VALUES (7)")
-    with pytest.raises(ConfigurationError, match=r"ledger\.sqlite: the ledger is of version 7 and this program writes version 1"):
+    with pytest.raises(ConfigurationError, match=r"ledger\.sqlite: the ledger is of version 7 and this program writes version 2"):
         await Ledger.open(url(tmp_path))
     assert rows(tmp_path, "SELECT name FROM sqlite_master WHERE type = 'table'") == [("ledger_version",)]
 
@@ -265,3 +266,56 @@ def test_statements_and_tables_are_portable_to_postgresql() -> None:
     table = str(sa.schema.CreateTable(ledger_schema.certificates).compile(dialect=dialect))
     assert "id BIGSERIAL NOT NULL" in table
     assert "der BYTEA NOT NULL" in table
+
+
+async def test_a_ledger_of_version_1_is_taken_over_with_its_rows(tmp_path: Path) -> None:
+    ledger = await Ledger.open(url(tmp_path))
+    await ledger.record(entry())
+    await ledger.aclose()
+    with sqlite3.connect(tmp_path / "ledger.sqlite") as database:
+        for column in ("on_behalf_of", "revocation_secret", "revoked_at", "revocation_reason"):
+            database.execute(f"ALTER TABLE certificates DROP COLUMN {column}")
+        database.execute("UPDATE ledger_version SET version = 1")
+        database.execute("DROP TABLE spent")
+        database.execute("DROP TABLE shared_keys")
+
+    ledger = await Ledger.open(url(tmp_path))
+    try:
+        assert rows(tmp_path, "SELECT version FROM ledger_version") == [(2,)]
+        kept = await revocation.find(ledger, entry().issuer, entry().serial)
+        assert kept is not None
+        assert kept.serial == entry().serial
+        assert await ledger.record(entry(2, transaction="another")) is not None
+    finally:
+        await ledger.aclose()
+
+
+@pytest.mark.spec("EST-CMC-28")
+async def test_a_revoked_certificate_is_known_as_such_at_once_and_after_a_restart(ledger: Ledger, tmp_path: Path) -> None:
+    await ledger.record(entry())
+    issuer = entry().issuer
+    assert not await revocation.revoke(ledger, issuer, entry(2).serial, reason=1, now=NOW)
+    assert await revocation.revoke(ledger, issuer, entry().serial, reason=1, now=NOW)
+    assert not await revocation.revoke(ledger, issuer, entry().serial, reason=4, now=NOW)
+    assert ledger.is_revoked(issuer, entry().serial)
+    assert rows(tmp_path, "SELECT state, revoked_at, revocation_reason FROM certificates") == [("revoked", int(NOW.timestamp()), 1)]
+    again = await Ledger.open(url(tmp_path))
+    try:
+        assert again.is_revoked(issuer, entry().serial)
+    finally:
+        await again.aclose()
+
+
+async def test_what_is_good_for_one_use_is_used_once_though_two_processes_race(ledger: Ledger, tmp_path: Path) -> None:
+    other = await Ledger.open(url(tmp_path))
+    try:
+        later = NOW + timedelta(minutes=5)
+        spends = [Spent(each).spend("digest", "nonce", now=NOW, expires_at=later) for each in (ledger, other) * 10]
+        assert sorted(await asyncio.gather(*spends)) == [False] * 19 + [True]
+        assert await Spent(other).spend("otp", "nonce", now=NOW, expires_at=later)
+        assert await Spent(ledger).shared_key("digest") == await Spent(other).shared_key("digest")
+        assert await Spent(ledger).shared_key("digest") != await Spent(other).shared_key("else")
+        await Spent(ledger).spend("digest", "another", now=NOW + timedelta(hours=1), expires_at=NOW + timedelta(hours=2))
+        assert rows(tmp_path, "SELECT value FROM spent") == [("another",)]
+    finally:
+        await other.aclose()

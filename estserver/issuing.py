@@ -1,0 +1,152 @@
+"""From an authorized request to a certificate in the ledger: the one place where estserver signs.
+
+    Order → authority.issue → ledger → Entry
+
+Every operation that ends in a certificate comes here with an `Order`: enrolment, renewal, server-side key generation, Full PKI Requests,
+requests that a person approved. Its `Authorized` was made by registration, where the requester was authenticated.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from estcore import authority
+from estcore.authority import Authority, Issued
+from estcore.certification_request import CertificationRequest
+from estcore.errors import EstError
+from estcore.issuer_spec import IssuerSpec
+from estcore.registration import Authorized
+from estcore.requester import Requester
+from estserver.audit import AuditLog, Outcome, Signature
+from estserver.authentication import Authenticator
+from estserver.issuers import Issuer
+from estserver.ledger import Entry, Ledger
+from estserver.messages import Operation
+from estserver.metrics import Metrics
+from estserver.spent import Spent
+
+RETRY_WINDOW = timedelta(minutes=10)
+"""How long the same key, names and requester get the same certificate: far longer than a client's retries, far shorter than a renewal."""
+
+Clock = Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Service:
+    """What the operations work with. `retry_window` of zero switches the recognition of retries off, but for named transactions."""
+
+    authenticator: Authenticator
+    ledger: Ledger
+    spent: Spent
+    audit: AuditLog
+    metrics: Metrics
+    clock: Clock
+    retry_window: timedelta = RETRY_WINDOW
+    random_octets: Callable[[int], bytes] = secrets.token_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One certificate to be issued.
+
+    `transaction` names it for ever (an Idempotency-Key, a CMC transactionId); without one a retry is known by what was asked for, within
+    the retry window. `exempt` from both is server-side key generation: a retry gets a new key. `source` is the peer's address;
+    `on_behalf_of` JSON of whom a registration authority asked for; `revocation_secret` the hash of a passphrase.
+    """
+
+    issuer: Issuer
+    spec: IssuerSpec
+    authority: Authority
+    operation: Operation
+    requester: Requester
+    csr: CertificationRequest
+    authorized: Authorized
+    source: str
+    transaction: str | None = None
+    exempt: bool = False
+    on_behalf_of: str | None = None
+    revocation_secret: str | None = None
+
+
+async def issue(order: Order, service: Service) -> Entry:
+    """Sign, record, and return the entry that stands for the order's transaction: the new one, or that of an earlier try.
+
+    Raises what `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
+    """
+    serial = authority.serial_number(service.random_octets(16))
+    signature = _signature(order, serial)
+    now = service.clock()
+    service.audit.before(signature, now=now)
+    try:
+        issued = authority.issue(order.authority, order.authorized, order.spec.policy, now=now, serial=serial)
+        standing = await service.ledger.record(_entry(order, issued, service.retry_window, now=now))
+    except BaseException as error:
+        reason = error.reason if isinstance(error, EstError) else "InternalError"
+        service.audit.after(signature, Outcome(result=reason), now=service.clock())
+        raise
+    repeated = standing.serial != serial
+    service.audit.after(signature, _outcome(standing, repeated=repeated), now=service.clock())
+    service.metrics.issued(order.issuer.key, order.requester.door, "repeated" if repeated else "issued")
+    return standing
+
+
+def _signature(order: Order, serial: int) -> Signature:
+    return Signature(
+        issuer=order.issuer.key,
+        policy=f"{order.issuer.uid}/{order.issuer.generation}",
+        operation=order.operation,
+        door=order.requester.door,
+        requester=str(order.requester),
+        source=order.source,
+        csr_sha256=hashlib.sha256(order.csr.csr_der).hexdigest(),
+        serial=f"{serial:x}",
+        idempotency_key=order.transaction,
+    )
+
+
+def _outcome(standing: Entry, *, repeated: bool) -> Outcome:
+    return Outcome(
+        result="repeated" if repeated else "issued",
+        subject=standing.subject,
+        sans=standing.sans,
+        not_after=standing.not_after,
+        standing_serial=f"{standing.serial:x}" if repeated else None,
+    )
+
+
+def _entry(order: Order, issued: Issued, retry_window: timedelta, *, now: datetime) -> Entry:
+    """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
+    requester, csr = order.requester, order.csr
+    who = str(requester)
+    asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(issued.sans), *sorted(csr.usages or ()))
+    transaction = order.transaction
+    window: timedelta | None = None
+    if transaction is None and retry_window and not order.exempt:
+        transaction, window = digest(order.operation, who, asked_for), retry_window
+    return Entry(
+        issuer=order.issuer.key,
+        serial=issued.serial,
+        subject=issued.subject,
+        sans=issued.sans,
+        spki_sha256=issued.spki_sha256,
+        not_before=issued.not_before,
+        not_after=issued.not_after,
+        door=requester.door,
+        requester=who,
+        authenticated_by=requester.authenticated_by,
+        operation=order.operation,
+        transaction=transaction,
+        request_sha256=asked_for,
+        der=issued.certificate_der,
+        recorded_at=now,
+        retry_window=window,
+        on_behalf_of=order.on_behalf_of,
+        revocation_secret=order.revocation_secret,
+    )
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 in hex; each part is preceded by its length, so no two lists of parts read alike."""
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()

@@ -19,6 +19,7 @@ MAX_DEPTH: Final = 32
 MAX_OID_OCTETS: Final = 64
 """Content of an OBJECT IDENTIFIER that is turned into text; those of attributes and algorithms have about 10."""
 
+BOOLEAN: Final = 0x01
 INTEGER: Final = 0x02
 BIT_STRING: Final = 0x03
 OBJECT_IDENTIFIER: Final = 0x06
@@ -116,8 +117,20 @@ def check(der: bytes, *, what: str, max_octets: int = MAX_CSR_OCTETS, max_depth:
 def object_identifier(dotted: str) -> bytes:
     """Encode an OBJECT IDENTIFIER, header included; for table keys that are compared with octets read."""
     first, second, *rest = (int(arc) for arc in dotted.split("."))
-    content = b"".join(_base_128(arc) for arc in (first * 40 + second, *rest))
-    return bytes((OBJECT_IDENTIFIER, len(content))) + content
+    return tlv(OBJECT_IDENTIFIER, b"".join(_base_128(arc) for arc in (first * 40 + second, *rest)))
+
+
+def children(value: bytes, identifier: int, *, what: str) -> tuple[bytes, ...]:
+    """The values, headers included, that make up one constructed value with this identifier octet; raises MalformedBody."""
+    position, end = member(value, 0, len(value), identifier, what=what)
+    if end != len(value):
+        raise MalformedBody(f"{what} is followed by {len(value) - end} octets that do not belong to it")
+    found = []
+    while position < end:
+        *_, next_position = read(value, position, end, what=what)
+        found.append(value[position:next_position])
+        position = next_position
+    return tuple(found)
 
 
 def dotted(oid_der: bytes, *, what: str) -> str:

@@ -52,6 +52,8 @@ _ATTRIBUTES: dict[ObjectIdentifier, tuple[str, frozenset[int], int, int]] = {
 }
 """Subject attributes: name, string types, least and most characters (RFC 5280 Appendix A.1; X.520 Annex C for what it lacks)."""
 
+SUBJECT_ATTRIBUTE_NAMES: Final = {oid: name for oid, (name, *_) in _ATTRIBUTES.items()}
+
 _ATTRIBUTES_BY_DER = {object_identifier(oid.dotted_string): (oid, *rules) for oid, rules in _ATTRIBUTES.items()}
 _ONCE = frozenset({NameOID.COMMON_NAME, NameOID.COUNTRY_NAME, NameOID.SERIAL_NUMBER, NameOID.EMAIL_ADDRESS})
 """Readers take the first, or the last, of two."""

@@ -17,7 +17,7 @@ from estcore.names import check_general_name, describe_general_name, describe_na
 from estcore.patterns import STAR, DnsPattern, Template, TextPattern, Values, glob_matches, is_host_address
 from estcore.requester import AuthenticatedBy, Requester
 
-_SUBJECT_FIELDS = {
+SUBJECT_FIELDS = {
     NameOID.COMMON_NAME: "commonName",
     NameOID.ORGANIZATION_NAME: "organization",
     NameOID.ORGANIZATIONAL_UNIT_NAME: "organizationalUnit",
@@ -167,7 +167,7 @@ def _check_subject(
 ) -> None:
     patterns = rule.patterns.subject
     for attribute in subject:
-        field, value = _SUBJECT_FIELDS.get(attribute.oid), attribute.value
+        field, value = SUBJECT_FIELDS.get(attribute.oid), attribute.value
         permitting: tuple[str, Sequence[str]]
         if patterns is None:
             if field == "commonName" and any(_is_same_text(value, san) for san in sans):

@@ -176,7 +176,9 @@ def _decode_extension(extension: bytes, what: str) -> ExtensionTemplate:
     if len(rest) > 1 or (rest and rest[0][0] != OCTET_STRING):
         raise MalformedBody(f"{what} has an extension of more than an identifier, a criticality and a value")
     value = rest[0] if rest else None
-    return ExtensionTemplate(oid=read_object_identifier(oid, what=what), critical=critical, value=None if value is None else _content(value))
+    return ExtensionTemplate(
+        oid=read_object_identifier(oid, what=what), critical=critical, value=None if value is None else _content(value)
+    )
 
 
 def _encode_extension(extension: ExtensionTemplate) -> bytes:
@@ -229,7 +231,7 @@ def _encode_key(key: KeyTemplate) -> bytes:
 def rsa_placeholder(bits: int) -> bytes:
     """A DER RSAPublicKey with a modulus of this length that is nobody's key: 2^(bits-1) + 1, exponent 65537."""
     modulus = (1 << (bits - 1)) | 1
-    return der.tlv(SEQUENCE, _encode_integer(modulus) + _encode_integer(65537))
+    return der.tlv(SEQUENCE, der.integer(modulus) + der.integer(65537))
 
 
 def rsa_bits(public_key: bytes) -> int | None:
@@ -245,10 +247,6 @@ def rsa_bits(public_key: bytes) -> int | None:
 def integer(value: bytes) -> int:
     """The number in a DER INTEGER."""
     return int.from_bytes(_content(value), signed=True)
-
-
-def _encode_integer(number: int) -> bytes:
-    return der.tlv(INTEGER, number.to_bytes(number.bit_length() // 8 + 1))
 
 
 def _content(value: bytes) -> bytes:

@@ -200,8 +200,7 @@ def _key_type_attribute(key: KeyWish) -> Attribute:
     if len(key.curves) == 1:
         return Attribute(type=key.algorithm, values=(der.object_identifier(key.curves[0]),))
     if len(key.sizes) == 1:
-        bits = key.sizes[0]
-        return Attribute(type=key.algorithm, values=(der.tlv(INTEGER, bits.to_bytes(bits.bit_length() // 8 + 1)),))
+        return Attribute(type=key.algorithm, values=(der.integer(key.sizes[0]),))
     return Attribute(type=key.algorithm)
 
 

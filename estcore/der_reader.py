@@ -51,6 +51,12 @@ class Reader:
         start, self._position = der_module.member(self._der, self._position, self._end, identifier, what=self._what)
         return Reader(self._der, what=what or self._what, start=start, end=self._position)
 
+    def inside_and_whole(self, identifier: int) -> tuple["Reader", bytes]:
+        """As `inside`, and the octets of the value with its header."""
+        begin = self._position
+        inner = self.inside(identifier)
+        return inner, self._der[begin : self._position]
+
     def whole(self, identifier: int) -> bytes:
         """The next value, header included; what is within it is for somebody else to check."""
         begin = self._position

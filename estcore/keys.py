@@ -32,6 +32,10 @@ _RSA_SIZES = {2048: KeyAlgorithm.RSA_2048, 3072: KeyAlgorithm.RSA_3072, 4096: Ke
 _CURVES = {"secp256r1": KeyAlgorithm.ECDSA_P256, "secp384r1": KeyAlgorithm.ECDSA_P384}
 _LISTED = "use ECDSA P-256 or P-384, RSA with 2048, 3072 or 4096 bits, or Ed25519"
 _PATTERN = re.compile(rb"(.)\1{%d}" % (PATTERN_OCTETS - 1), re.DOTALL)
+_ED25519_FIELD = (1 << 255) - 19
+_ED25519_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_ED25519_SMALL_ORDERS = frozenset({0, 1, _ED25519_FIELD - 1, _ED25519_ORDER_8, _ED25519_FIELD - _ED25519_ORDER_8})
+"""The y-coordinates of the eight points whose order divides the cofactor (RFC 7748 section 7, RFC 8032 section 5.1)."""
 _ROCA_PRIMES_BELOW = 702
 """M of the weak library holds the first 126 primes for keys of 2,048 bits, more for longer ones."""
 
@@ -64,6 +68,8 @@ def check_public_key(public_key: object, *, refused_spki: Collection[bytes] = ()
     if isinstance(public_key, rsa.RSAPublicKey):
         numbers = public_key.public_numbers()
         _check_rsa(numbers.n, numbers.e)
+    elif isinstance(public_key, ed25519.Ed25519PublicKey):
+        _check_ed25519(public_key.public_bytes_raw())
     if refused_spki and spki_der(public_key) in refused_spki:
         raise BadCsr("this key belongs to a CA or is blocked; make a new key", reason="KeyRefused")
     return algorithm
@@ -112,6 +118,13 @@ def _check_rsa(n: int, e: int) -> None:
         weakness = "has two prime factors that are too close (CVE-2022-26320)"
     if weakness:
         raise BadCsr(f"the RSA key is weak: its modulus {weakness}; make a new key", reason="WeakKey")
+
+
+def _check_ed25519(encoded: bytes) -> None:
+    """No point of small order: there is no private key to it, and anybody can make signatures that it verifies."""
+    y = int.from_bytes(encoded, "little") & ~(1 << 255)
+    if y >= _ED25519_FIELD or y in _ED25519_SMALL_ORDERS:
+        raise BadCsr("the Ed25519 key is a point of small order, or not in its one encoding; make a new key", reason="WeakKey")
 
 
 def _fermat_factors(n: int) -> bool:

@@ -197,3 +197,74 @@ def test_checking_the_largest_key_takes_a_few_milliseconds() -> None:
 
 def test_an_ed25519_key_is_one() -> None:
     assert isinstance(keys.generate_private_key(KeyAlgorithm.ED25519), ed25519.Ed25519PrivateKey)
+
+
+# ---- Ed25519: points without a private key
+
+P25519, ORDER_25519 = 2**255 - 19, 2**252 + 27742317777372353535851937790883648493
+D25519 = -121665 * pow(121666, -1, P25519) % P25519
+Point = tuple[int, int]
+
+
+def added(a: Point, b: Point) -> Point:
+    """The addition law of RFC 8032 section 5.1.4, in affine coordinates."""
+    product = D25519 * a[0] * b[0] * a[1] * b[1]
+    x = (a[0] * b[1] + b[0] * a[1]) * pow(1 + product, -1, P25519)
+    y = (a[1] * b[1] + a[0] * b[0]) * pow(1 - product, -1, P25519)
+    return x % P25519, y % P25519
+
+
+def times(number: int, point: Point) -> Point:
+    result = (0, 1)
+    while number:
+        if number & 1:
+            result = added(result, point)
+        point, number = added(point, point), number >> 1
+    return result
+
+
+def points_from(y: int) -> list[Point]:
+    """The points with this y, if there are any (RFC 8032 section 5.1.3)."""
+    square = (y * y - 1) * pow(D25519 * y * y + 1, -1, P25519) % P25519
+    x = pow(square, (P25519 + 3) // 8, P25519)
+    if x * x % P25519 != square:
+        x = x * pow(2, (P25519 - 1) // 4, P25519) % P25519
+    return [(x, y), (-x % P25519, y)] if x * x % P25519 == square else []
+
+
+def small_orders() -> set[Point]:
+    """Any point times the order of the large subgroup lies among the eight: enough of them give all."""
+    return {times(ORDER_25519, point) for y in range(2, 40) for point in points_from(y)}
+
+
+def ed25519_key(y: int, sign: int = 0) -> ed25519.Ed25519PublicKey:
+    return ed25519.Ed25519PublicKey.from_public_bytes((y | sign << 255).to_bytes(32, "little"))
+
+
+def test_anybody_can_sign_for_the_neutral_point_of_ed25519() -> None:
+    """Why such keys must be refused: s = 0 and R = the neutral point is a signature of everything."""
+    ed25519_key(1).verify((1).to_bytes(32, "little") + bytes(32), b"whatever")
+
+
+@pytest.mark.spec("THREAT-06", "THREAT-07")
+@pytest.mark.parametrize("sign", [0, 1])
+def test_ed25519_points_of_small_order_are_refused(sign: int) -> None:
+    points = small_orders()
+    assert len(points) == 8
+    assert all(times(8, point) == (0, 1) for point in points)
+    for _, y in points:
+        with pytest.raises(BadCsr, match="small order") as refused:
+            keys.check_public_key(ed25519_key(y, sign))
+        assert refused.value.reason == "WeakKey"
+
+
+@pytest.mark.spec("THREAT-06")
+@pytest.mark.parametrize("y", [P25519, P25519 + 1, P25519 + 3, 2**255 - 1])
+def test_an_ed25519_key_beyond_the_field_is_refused(y: int) -> None:
+    with pytest.raises(BadCsr, match="not in its one encoding"):
+        keys.check_public_key(ed25519_key(y))
+
+
+def test_ordinary_ed25519_keys_are_accepted() -> None:
+    for _ in range(50):
+        assert keys.check_public_key(ed25519.Ed25519PrivateKey.generate().public_key()) is KeyAlgorithm.ED25519

@@ -1,0 +1,219 @@
+"""Requests by whoever is not who may ask; the CSR would be issued to the right one."""
+
+import base64
+import json
+from datetime import timedelta
+
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from estcore import transfer
+from tests import pki
+from tests.hostile.case import ENROLL, EST, PKCS10, REENROLL, Case, Cases, holder, prefixed
+from tests.server.app_fixtures import FACTORY_CA, MANUFACTURER_CA, NOW, OTHER_CA, basic, leaf, make_csr, make_token, new_key, tls
+
+BODY = transfer.encode_body(make_csr("device-1", "a.devices.example"))
+SAME_NAMES = transfer.encode_body(make_csr("device-1"))
+UNAUTHENTICATED = (401, "Unauthenticated")
+MALFORMED = (401, "MalformedCredentials")
+WRONG = (401, "WrongPassword")
+
+
+def by(authorization: str, status: int = 401, reason: str = "Unauthenticated", says: str = "") -> Case:
+    return Case(status=status, reason=reason, says=says, headers=(PKCS10, ("Authorization", authorization)), body=lambda: BODY)
+
+
+def _basic(octets: bytes) -> str:
+    return "Basic " + base64.b64encode(octets).decode()
+
+
+PASSWORDS: Cases = {
+    "none": Case(status=401, reason="Unauthenticated", headers=(PKCS10,), body=lambda: BODY),
+    "empty": by(""),
+    "a scheme without credentials": by("Basic"),
+    "a scheme and spaces": by("Basic    "),
+    "no scheme": by(basic().removeprefix("Basic ")),
+    "two schemes": by(f"Basic {basic()}"),
+    "two credentials": by(f"{basic()}, {basic()}"),
+    "credentials and more": by(f"{basic()} x"),
+    "a tab for the space": by(basic().replace(" ", "\t")),
+    "an unknown scheme": by("Negotiate YII="),
+    "NTLM": by("NTLM TlRMTVNTUAABAAAA"),
+    "another user": by(basic("device-2"), *WRONG),
+    "another password": by(basic(password="wrong"), *WRONG),
+    "an empty password": by(basic(password=""), *WRONG),
+    "an empty user": by(basic(user=""), *WRONG),
+    "an empty user and password": by(basic("", ""), *WRONG),
+    "the user in capitals": by(basic("DEVICE-1"), *WRONG),
+    "the user with a space": by(basic("device-1 "), *WRONG),
+    "the password with a space": by(basic(password="correct horse "), *WRONG),
+    "the password in capitals": by(basic(password="CORRECT HORSE"), *WRONG),
+    "the password and more": by(basic(password="correct horse\u200b"), *WRONG),
+    "the user as a pattern": by(basic("*"), *WRONG),
+    "the user as SQL": by(basic("' OR 1=1 --"), *WRONG),
+    "the user as LDAP": by(basic("*)(uid=*"), *WRONG),
+    "the user as a path": by(basic("../../etc/passwd"), *WRONG),
+    "the user as a placeholder": by(basic("{user}"), *WRONG),
+    "no colon": by(_basic(b"device-1"), *MALFORMED),
+    "a NUL in the user": by(_basic(b"device-1\x00:correct horse"), *MALFORMED),
+    "a NUL in the password": by(_basic(b"device-1:correct horse\x00"), *MALFORMED),
+    "a line feed in the password": by(_basic(b"device-1:correct horse\n"), *MALFORMED),
+    "an escape in the user": by(_basic(b"\x1b[31mdevice-1:correct horse"), *MALFORMED),
+    "not UTF-8": by(_basic(b"device-1:\xff\xfe"), *MALFORMED),
+    "a user of 256 characters": by(_basic(b"u" * 256 + b":p"), *MALFORMED),
+    "a password of 1,025 characters": by(_basic(b"device-1:" + b"p" * 1025), *MALFORMED),
+    "a password of 10,000 characters": by(_basic(b"device-1:" + b"p" * 10_000), *MALFORMED),
+    "base64 that is cut": by("Basic ZGV2aWNlLT", *MALFORMED),
+    "base64 for addresses": by("Basic ZGV2aWNlLTE6-_8=", *MALFORMED),
+    "credentials in the clear": by("Basic device-1:correct"),
+    "the password at an issuer without passwords": Case(
+        status=403,
+        reason="Unauthenticated",
+        path=f"{EST}/certificates/simpleenroll",
+        headers=(PKCS10, ("Authorization", basic())),
+        body=lambda: BODY,
+    ),
+    "the password at simplereenroll": Case(
+        status=403, reason="NoClientCertificate", path=REENROLL, headers=(PKCS10, ("Authorization", basic())), body=lambda: BODY
+    ),
+}
+
+
+def _claims(header: object, claims: object) -> str:
+    parts = (json.dumps(header).encode(), json.dumps(claims).encode(), b"signature")
+    return "Bearer " + ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts)
+
+
+_DEVICES = {"sub": "shop/web", "aud": ["devices"], "exp": int((NOW + timedelta(hours=1)).timestamp())}
+
+TOKENS: Cases = {
+    "nothing": by("Bearer"),
+    "one letter": by("Bearer a", reason="TokenNotAccepted"),
+    "two dots": by("Bearer ..", reason="TokenNotAccepted"),
+    "four parts": by("Bearer a.b.c.d", reason="TokenNotAccepted"),
+    "no JSON": by("Bearer " + ".".join([base64.urlsafe_b64encode(b"nonsense").decode().rstrip("=")] * 3), reason="TokenNotAccepted"),
+    "a list of claims": by(_claims({"alg": "RS256"}, [1, 2]), reason="TokenNotAccepted"),
+    "no claims": by(_claims({"alg": "RS256"}, {}), reason="TokenNotAccepted"),
+    "claims nested deep": by("Bearer a." + base64.urlsafe_b64encode(b"[" * 3000).decode().rstrip("=") + ".c", reason="TokenNotAccepted"),
+    "a number of 3,000 digits": by(
+        "Bearer a." + base64.urlsafe_b64encode(b'{"exp":' + b"9" * 3000 + b"}").decode().rstrip("=") + ".c", reason=""
+    ),
+    "exp is text": by(_claims({"alg": "RS256"}, {**_DEVICES, "exp": "tomorrow"}), reason="TokenNotAccepted"),
+    "exp is infinite": by(
+        "Bearer a." + base64.urlsafe_b64encode(b'{"aud":["devices"],"exp":1e999}').decode().rstrip("=") + ".c", reason=""
+    ),
+    "exp is true": by(_claims({"alg": "RS256"}, {**_DEVICES, "exp": True}), reason="TokenNotAccepted"),
+    "exp is negative": by(_claims({"alg": "RS256"}, {**_DEVICES, "exp": -1}), reason="TokenNotAccepted"),
+    "aud is a number": by(_claims({"alg": "RS256"}, {**_DEVICES, "aud": 1}), reason="TokenNotAccepted"),
+    "aud is a list of lists": by(_claims({"alg": "RS256"}, {**_DEVICES, "aud": [["devices"]]}), reason="TokenNotAccepted"),
+    "alg none": by(_claims({"alg": "none"}, _DEVICES), reason="TokenNotAccepted"),
+    "the API server knows nothing of it": by(f"Bearer {make_token('shop/web', audience='devices')}", reason="TokenNotAccepted"),
+    "another audience": by(f"Bearer {make_token('shop/web', audience='vault')}", reason="TokenNotAccepted"),
+    "the audience of the registration authority": by(
+        f"Bearer {make_token('est-issuer/operator', audience='est-issuer')}", reason="TokenNotAccepted"
+    ),
+    "expired": by(f"Bearer {make_token('shop/web', audience='devices', expires=NOW - timedelta(seconds=1))}", reason="TokenNotAccepted"),
+    "10,000 characters": by("Bearer " + "a" * 10_000, reason="TokenNotAccepted"),
+    "a token at simplereenroll": Case(
+        status=403,
+        reason="NoClientCertificate",
+        path=REENROLL,
+        headers=(PKCS10, ("Authorization", f"Bearer {make_token('shop/web', audience='devices')}")),
+        body=lambda: BODY,
+    ),
+}
+
+
+def with_certificate(make: object, path: str, status: int, reason: str, says: str = "", body: bytes = SAME_NAMES) -> Case:
+    return Case(
+        status=status,
+        reason=reason,
+        says=says,
+        path=path,
+        headers=(PKCS10,),
+        body=lambda: body,
+        connection=lambda: tls(*(made if isinstance(made := make(), tuple) else (made,))),  # type: ignore[operator]
+    )
+
+
+def _self_signed() -> x509.Certificate:
+    return pki.ca("device-1").certificate
+
+
+def _same_name_other_key() -> x509.Certificate:
+    """A CA that has the factory CA's name and its own key: CVE-2024-2048, CVE-2025-6037."""
+    impostor = pki.ca("Factory CA")
+    return pki.leaf(impostor, subject=pki.name("device-1"), not_before=NOW - timedelta(days=1), not_after=NOW + timedelta(days=1))
+
+
+def _under_a_leaf() -> tuple[x509.Certificate, ...]:
+    """A certificate that a device's certificate signed."""
+    key = new_key()
+    device = leaf(key=key)
+    signer = pki.Ca(certificate=device, key=key)  # type: ignore[arg-type]  # an EC key
+    return pki.leaf(signer, subject=pki.name("device-1"), not_before=NOW - timedelta(days=1), not_after=NOW + timedelta(days=1)), device
+
+
+# what is wrong → how it is made, and the reason at simplereenroll
+_FAULTY = {
+    "self-signed": (_self_signed, "UnknownIssuer"),
+    "of an unknown CA": (lambda: pki.leaf(pki.ca("Nobody"), subject=pki.name("device-1")), "UnknownIssuer"),
+    "of another issuer": (lambda: leaf(OTHER_CA), "UnknownIssuer"),
+    "of a CA with our name and another key": (_same_name_other_key, "UnknownIssuer"),
+    "forged": (lambda: leaf(FACTORY_CA, signed_by=OTHER_CA), "UnknownIssuer"),
+    "signed by a device's": (_under_a_leaf, "UnknownIssuer"),
+    "expired": (lambda: leaf(not_after=NOW - timedelta(seconds=1)), "Expired"),
+    "expired for a year": (lambda: leaf(not_before=NOW - timedelta(days=800), not_after=NOW - timedelta(days=365)), "Expired"),
+    "not yet valid": (lambda: leaf(not_before=NOW + timedelta(seconds=1)), "NotYetValid"),
+    "for servers": (lambda: leaf(purpose=ExtendedKeyUsageOID.SERVER_AUTH), "WrongPurpose"),
+    "for any purpose": (lambda: leaf(purpose=ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE), "WrongPurpose"),
+    "for OCSP": (lambda: leaf(purpose=ExtendedKeyUsageOID.OCSP_SIGNING), "WrongPurpose"),
+    "for no stated purpose": (lambda: leaf(purpose=None), "WrongPurpose"),
+    "the CA's own": (lambda: x509.load_pem_x509_certificate(FACTORY_CA.data["tls.crt"]), "IsCa"),
+    "the CA of the manufacturer": (lambda: x509.load_pem_x509_certificate(MANUFACTURER_CA.data["tls.crt"]), "UnknownIssuer"),
+}
+
+CERTIFICATES: Cases = {
+    **{f"{name}, at simpleenroll": with_certificate(make, ENROLL, *UNAUTHENTICATED) for name, (make, _) in _FAULTY.items()},
+    **{f"{name}, at simplereenroll": with_certificate(make, REENROLL, 403, reason) for name, (make, reason) in _FAULTY.items()},
+    "none at simplereenroll": Case(status=403, reason="NoClientCertificate", path=REENROLL, headers=(PKCS10,), body=lambda: SAME_NAMES),
+    # EJBCA CVE-2020-28942
+    "the factory's at another issuer": with_certificate(leaf, f"{EST}/other/simplereenroll", 403, "UnknownIssuer"),
+    "the factory's at another issuer's simpleenroll": with_certificate(leaf, f"{EST}/other/simpleenroll", *UNAUTHENTICATED),
+    "the manufacturer's at simplereenroll": with_certificate(lambda: leaf(MANUFACTURER_CA), REENROLL, 403, "UnknownIssuer"),
+    "the factory's with cmcRA of the manufacturer": with_certificate(
+        lambda: leaf(MANUFACTURER_CA, purpose=x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")), ENROLL, *UNAUTHENTICATED
+    ),
+}
+
+
+def _renewal(common_name: str | None, *dns_names: str, **raw: bytes) -> Case:
+    make = (lambda: pki.raw_csr(**raw)) if raw else (lambda: make_csr(common_name, *dns_names))  # type: ignore[arg-type]  # parts of a CSR
+    return Case(
+        status=403,
+        reason="RenewalNamesDiffer",
+        path=REENROLL,
+        headers=(PKCS10,),
+        body=lambda: transfer.encode_body(make()),
+        connection=holder(),
+    )
+
+
+RENEWALS: Cases = {
+    "another name": _renewal("device-2"),
+    "a longer name": _renewal("device-11"),
+    "a shorter name": _renewal("device-"),
+    "no name": _renewal(None, "a.devices.example"),
+    "a homoglyph": _renewal("dеvice-1"),  # noqa: RUF001 - a Cyrillic letter
+    "a dash of another kind": _renewal("device\u20101"),
+    "an accent": _renewal("d\u00e9vice-1"),
+    "a name more": _renewal("device-1", "a.devices.example"),
+    "a name that a rule permits": _renewal("device-1", "b.devices.example"),
+    "a wildcard more": _renewal("device-1", "*.devices.example"),
+    "an organization more": _renewal("", subject_der=pki.sequence(pki.rdn("2.5.4.3", b"device-1"), pki.rdn("2.5.4.10", b"Acme 1"))),
+    "the CN as an O": _renewal("", subject_der=pki.sequence(pki.rdn("2.5.4.10", b"device-1"))),
+    "the CN as a serialNumber": _renewal("", subject_der=pki.sequence(pki.rdn("2.5.4.5", b"device-1", 0x13))),
+    "the CN as a UID": _renewal("", subject_der=pki.sequence(pki.rdn("0.9.2342.19200300.100.1.1", b"device-1"))),
+}
+
+CASES: dict[str, Case] = prefixed(password=PASSWORDS, token=TOKENS, certificate=CERTIFICATES, renewal=RENEWALS)

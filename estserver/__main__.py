@@ -11,8 +11,10 @@ import structlog
 import typer
 
 from estcore.errors import ConfigurationError
+from estserver import requests_command
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="EST server (RFC 7030).")
+app.add_typer(requests_command.app, name="requests")
 
 EXIT_FAILED = 1
 EXIT_SETTINGS = 2

@@ -11,8 +11,10 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from estcore.errors import EstError
+from estserver.approval import Approvals
 from estserver.audit import AuditLog
 from estserver.authentication import Authenticator, RegistrationAuthority
+from estserver.held_requests import HeldRequests
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuers
 from estserver.issuing import Service
@@ -99,6 +101,7 @@ def build_app(
         authenticator=authenticator,
         ledger=ledger,
         spent=Spent(ledger),
+        approvals=Approvals(held=HeldRequests(ledger), audit=audit, metrics=metrics, retry_window=settings.retry_window),
         audit=audit,
         metrics=metrics,
         clock=clock,

@@ -1,5 +1,7 @@
 """The audit log: who asked for which certificate and what became of it, one event before and one after each signature.
 
+A request that waits for a person has an event of its own for each step.
+
 Events are chained: each holds its number, and the SHA-256 of the line before it, so a line that is altered, taken out or put in
 breaks the chain at that place. Each process has a chain of its own. `python -m estserver.audit < log` checks all chains of a
 log, whatever other lines are between.
@@ -9,12 +11,15 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from estserver.logs import Render, Write, clean
+
+if TYPE_CHECKING:
+    from estserver.held_requests import HeldRequest  # whoever checks a log need not load a database
 
 BEFORE: Final = "signing"
 AFTER: Final = "signed"
@@ -67,15 +72,15 @@ class AuditLog:
 
     def before(self, signature: Signature, *, now: datetime) -> None:
         """The signer is about to sign."""
-        self._append(BEFORE, signature, now, {})
+        self._append(BEFORE, now, _signature(signature))
 
     def after(self, signature: Signature, outcome: Outcome, *, now: datetime) -> None:
         """What became of it."""
         self._append(
             AFTER,
-            signature,
             now,
             {
+                **_signature(signature),
                 "result": outcome.result,
                 "subject": clean(outcome.subject),
                 "sans": clean(outcome.sans),
@@ -84,29 +89,47 @@ class AuditLog:
             },
         )
 
-    def _append(self, event: str, signature: Signature, now: datetime, outcome: dict[str, object]) -> None:
+    def request(self, event: str, request: "HeldRequest", *, now: datetime) -> None:
+        """A request waits for a person, or does not any more: `event` is waiting, approved, denied or expired."""
+        self._append(
+            event,
+            now,
+            {
+                "issuer": request.issuer,
+                "operation": request.operation,
+                "requester": clean(request.requester),
+                "source": clean(request.source),
+                "csr_sha256": hashlib.sha256(request.csr_der).hexdigest(),
+                "request": request.id,
+                "subject": clean(request.subject),
+                "sans": clean(request.sans),
+                "spki_sha256": request.spki_sha256,
+                "by": clean(request.decided_by),
+                "reason": clean(request.reason),
+            },
+        )
+
+    def _append(self, event: str, now: datetime, facts: Mapping[str, object]) -> None:
         self._number += 1
         line = self._render(
-            {
-                "audit": event,
-                "chain": self._chain,
-                "number": self._number,
-                "previous": self._previous,
-                "timestamp": now,
-                "issuer": signature.issuer,
-                "policy": signature.policy,
-                "operation": signature.operation,
-                "door": signature.door,
-                "requester": clean(signature.requester),
-                "source": clean(signature.source),
-                "csr_sha256": signature.csr_sha256,
-                "serial": signature.serial,
-                "idempotency_key": clean(signature.idempotency_key),
-                **outcome,
-            }
+            {"audit": event, "chain": self._chain, "number": self._number, "previous": self._previous, "timestamp": now, **facts}
         )
         self._previous = hashlib.sha256(line).hexdigest()
         self._write(line + b"\n")
+
+
+def _signature(signature: Signature) -> dict[str, object]:
+    return {
+        "issuer": signature.issuer,
+        "policy": signature.policy,
+        "operation": signature.operation,
+        "door": signature.door,
+        "requester": clean(signature.requester),
+        "source": clean(signature.source),
+        "csr_sha256": signature.csr_sha256,
+        "serial": signature.serial,
+        "idempotency_key": clean(signature.idempotency_key),
+    }
 
 
 class BrokenChain(Exception):

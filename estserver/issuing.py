@@ -15,14 +15,17 @@ from datetime import datetime, timedelta
 from estcore import authority
 from estcore.authority import Authority, Issued
 from estcore.certification_request import CertificationRequest
-from estcore.errors import EstError
+from estcore.errors import Busy, Conflict, EstError
 from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
 from estcore.requester import Requester
+from estserver import approval
+from estserver.approval import Approvals
 from estserver.audit import AuditLog, Outcome, Signature
 from estserver.authentication import Authenticator
+from estserver.held_requests import HeldRequest, State
 from estserver.issuers import Issuer
-from estserver.ledger import Entry, Ledger
+from estserver.ledger import Entry, Ledger, digest
 from estserver.messages import Operation
 from estserver.metrics import Metrics
 from estserver.spent import Spent
@@ -40,6 +43,7 @@ class Service:
     authenticator: Authenticator
     ledger: Ledger
     spent: Spent
+    approvals: Approvals
     audit: AuditLog
     metrics: Metrics
     clock: Clock
@@ -54,6 +58,7 @@ class Order:
     `transaction` names it for ever (an Idempotency-Key, a CMC transactionId); without one a retry is known by what was asked for, within
     the retry window. `exempt` from both is server-side key generation: a retry gets a new key. `source` is the peer's address;
     `on_behalf_of` JSON of whom a registration authority asked for; `revocation_secret` the hash of a passphrase.
+    `approved` is what `Approvals.require` said, where it had to be asked before a key was made.
     """
 
     issuer: Issuer
@@ -68,31 +73,54 @@ class Order:
     exempt: bool = False
     on_behalf_of: str | None = None
     revocation_secret: str | None = None
+    approved: HeldRequest | None = None
+
+    @property
+    def issuer_key(self) -> str:
+        """kind/namespace/name."""
+        return self.issuer.key
 
 
 async def issue(order: Order, service: Service) -> Entry:
     """Sign, record, and return the entry that stands for the order's transaction: the new one, or that of an earlier try.
 
-    Raises what `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
+    Raises what `Approvals.require`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
     """
+    held = order.approved or await service.approvals.require(order, now=service.clock())
+    transaction = _transaction(order, held)
     serial = authority.serial_number(service.random_octets(16))
-    signature = _signature(order, serial)
+    signature = _signature(order, transaction, serial)
     now = service.clock()
     service.audit.before(signature, now=now)
     try:
         issued = authority.issue(order.authority, order.authorized, order.spec.policy, now=now, serial=serial)
-        standing = await service.ledger.record(_entry(order, issued, service.retry_window, now=now))
+        standing = await service.ledger.record(_entry(order, issued, transaction, service.retry_window, now=now))
     except BaseException as error:
         reason = error.reason if isinstance(error, EstError) else "InternalError"
         service.audit.after(signature, Outcome(result=reason), now=service.clock())
+        if held is not None and isinstance(error, Conflict):
+            raise Busy("another try of this request was served just now; try again") from error
         raise
+    if held is not None:
+        await service.approvals.issued(held, standing.serial, now=service.clock())
     repeated = standing.serial != serial
     service.audit.after(signature, _outcome(standing, repeated=repeated), now=service.clock())
     service.metrics.issued(order.issuer.key, order.requester.door, "repeated" if repeated else "issued")
     return standing
 
 
-def _signature(order: Order, serial: int) -> Signature:
+def _transaction(order: Order, held: HeldRequest | None) -> str | None:
+    """The name of the order's transaction, where it has one. An approved request is one, whichever poll is served first.
+
+    But for server-side key generation, where a retry gets a new key: there the first certificate is the request's transaction, and a
+    retry afterwards is a retry like any other.
+    """
+    if held is None:
+        return order.transaction
+    return None if order.exempt and held.state is State.ISSUED else approval.transaction(held)
+
+
+def _signature(order: Order, transaction: str | None, serial: int) -> Signature:
     return Signature(
         issuer=order.issuer.key,
         policy=f"{order.issuer.uid}/{order.issuer.generation}",
@@ -102,7 +130,7 @@ def _signature(order: Order, serial: int) -> Signature:
         source=order.source,
         csr_sha256=hashlib.sha256(order.csr.csr_der).hexdigest(),
         serial=f"{serial:x}",
-        idempotency_key=order.transaction,
+        idempotency_key=transaction,
     )
 
 
@@ -116,12 +144,11 @@ def _outcome(standing: Entry, *, repeated: bool) -> Outcome:
     )
 
 
-def _entry(order: Order, issued: Issued, retry_window: timedelta, *, now: datetime) -> Entry:
+def _entry(order: Order, issued: Issued, transaction: str | None, retry_window: timedelta, *, now: datetime) -> Entry:
     """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
     requester, csr = order.requester, order.csr
     who = str(requester)
     asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(issued.sans), *sorted(csr.usages or ()))
-    transaction = order.transaction
     window: timedelta | None = None
     if transaction is None and retry_window and not order.exempt:
         transaction, window = digest(order.operation, who, asked_for), retry_window
@@ -145,8 +172,3 @@ def _entry(order: Order, issued: Issued, retry_window: timedelta, *, now: dateti
         on_behalf_of=order.on_behalf_of,
         revocation_secret=order.revocation_secret,
     )
-
-
-def digest(*parts: str) -> str:
-    """SHA-256 in hex; each part is preceded by its length, so no two lists of parts read alike."""
-    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()

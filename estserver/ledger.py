@@ -6,6 +6,7 @@ go in one thread hop and one database transaction, for a hop and an fsync a requ
 """
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -327,6 +328,11 @@ def from_row(row: sa.RowMapping) -> Entry:
     fields["door"] = Door(fields["door"])
     fields["authenticated_by"] = AuthenticatedBy(fields["authenticated_by"])
     return Entry(**fields)
+
+
+def digest(*parts: str) -> str:
+    """SHA-256 in hex; each part is preceded by its length, so no two lists of parts read alike."""
+    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
 
 
 _NOT_OF_AN_ENTRY = frozenset({"id", "revoked_at", "revocation_reason"})

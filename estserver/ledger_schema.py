@@ -68,10 +68,38 @@ shared_keys = sa.Table(
 )
 """Random keys that all workers and replicas must have alike; the first one makes them."""
 
+requests = sa.Table(
+    "requests",
+    _metadata,
+    sa.Column("id", sa.Text, primary_key=True),  # 16 hex digits, random: people type it, and clients hold it as a pendToken
+    sa.Column("issuer", sa.Text, nullable=False),
+    sa.Column("requester", sa.Text, nullable=False),  # as in certificates
+    sa.Column("requested_by", sa.Text, nullable=False),  # JSON of the Requester
+    sa.Column("operation", sa.Text, nullable=False),
+    sa.Column("slot", sa.Text),  # digest of what is asked for; NULL: the same may be asked for anew
+    sa.Column("spki_sha256", sa.Text, nullable=False),  # hex of the SubjectPublicKeyInfo's digest
+    sa.Column("subject", sa.Text, nullable=False),  # RFC 4514
+    sa.Column("sans", sa.Text, nullable=False),  # JSON list, as in certificates
+    sa.Column("usages", sa.Text, nullable=False),  # JSON list
+    sa.Column("csr", sa.LargeBinary, nullable=False),  # DER, as it came first
+    sa.Column("source", sa.Text, nullable=False),  # address it came from first
+    sa.Column("state", sa.Text, nullable=False),
+    sa.Column("created_at", sa.BigInteger, nullable=False),  # seconds since the epoch
+    sa.Column("expires_at", sa.BigInteger, nullable=False),  # when the state ends by itself
+    sa.Column("announced", sa.Integer, nullable=False),  # 1: the audit log has the state
+    sa.Column("decided_at", sa.BigInteger),
+    sa.Column("decided_by", sa.Text),
+    sa.Column("reason", sa.Text),
+    sa.Column("serial", sa.Text),  # of its certificate, lower-case hex
+    sa.UniqueConstraint("issuer", "requester", "slot", name="requests_slot"),
+)
+"""Requests by EST that wait, or waited, for a person. The row is the request, whatever shows it to people."""
+
 _ADDED_IN_2: Final = ("on_behalf_of", "revocation_secret", "revoked_at", "revocation_reason")
 _REVOKED_INDEX = sa.text(
     f"CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (issuer, serial) WHERE state = '{STATE_REVOKED}'"
 )
+_OPEN_INDEX = sa.text("CREATE INDEX IF NOT EXISTS requests_open ON requests (state, announced) WHERE state <> 'issued'")
 """As text, which both databases read: sa.Index would load both dialects, 2 MiB of memory, to check its options."""
 
 
@@ -135,8 +163,9 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
         )
     connection.execute(CreateTable(certificates, if_not_exists=True))
     connection.execute(_REVOKED_INDEX)
-    for table in (spent, shared_keys):
+    for table in (spent, shared_keys, requests):
         connection.execute(CreateTable(table, if_not_exists=True))
+    connection.execute(_OPEN_INDEX)
     if found and max(found) < VERSION:
         _migrate(connection)
     connection.execute(insert_or_nothing(version, connection.dialect.name).values(version=VERSION))

@@ -5,7 +5,7 @@ one of them renders the sum.
 """
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -66,6 +66,23 @@ class Metrics:
             multiprocess_mode="livemin",
         )
         self._configuration_current.set(1)
+        self._decisions = Counter(
+            "est_request_decisions",
+            "Requests that waited for a person, by what became of them: approved, denied or expired",
+            ["issuer", "decision"],
+            registry=self._registry,
+        )
+        self._waiting = Gauge(
+            "est_requests_waiting", "Requests that wait for a person", ["issuer"], registry=self._registry, multiprocess_mode="livemax"
+        )
+        self._oldest_waiting = Gauge(
+            "est_requests_oldest_waiting_seconds",
+            "How long the oldest of them has waited",
+            ["issuer"],
+            registry=self._registry,
+            multiprocess_mode="livemax",
+        )
+        self._issuers_with_waiting: frozenset[str] = frozenset()
         self._ca_expiries = _IssuerCollector(ca_expiries, issuer_states)
         self._registry.register(self._ca_expiries)
         self._ledger_writable.set(1)
@@ -98,6 +115,18 @@ class Metrics:
     def configuration_current(self, *, current: bool) -> None:
         """Whether the newest manifests are in use."""
         self._configuration_current.set(1 if current else 0)
+
+    def decided(self, issuer: str, decision: str) -> None:
+        """A request waits no more: approved, denied or expired."""
+        self._decisions.labels(issuer, decision).inc()
+
+    def waiting(self, now_waiting: Mapping[str, tuple[int, float]]) -> None:
+        """How many requests of each issuer wait for a person, and for how many seconds the oldest of them has."""
+        for issuer in self._issuers_with_waiting | now_waiting.keys():
+            count, oldest_seconds = now_waiting.get(issuer, (0, 0.0))
+            self._waiting.labels(issuer).set(count)
+            self._oldest_waiting.labels(issuer).set(oldest_seconds)
+        self._issuers_with_waiting = frozenset(now_waiting)
 
     def connection_opened(self) -> None:
         """A connection was let in."""

@@ -19,9 +19,10 @@ from cryptography.x509.oid import ExtensionOID
 from estcore import cert_template, extension_request
 from estcore.cert_template import CertTemplate
 from estcore.certification_request import CertificationRequest
+from estcore.cmc_status import failure_of
 from estcore.der import SEQUENCE, integer, tlv
 from estcore.der_reader import BOOLEAN, Reader, only
-from estcore.errors import CmcFailed, CmcFailInfo
+from estcore.errors import CmcFailed, CmcFailInfo, EstError
 from estcore.usages import KEY_USAGES, Usage
 
 BodyPartPath = tuple[int, ...]
@@ -124,29 +125,31 @@ def apply_all(
     """The requests as the registration authorities want them, by the same paths.
 
     `now` is aware UTC: a validity is turned into a life. Raises CmcFailed with the control in `body_parts`: badRequest for an unknown
-    reference, for two controls of one PKIData that touch the same field, and for what cannot be honoured; unsupportedExt (and BadCsr
-    for its values) for an extension that is not issued.
+    reference, for two controls of one PKIData that touch the same field, and for what cannot be honoured; unsupportedExt for an extension
+    that is not issued.
     """
     changed = dict(requests)
     touched: dict[tuple[BodyPartPath, BodyPartPath, str], Placed] = {}
     for control in sorted(controls, key=lambda each: -len(each.layer)):
         modification = control.modification
-        for body_part_id in modification.requests:
-            target = (*control.layer, *modification.pki_data, body_part_id)
-            request = changed.get(target)
-            if request is None:
-                raise _bad(f"a control refers to certification request {body_part_id}, which is not there").about(control.path)
-            for field in _fields(modification.template):
-                other = touched.setdefault((control.layer, target, field), control)
-                if other is not control:
-                    raise _bad(f"two controls of one PKIData change the {field} of certification request {body_part_id}").about(
-                        other.path, control.path
-                    )
-            try:
+        try:
+            for body_part_id in modification.requests:
+                target = (*control.layer, *modification.pki_data, body_part_id)
+                request = changed.get(target)
+                if request is None:
+                    raise _bad(f"a control refers to certification request {body_part_id}, which is not there")
+                for field in _fields(modification.template):
+                    other = touched.setdefault((control.layer, target, field), control)
+                    if other is not control:
+                        raise _conflict(field, other, control, body_part_id)
                 changed[target] = apply(request, modification, now=now)
-            except CmcFailed as failed:
-                raise failed.about(control.path) from failed
+        except EstError as error:
+            raise failure_of(error).about(control.path) from error
     return changed
+
+
+def _conflict(field: str, one: Placed, other: Placed, body_part_id: int) -> CmcFailed:
+    return _bad(f"two controls of one PKIData change the {field} of certification request {body_part_id}").about(one.path, other.path)
 
 
 def _fields(template: CertTemplate) -> list[str]:

@@ -1,14 +1,16 @@
 """AuthenticatedData: a message under a secret that both sides have, both ways.
 
 RFC 5652 section 9 with PasswordRecipientInfo (section 6.2.4), as RFC 5272 section 3.2 and RFC 5274 section 4.1 narrow it: one recipient,
-PBKDF2, AES key wrap, HMAC. The content is in clear, and so is the identification in it that tells whose secret is to be tried; nothing
-in it counts before `verify`.
+PBKDF2, AES key wrap (PWRI-KEK is read too), HMAC. The content is in clear, and so is the identification in it that tells whose secret
+is to be tried; nothing in it counts before `verify`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from estcore import der as der_module
+from estcore import pwri_kek
 from estcore.der import CONTEXT_0, CONTEXT_1, OBJECT_IDENTIFIER, SEQUENCE, SET, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.errors import CmcFailed, CmcFailInfo, MalformedBody
@@ -121,9 +123,9 @@ def verify(message: AuthenticatedData, password: bytes, *, accept_sha1: bool = F
     The work is bounded: one PBKDF2 of at most MAX_PBKDF2_ITERATIONS. Raises CmcFailed: badMessageCheck for whatever does not fit the
     password, the same whether it, the wrapped key, the attributes or the MAC is wrong; badAlg for an algorithm that is not accepted.
     """
-    pbkdf2, wrap, encrypted_key = _read_password_recipient(message._password_recipient, accept_sha1=accept_sha1)
-    key_encryption_key = pbkdf2.derive(password, key_octets=wrap.value)
-    mac_key = foreign(lambda: wrap.unwrap(encrypted_key, key_encryption_key=key_encryption_key), _does_not_verify)
+    recipient = _read_password_recipient(message._password_recipient, accept_sha1=accept_sha1)
+    key_encryption_key = recipient.pbkdf2.derive(password, key_octets=recipient.key_octets)
+    mac_key = foreign(lambda: recipient.unwrap(key_encryption_key), _does_not_verify)
     what = "the AuthenticatedData"
     expected = mac(
         message._mac_algorithm, message._authenticated_attributes, key=mac_key, accept_sha1=accept_sha1, what=f"the macAlgorithm of {what}"
@@ -148,20 +150,34 @@ def _does_not_verify() -> CmcFailed:
     )
 
 
-def _read_password_recipient(recipient: bytes, *, accept_sha1: bool) -> tuple[Pbkdf2, KeyWrap, bytes]:
-    """The key derivation, the key wrap, and the wrapped MAC key."""
+class _PasswordRecipient(NamedTuple):
+    """How the MAC key is got: by a key of `key_octets` that PBKDF2 derives, with which `unwrap` is called."""
+
+    pbkdf2: Pbkdf2
+    key_octets: int
+    unwrap: Callable[[bytes], bytes]
+
+
+def _read_password_recipient(recipient: bytes, *, accept_sha1: bool) -> _PasswordRecipient:
     fields = only(recipient, _PWRI, what="the PasswordRecipientInfo")
     if fields.integer() != 0:
         raise MalformedBody("the PasswordRecipientInfo is not of version 0 (RFC 5652 section 6.2.4)")
     if not fields.next_is(CONTEXT_0):
         raise CmcFailed("the PasswordRecipientInfo does not say how the key is derived; use PBKDF2", fail_info=CmcFailInfo.BAD_ALG)
     pbkdf2 = read_pbkdf2(fields.inside(CONTEXT_0), accept_sha1=accept_sha1, what="the PasswordRecipientInfo")
-    wrap = KEY_WRAPS.get(fields.whole(SEQUENCE))
+    algorithm = fields.whole(SEQUENCE)
     encrypted_key = fields.octets()
     fields.close()
-    if wrap is None:
-        raise CmcFailed("the MAC key is not wrapped by AES key wrap (RFC 5274 section 4.1)", fail_info=CmcFailInfo.BAD_ALG)
-    return pbkdf2, wrap, encrypted_key
+    if (wrap := KEY_WRAPS.get(algorithm)) is not None:
+        return _PasswordRecipient(pbkdf2, wrap.value, lambda key: wrap.unwrap(encrypted_key, key_encryption_key=key))
+    identifier = only(algorithm, what="the keyEncryptionAlgorithm")
+    parameters = pwri_kek.read_parameters(identifier) if identifier.oid() == pwri_kek.PWRI_KEK_OID else None
+    if parameters is None:
+        raise CmcFailed(
+            "the MAC key is wrapped neither by AES key wrap (RFC 5274 section 4.1) nor by PWRI-KEK with AES", fail_info=CmcFailInfo.BAD_ALG
+        )
+    key_octets, iv = parameters
+    return _PasswordRecipient(pbkdf2, key_octets, lambda key: pwri_kek.unwrap(encrypted_key, key_encryption_key=key, iv=iv))
 
 
 def _attributes(attributes_der: bytes) -> dict[bytes, bytes]:

@@ -6,7 +6,7 @@ from time import process_time
 import pytest
 from asn1crypto import cms, core
 
-from estcore import authenticated_data, der
+from estcore import authenticated_data, der, der_reader, proof_algorithms, pwri_kek
 from estcore.errors import CmcFailed, CmcFailInfo, EstError, MalformedBody
 from tests import pki
 
@@ -195,6 +195,70 @@ def test_a_key_length_that_the_key_wrap_has_not_is_refused(key_length: int) -> N
     assert refusal(made_elsewhere(key_length=key_length)).fail_info is CmcFailInfo.BAD_ALG
 
 
+# ---- PWRI-KEK, which is all that OpenSSL and Bouncy Castle have for a password
+
+
+def test_the_key_that_openssl_wrapped_by_a_password_is_unwrapped() -> None:
+    """RFC 3211, by OpenSSL's EnvelopedData: it has no AuthenticatedData, and the recipient is the same."""
+    plain = b"what was encrypted"
+    command = ["cms", "-encrypt", "-binary", "-outform", "DER", "-aes-256-cbc", "-pwri_password", SECRET]
+    enveloped = cms.ContentInfo.load(openssl(*command, stdin=plain))["content"]
+    recipient = enveloped["recipient_infos"][0].chosen
+    algorithm = der_reader.only(recipient["key_encryption_algorithm"].dump(), what="the algorithm")
+    assert algorithm.oid() == pwri_kek.PWRI_KEK_OID
+    parameters = pwri_kek.read_parameters(algorithm)
+    assert parameters is not None
+    key_octets, iv = parameters
+    derivation = der_reader.Reader(recipient["key_derivation_algorithm"].untag().contents, what="the derivation")
+    pbkdf2 = proof_algorithms.read_pbkdf2(derivation, accept_sha1=True, what="the recipient")
+    key = pbkdf2.derive(SECRET.encode(), key_octets=key_octets)
+    content_key = pwri_kek.unwrap(recipient["encrypted_key"].native, key_encryption_key=key, iv=iv)
+    info = enveloped["encrypted_content_info"]
+    content_iv = info["content_encryption_algorithm"]["parameters"].native
+    arguments = ["enc", "-d", "-aes-256-cbc", "-K", content_key.hex(), "-iv", content_iv.hex()]
+    assert openssl(*arguments, stdin=info["encrypted_content"].native) == plain
+
+
+def cbc(key: bytes, iv: bytes, octets: bytes) -> bytes:
+    return openssl("enc", f"-aes-{8 * len(key)}-cbc", "-nopad", "-K", key.hex(), "-iv", iv.hex(), stdin=octets)
+
+
+def pwri_kek_message(*, check: bytes | None = None, count: int | None = None, cipher: str = "2.16.840.1.101.3.4.1.42") -> bytes:
+    """The message with its MAC key wrapped by PWRI-KEK, RFC 3211 section 2.3.1 step by step with OpenSSL's AES-CBC."""
+    iv = bytes(range(200, 216))
+    key = openssl_pbkdf2("sha256", PASSWORD, SALT, ITERATIONS, 32)
+    check = bytes(octet ^ 0xFF for octet in MAC_KEY[:3]) if check is None else check
+    block = bytes((len(MAC_KEY) if count is None else count,)) + check + MAC_KEY + bytes(12)
+    inner = cbc(key, iv, block)
+    wrapped = cbc(key, inner[-16:], inner)
+    identifier = pki.sequence(pki.oid("1.2.840.113549.1.9.16.3.9"), pki.sequence(pki.oid(cipher), pki.tlv(0x04, iv)))
+    whole = message()
+    [recipient] = cms.ContentInfo.load(whole)["content"]["recipient_infos"]
+    derivation = pki.tlv(0xA0, recipient.chosen["key_derivation_algorithm"].untag().contents)
+    return replaced(whole, recipient.dump(), pki.tlv(0xA3, b"\x02\x01\x00", derivation, identifier, pki.tlv(0x04, wrapped)))
+
+
+@pytest.mark.spec("EST-CMC-09")
+def test_a_mac_key_wrapped_by_pwri_kek_is_taken() -> None:
+    assert opened(pwri_kek_message()) == CONTENT
+    assert refusal(pwri_kek_message(), (SECRET + NAME).encode()).fail_info is CmcFailInfo.BAD_MESSAGE_CHECK
+
+
+@pytest.mark.spec("EST-CMC-09", "THREAT-17")
+@pytest.mark.parametrize(
+    ("departure", "fail_info"),
+    [
+        pytest.param({"check": bytes(3)}, CmcFailInfo.BAD_MESSAGE_CHECK, id="a wrong check value"),
+        pytest.param({"count": 0}, CmcFailInfo.BAD_MESSAGE_CHECK, id="an empty key"),
+        pytest.param({"count": 3}, CmcFailInfo.BAD_MESSAGE_CHECK, id="a key of 3 octets"),
+        pytest.param({"count": 200}, CmcFailInfo.BAD_MESSAGE_CHECK, id="a key longer than what is there"),
+        pytest.param({"cipher": "1.2.840.113549.3.7"}, CmcFailInfo.BAD_ALG, id="3DES"),
+    ],
+)
+def test_a_mac_key_that_pwri_kek_does_not_give_is_refused(departure: dict[str, object], fail_info: CmcFailInfo) -> None:
+    assert refusal(pwri_kek_message(**departure)).fail_info is fail_info  # type: ignore[arg-type]
+
+
 def replaced(der_message: bytes, old: bytes, new: bytes) -> bytes:
     """The message with one value exchanged, and all lengths around it made right again."""
     assert der_message.count(old) == 1
@@ -212,7 +276,9 @@ def replaced(der_message: bytes, old: bytes, new: bytes) -> bytes:
             start = end
         return pki.tlv(identifier, *parts)
 
-    return rebuilt(der_message)
+    changed = rebuilt(der_message)
+    assert new in changed
+    return changed
 
 
 AES256_WRAP = pki.sequence(pki.oid("2.16.840.1.101.3.4.1.45"))

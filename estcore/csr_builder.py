@@ -5,14 +5,19 @@ CSR to its TLS connection) and 4.2.2 (a renewal asks for the very names it has).
 """
 
 import base64
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import AttributeOID
 
+from estcore.cms_signature import NO_SIGNATURE, signer_of
+from estcore.der import BIT_STRING, CONTEXT_0, INTEGER, SEQUENCE, SET, object_identifier, tlv
+from estcore.der_reader import only
 from estcore.keys import PrivateKey, signature_hash
+from estcore.pkcs10 import MAX_ATTRIBUTES
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
 
 _RENEWED_EXTENSIONS = (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)
@@ -25,11 +30,14 @@ def build(
     sans: Sequence[x509.GeneralName] = (),
     usages: Collection[Usage] = (),
     channel_binding: bytes | None = None,
+    key_identifier: bool = False,
+    attributes: Mapping[str, bytes] | None = None,
 ) -> bytes:
     """A CSR for a new certificate, DER, signed with its own key.
 
     `subject` may be empty when there are `sans`; without `usages` the issuer's policy decides them. `channel_binding` is the raw
-    value of the TLS connection that the CSR is for.
+    value of the TLS connection that the CSR is for. With `key_identifier` it has a subjectKeyIdentifier, which a Full PKI Request that
+    is signed with the same key needs (RFC 5272 section 3.2). `attributes` are further ones: dotted type → the one value, DER.
     """
     builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
     if sans:
@@ -42,7 +50,10 @@ def build(
     extended = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages]
     if extended:
         builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
-    return _sign(builder, private_key, channel_binding)
+    if key_identifier:
+        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
+    csr_der = _sign(builder, private_key, channel_binding)
+    return _with_attributes(csr_der, attributes, private_key) if attributes else csr_der
 
 
 def build_renewal(private_key: PrivateKey, certificate: x509.Certificate, *, channel_binding: bytes | None = None) -> bytes:
@@ -69,3 +80,20 @@ def _sign(builder: x509.CertificateSigningRequestBuilder, private_key: PrivateKe
         value = challenge_password(channel_binding).encode("ascii")
         builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, value, _tag=_ASN1Type.PrintableString)
     return builder.sign(private_key, signature_hash(private_key)).public_bytes(Encoding.DER)
+
+
+def without_signature(csr_der: bytes) -> bytes:
+    """The same CSR under id-alg-noSignature, which proves nothing: for keys that only decrypt (RFC 5272 Appendix C.1)."""
+    info = only(csr_der, what="the CSR").whole(SEQUENCE)
+    return tlv(SEQUENCE, info + NO_SIGNATURE + tlv(BIT_STRING, b"\x00" + sha256(info).digest()))
+
+
+def _with_attributes(csr_der: bytes, attributes: Mapping[str, bytes], private_key: PrivateKey) -> bytes:
+    """The CSR with further attributes, signed anew: the library writes none whose value is not a string."""
+    info = only(csr_der, what="the CSR").inside(SEQUENCE)
+    members = info.whole(INTEGER) + info.whole(SEQUENCE) + info.whole(SEQUENCE)
+    encoded = [*info.inside(CONTEXT_0).each(SEQUENCE, at_most=MAX_ATTRIBUTES)]
+    encoded += (tlv(SEQUENCE, object_identifier(oid) + tlv(SET, value)) for oid, value in attributes.items())
+    signed = tlv(SEQUENCE, members + tlv(CONTEXT_0, b"".join(sorted(encoded))))
+    signer = signer_of(private_key)
+    return tlv(SEQUENCE, signed + signer.algorithm + tlv(BIT_STRING, b"\x00" + signer.sign(signed)))

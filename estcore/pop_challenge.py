@@ -2,7 +2,7 @@
 
 RFC 5272 section 6.7, both sides. The server sends encryptedPOP with the request and y under the request's key; the client sends the same
 request again, and decryptedPOP with an HMAC of the request under y. "The request" is the DER of its TaggedRequest, bodyPartID included
-(docs/adr: the RFC does not say to the octet), so the client keeps the bodyPartID.
+(docs/adr/0005: the RFC does not say to the octet), so the client keeps the bodyPartID.
 
 Nothing has to be remembered between the two messages: `proof_value` makes y from the request and a key of the server.
 """

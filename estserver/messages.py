@@ -17,6 +17,11 @@ MEDIA_TEXT = b"text/plain; charset=utf-8"
 Header = tuple[bytes, bytes]
 """Name in lower case (the transport sets the case that old clients need), value."""
 
+BASE64_MEDIA = (b"application/pkcs7-mime", b"application/csrattrs")
+"""How the media types begin whose bodies are base64 as a whole (RFC 8951 section 3)."""
+BASE64: Header = (b"content-transfer-encoding", b"base64")
+"""For clients older than RFC 8951, which allows it: Bouncy Castle (seen: 1.84) and globalsign/est before 2024 decode no body without it."""
+
 
 class Operation(StrEnum):
     """The last segment of the path (RFC 7030 section 3.2.2)."""

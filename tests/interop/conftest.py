@@ -20,7 +20,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.collect import collect
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"curl": "curl", "openssl": "openssl", "pki": "strongswan-pki and libstrongswan-standard-plugins"}
+PACKAGES = {
+    "curl": "curl",
+    "openssl": "openssl",
+    "pki": "strongswan-pki and libstrongswan-standard-plugins",
+    "mvn": "maven and openjdk-17-jdk-headless",
+}
 PASSWORD = "replace-this-example-password"
 START_SECONDS = 30
 
@@ -104,6 +109,7 @@ def _serving(folder: Path, default_issuer: str) -> Iterator[RunningServer]:
         stuck.start()
         try:
             listening = _announced(process)
+            stuck.cancel()
             yield RunningServer(port=urlsplit(listening["addresses"][0]).port or 0, anchors=Path(listening["trust_root"]))
         finally:
             stuck.cancel()

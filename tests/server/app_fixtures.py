@@ -228,8 +228,10 @@ class Server:
         source: str = "192.0.2.7",
         query: bytes = b"",
         chunks: int = 1,
+        user_agent: str = "tests",
     ) -> Answer:
         path = raw_path.encode("latin-1") if isinstance(raw_path, str) else raw_path
+        sent_headers = [("User-Agent", user_agent), *headers] if user_agent else headers
         scope = {
             "type": "http",
             "asgi": {"version": "3.0"},
@@ -240,7 +242,7 @@ class Server:
             "raw_path": path,
             "query_string": query,
             "root_path": "",
-            "headers": [(name.lower().encode(), value.encode()) for name, value in headers],
+            "headers": [(name.lower().encode(), value.encode()) for name, value in sent_headers],
             "client": (source, 40000),
             "server": ("127.0.0.1", 8443),
             "extensions": {"tls": connection or tls()},
@@ -277,6 +279,7 @@ class Server:
         headers: Sequence[tuple[str, str]] = (),
         connection: TlsConnection | None = None,
         source: str = "192.0.2.7",
+        user_agent: str = "tests",
     ) -> Answer:
         path = f"/.well-known/est/{label}/{operation}" if label else f"/.well-known/est/{operation}"
         authorized = [("Authorization", authorization)] if authorization else []
@@ -287,6 +290,7 @@ class Server:
             body=transfer.encode_body(csr_der),
             connection=connection,
             source=source,
+            user_agent=user_agent,
         )
 
     @property

@@ -61,6 +61,16 @@ async def test_without_credentials_each_challenge_is_a_header_in_the_issuers_ord
     )
 
 
+@pytest.mark.spec("EST-AUTH-02", "EST-RESP-05")
+async def test_a_challenge_is_without_a_body_for_bouncy_castle_and_with_one_for_all_others(server: Server) -> None:
+    """It sends no User-Agent, and closes an unread body with an error (tests/interop/test_bouncycastle.py)."""
+    challenged = await server.enroll(make_csr(), user_agent="")
+    assert (challenged.status, challenged.body, challenged.header("content-length")) == (401, b"", "0")
+    assert challenged.all("www-authenticate")[0].startswith("Basic ")
+    assert (await server.enroll(make_csr(), user_agent="any")).text
+    assert (await server.enroll(make_csr(), user_agent="", authorization=basic(password="wrong"))).text
+
+
 @pytest.mark.spec("EST-AUTH-02", "EST-AUTH-03")
 async def test_an_issuer_with_certificates_only_answers_403_and_never_a_401_without_a_challenge(tmp_path: Path) -> None:
     async with running(tmp_path, registry_of(manifest(spec=ONLY_CERTIFICATES))) as server:

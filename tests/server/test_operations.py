@@ -41,11 +41,14 @@ async def server(tmp_path: Path) -> AsyncIterator[Server]:
         yield running_server
 
 
-@pytest.mark.spec("EST-CACERTS-01", "EST-CACERTS-02", "EST-CACERTS-03", "EST-CACERTS-04", "EST-CACERTS-07", "EST-CLI-02", "EST-ENC-01")
+@pytest.mark.spec(
+    "EST-CACERTS-01", "EST-CACERTS-02", "EST-CACERTS-03", "EST-CACERTS-04", "EST-CACERTS-07", "EST-CLI-02", "EST-ENC-01", "EST-ENC-05"
+)
 async def test_cacerts_gives_the_ca_to_anybody(server: Server) -> None:
     answer = await server.request("GET", "/.well-known/est/factory/cacerts")
     assert answer.status == 200
     assert answer.header("content-type") == "application/pkcs7-mime; smime-type=certs-only"
+    assert answer.header("content-transfer-encoding") == "base64", "Bouncy Castle decodes no body without it"
     (certificate,) = certs_only.decode(transfer.decode_body(answer.body))
     assert certificate == x509.load_pem_x509_certificate(FACTORY_CA.data["tls.crt"])
 

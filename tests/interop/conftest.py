@@ -41,10 +41,27 @@ spec:
     rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}, dnsNames: ["{user}.devices.example.com"]}]
 """
 
+BOUND_ISSUER = """\
+apiVersion: est-issuer.io/v1alpha1
+kind: EstIssuer
+metadata: {name: bound, namespace: devices}
+spec:
+  ca: {secretName: bound-ca, generate: {commonName: Bound CA, keyAlgorithm: ECDSA-P256}}
+  est:
+    label: bound
+    channelBinding: Required
+    authentication: [{certificate: {issuedBy: this}}, {basic: {secretName: device-passwords}}]
+  policy:
+    rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}}]
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """Where the server is. Labels: factory (an ECDSA CA, examples/issuer) and rsa (an RSA-4096 CA); one of them is the default."""
+    """Where the server is.
+
+    Labels: factory (an ECDSA CA, examples/issuer), rsa (an RSA-4096 CA), bound (channel binding required); factory or rsa is the default.
+    """
 
     port: int
     anchors: Path
@@ -102,6 +119,7 @@ def _programs() -> None:
 def _serving(folder: Path, default_issuer: str) -> Iterator[RunningServer]:
     shutil.copytree(ROOT / "examples" / "issuer", folder / "config")
     (folder / "config" / "rsa.yaml").write_text(RSA_ISSUER)
+    (folder / "config" / "bound.yaml").write_text(BOUND_ISSUER)
     options = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--default-issuer", default_issuer, "--log-format", "json")
     command = (Path(sys.executable).with_name("estserver"), "serve", "--config", folder / "config", "--state", folder / "state", *options)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:

@@ -27,7 +27,10 @@ EXPORTER_LABEL = b"EXPORTER-Channel-Binding"
 """RFC 9266 section 2; the context is of zero length, not absent."""
 EXPORTER_OCTETS = 32
 
-_OPTIONS = SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION
+_OP_PRIORITIZE_CHACHA = 1 << 21
+"""OpenSSL's SSL_OP_PRIORITIZE_CHACHA, which pyOpenSSL does not name."""
+_OPTIONS = SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_CIPHER_SERVER_PREFERENCE | _OP_PRIORITIZE_CHACHA
+"""The suite is the server's choice, AES first; but ChaCha20 for a client that puts it first, which is one without AES in its hardware."""
 _UNTRUSTED_DEPTH = 0
 """How far OpenSSL follows a client's chain. Its verdict is not used, so it need not check signatures of a hostile chain."""
 

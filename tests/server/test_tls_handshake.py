@@ -87,6 +87,21 @@ def test_every_suite_has_forward_secrecy_and_aead() -> None:
         assert "GCM" in suite or "CHACHA20" in suite, suite
 
 
+@pytest.mark.parametrize(
+    ("offered", "chosen"),
+    [
+        ("ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES256-GCM-SHA384"),
+        ("ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"),
+    ],
+    ids=["the server's order", "ChaCha20 for who has no AES"],
+)
+def test_the_server_chooses_the_suite_unless_the_client_puts_chacha20_first(transport: Server, offered: str, chosen: str) -> None:
+    context = client_context(TLS12)
+    context.set_cipher_list(offered.encode())
+    with Client(transport, context).handshake() as client:
+        assert client.tls.get_cipher_name() == chosen
+
+
 @pytest.mark.spec("EST-TLS-13")
 def test_tls_1_2_has_the_extended_master_secret(transport: Server) -> None:
     with Client(transport, client_context(TLS12)).handshake() as client:

@@ -3,7 +3,7 @@ python := .venv/bin/python
 pytest := .venv/bin/pytest
 runs := .cache/conformance
 
-.PHONY: setup demo test unit integration interop e2e bench lint lint-certificates conformance conformance-check lock
+.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check lock
 
 setup: .venv/installed
 
@@ -26,7 +26,17 @@ integration: setup
 	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(tests/controlplane/build)} $(pytest) tests/integration --conformance $(runs)/integration.json
 
 interop: setup
-	$(pytest) tests/interop --conformance $(runs)/interop.json
+	$(pytest) tests/interop --ignore tests/interop/scan --conformance $(runs)/interop.json
+
+# sslyze, testssl.sh and slowhttptest against the running estserver
+scan: setup .venv-sslyze/installed
+	$(pytest) tests/interop/scan --conformance $(runs)/scan.json
+
+# sslyze pins an old cryptography too.
+.venv-sslyze/installed: tests/tools/requirements-sslyze.lock
+	python3 -m venv .venv-sslyze
+	.venv/bin/uv pip install --quiet --python .venv-sslyze/bin/python --require-hashes -r $<
+	touch $@
 
 e2e: setup
 	$(pytest) tests/e2e --conformance $(runs)/e2e.json
@@ -50,7 +60,7 @@ lint-certificates: setup .venv-pkilint/installed
 	touch $@
 
 # Writes docs/conformance.md; what the last run of e2e showed stands. CI runs the tiers one by one and then conformance-check.
-conformance: unit integration interop
+conformance: unit integration interop scan
 	$(python) -m tests.conformance
 
 conformance-check: setup
@@ -62,3 +72,4 @@ lock: setup
 	echo "hatchling>=1.27" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-build.lock
 	echo "uv>=0.9" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-uv.lock
 	echo "pkilint>=0.13.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-pkilint.lock
+	echo "sslyze>=6.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-sslyze.lock

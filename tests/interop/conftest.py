@@ -1,6 +1,7 @@
 """A real estserver process for clients that are not ours. A client that is not installed is a failure, never a skip."""
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -116,13 +117,15 @@ def _programs() -> None:
 
 
 @contextmanager
-def _serving(folder: Path, default_issuer: str) -> Iterator[RunningServer]:
+def serving(folder: Path, default_issuer: str, *, environment: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
+    """A server of its own, with EST_… variables of its own."""
     shutil.copytree(ROOT / "examples" / "issuer", folder / "config")
     (folder / "config" / "rsa.yaml").write_text(RSA_ISSUER)
     (folder / "config" / "bound.yaml").write_text(BOUND_ISSUER)
     options = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--default-issuer", default_issuer, "--log-format", "json")
     command = (Path(sys.executable).with_name("estserver"), "serve", "--config", folder / "config", "--state", folder / "state", *options)
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    variables = {**os.environ, **(environment or {})}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=variables) as process:
         stuck = threading.Timer(START_SECONDS, process.kill)
         stuck.start()
         try:
@@ -138,13 +141,13 @@ def _serving(folder: Path, default_issuer: str) -> Iterator[RunningServer]:
 
 @pytest.fixture(scope="session")
 def est_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with _serving(tmp_path_factory.mktemp("factory"), "devices/factory") as server:
+    with serving(tmp_path_factory.mktemp("factory"), "devices/factory") as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def rsa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    with _serving(tmp_path_factory.mktemp("rsa"), "devices/rsa") as server:
+    with serving(tmp_path_factory.mktemp("rsa"), "devices/rsa") as server:
         yield server
 
 

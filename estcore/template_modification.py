@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
@@ -173,16 +173,17 @@ def apply(request: CertificationRequest, modification: Modification, *, now: dat
     template = modification.template
     if modification.change is Change.REMOVE:
         return _removed(request, template)
+    changes: dict[str, Any] = {}  # members of CertificationRequest
     if template.subject is not None and template.subject_der is not None:
-        request = replace(request, subject=template.subject, subject_der=template.subject_der)
+        changes = {"subject": template.subject, "subject_der": template.subject_der}
     if template.validity is not None:
-        request = replace(request, duration=cert_template.duration(template.validity, now=now))
-    if template.extensions_der is None:
-        return request
-    extensions = cert_template.load_extensions(template.extensions_der, spki_der=request.spki_der)
-    if modification.change is Change.ADD:
-        _check_absent(request, extensions)
-    return _with_extensions(request, extensions)
+        changes["duration"] = cert_template.duration(template.validity, now=now)
+    if template.extensions_der is not None:
+        extensions = cert_template.load_extensions(template.extensions_der, spki_der=request.spki_der)
+        if modification.change is Change.ADD:
+            _check_absent(request, extensions)
+        changes |= _replaced_by(extensions, request)
+    return replace(request, **changes)
 
 
 def _removed(request: CertificationRequest, template: CertTemplate) -> CertificationRequest:
@@ -211,34 +212,35 @@ def _without(usages: frozenset[Usage] | None, gone: frozenset[Usage]) -> frozens
     return (usages - gone or None) if usages is not None else None
 
 
-def _with_extensions(request: CertificationRequest, extensions: x509.Extensions) -> CertificationRequest:
-    """Each extension replaces what the request had in its place."""
+def _replaced_by(extensions: x509.Extensions, request: CertificationRequest) -> dict[str, Any]:
+    """The members of the request that these extensions change: each replaces what the request had in its place."""
+    changes: dict[str, Any] = {}
+    usages = request.usages
     ca = next((each.value for each in extensions if isinstance(each.value, x509.BasicConstraints)), None)
     if ca is not None:
         if ca.path_length not in (None, 0):
             raise _bad("a subordinate CA of this issuer has the pathLenConstraint 0; ask for that, or leave it out")
-        request = replace(request, ca=ca.ca)
+        changes["ca"] = ca.ca
     wanted: list[x509.Extension[x509.ExtensionType]] = []
     for extension in extensions:
-        value = extension.value
-        if isinstance(value, x509.BasicConstraints):
-            continue
+        value: x509.ExtensionType | None = extension.value
         if isinstance(value, x509.KeyUsage):
-            request = replace(request, usages=_without(request.usages, KEY_USAGES))
-            value = _without_ca_bits(value) if request.ca else value
-            if value is None:
-                continue
+            usages = _without(usages, KEY_USAGES)
+            value = _without_ca_bits(value) if changes.get("ca", request.ca) else value
         elif isinstance(value, x509.ExtendedKeyUsage):
-            request = replace(request, usages=_without(request.usages, frozenset(Usage) - KEY_USAGES), cmc_ra=False)
-        wanted.append(x509.Extension(extension.oid, extension.critical, value))
+            usages = _without(usages, frozenset(Usage) - KEY_USAGES)
+            changes["cmc_ra"] = False
+        if value is not None and not isinstance(value, x509.BasicConstraints):
+            wanted.append(x509.Extension(extension.oid, extension.critical, value))
     requested = extension_request.read(x509.Extensions(wanted), request.public_key)
     if requested.cmc_ra:
         raise _bad("a template cannot ask for the extended key usage cmcRA: it is given to a registration authority for its own key only")
-    if requested.usages is not None:
-        request = replace(request, usages=requested.usages | (request.usages or frozenset()))
+    changes["usages"] = usages if requested.usages is None else requested.usages | (usages or frozenset())
     if requested.subject_key_identifier is not None:
-        request = replace(request, subject_key_identifier=requested.subject_key_identifier)
-    return replace(request, sans=requested.sans) if requested.sans else request
+        changes["subject_key_identifier"] = requested.subject_key_identifier
+    if requested.sans:
+        changes["sans"] = requested.sans
+    return changes
 
 
 def _without_ca_bits(usage: x509.KeyUsage) -> x509.KeyUsage | None:

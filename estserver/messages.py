@@ -20,7 +20,7 @@ Header = tuple[bytes, bytes]
 BASE64_MEDIA = (b"application/pkcs7-mime", b"application/csrattrs")
 """How the media types begin whose bodies are base64 as a whole (RFC 8951 section 3)."""
 BASE64: Header = (b"content-transfer-encoding", b"base64")
-"""For clients older than RFC 8951, which allows it: Bouncy Castle (seen: 1.84) and globalsign/est before 2024 decode no body without it."""
+"""For clients older than RFC 8951, which allows it: Bouncy Castle decodes no body without it (seen: 1.84)."""
 
 
 class Operation(StrEnum):

@@ -26,6 +26,7 @@ PACKAGES = {
     "openssl": "openssl",
     "pki": "strongswan-pki and libstrongswan-standard-plugins",
     "mvn": "maven and openjdk-17-jdk-headless",
+    "gcc": "gcc and libc6-dev",
 }
 PASSWORD = "replace-this-example-password"
 START_SECONDS = 30
@@ -166,10 +167,10 @@ def rsa_workshop(tmp_path: Path, rsa_server: RunningServer) -> Workshop:
     return _workshop(tmp_path, rsa_server)
 
 
-def documented(heading: str) -> str:
-    """The shell commands that docs/clients.md shows under a heading."""
+def documented(heading: str, language: str = "sh") -> str:
+    """The shell commands, or the program, that docs/clients.md shows under a heading."""
     section = (ROOT / "docs" / "clients.md").read_text().split(f"\n## {heading}\n")[1].split("\n## ")[0]
-    return section.split("```sh\n")[1].split("```")[0]
+    return section.split(f"```{language}\n")[1].split("```")[0]
 
 
 def _announced(process: subprocess.Popen[str]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.collect import collect
-from tests.interop.conftest import PASSWORD, ROOT, RunningServer
+from tests.interop.conftest import PASSWORD, ROOT, RunningServer, Workshop, documented
 
 Answer = dict[str, list[str]]
 Run = Callable[..., Answer]
@@ -62,6 +62,18 @@ def issued(answer: Answer, ca: x509.Certificate) -> x509.Certificate:
     certificate.verify_directly_issued_by(ca)
     collect(certificate.public_bytes(Encoding.DER), ca.public_bytes(Encoding.DER))
     return certificate
+
+
+@pytest.mark.spec("EST-ENROLL-01", "EST-REENR-01", "EST-CACERTS-03", "EST-POP-09")
+def test_the_documented_program_works_as_it_is(workshop: Workshop, class_path: str) -> None:
+    (workshop.folder / "Enrol.java").write_text(documented("Bouncy Castle", "java"))
+    variables = {"BOUNCY_CASTLE": class_path, "SERVER": f"localhost:{workshop.server.port}", "PASSWORD": PASSWORD}
+    done = workshop.run("bash", "-euc", documented("Bouncy Castle"), environment=variables)
+    assert done.returncode == 0, done.stderr.decode()
+    authority, first, second = done.stdout.decode().splitlines()
+    assert authority == "CN=Factory CA"
+    assert {first.split()[0], second.split()[0]} == {"CN=device-7"}
+    assert first != second
 
 
 @pytest.mark.spec("EST-CACERTS-03", "EST-TLS-05", "EST-ENC-05")

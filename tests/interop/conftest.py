@@ -57,16 +57,31 @@ spec:
     rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}}]
 """
 
+MANUAL_ISSUER = """\
+apiVersion: est-issuer.io/v1alpha1
+kind: EstIssuer
+metadata: {name: manual, namespace: devices}
+spec:
+  ca: {secretName: manual-ca, generate: {commonName: Manual CA, keyAlgorithm: ECDSA-P256}}
+  est:
+    approval: Manual
+    authentication: [{basic: {secretName: device-passwords}}]
+  policy:
+    rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}}]
+"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
-    """Where the server is.
+    """Where the server is, and the folder of its `config` and `state`.
 
-    Labels: factory (an ECDSA CA, examples/issuer), rsa (an RSA-4096 CA), bound (channel binding required); factory or rsa is the default.
+    Issuers, of which one is the default: factory (an ECDSA CA, examples/issuer), rsa (an RSA-4096 CA), bound (channel binding required),
+    manual (a person approves). The first and the third have their names as labels.
     """
 
     port: int
     anchors: Path
+    folder: Path
 
     @property
     def url(self) -> str:
@@ -123,6 +138,7 @@ def serving(folder: Path, default_issuer: str, *, environment: Mapping[str, str]
     shutil.copytree(ROOT / "examples" / "issuer", folder / "config")
     (folder / "config" / "rsa.yaml").write_text(RSA_ISSUER)
     (folder / "config" / "bound.yaml").write_text(BOUND_ISSUER)
+    (folder / "config" / "manual.yaml").write_text(MANUAL_ISSUER)
     options = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--default-issuer", default_issuer, "--log-format", "json")
     command = (Path(sys.executable).with_name("estserver"), "serve", "--config", folder / "config", "--state", folder / "state", *options)
     variables = {**os.environ, **(environment or {})}
@@ -132,7 +148,8 @@ def serving(folder: Path, default_issuer: str, *, environment: Mapping[str, str]
         try:
             listening = _announced(process)
             stuck.cancel()
-            yield RunningServer(port=urlsplit(listening["addresses"][0]).port or 0, anchors=Path(listening["trust_root"]))
+            port, anchors = urlsplit(listening["addresses"][0]).port, Path(listening["trust_root"])
+            yield RunningServer(port=port or 0, anchors=anchors, folder=folder)
         finally:
             stuck.cancel()
             process.send_signal(signal.SIGTERM)
@@ -152,6 +169,12 @@ def rsa_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServ
         yield server
 
 
+@pytest.fixture(scope="session")
+def manual_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
+    with serving(tmp_path_factory.mktemp("manual"), "devices/manual") as server:
+        yield server
+
+
 def _workshop(folder: Path, server: RunningServer) -> Workshop:
     shutil.copy(server.anchors, folder / "est-root.pem")
     return Workshop(folder=folder, server=server)
@@ -165,6 +188,11 @@ def workshop(tmp_path: Path, est_server: RunningServer) -> Workshop:
 @pytest.fixture
 def rsa_workshop(tmp_path: Path, rsa_server: RunningServer) -> Workshop:
     return _workshop(tmp_path, rsa_server)
+
+
+@pytest.fixture
+def manual_workshop(tmp_path: Path, manual_server: RunningServer) -> Workshop:
+    return _workshop(tmp_path, manual_server)
 
 
 def documented(heading: str, language: str = "sh") -> str:

@@ -7,32 +7,29 @@ all requesters, and no value of a rule.
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Final, Self
-
-from cryptography import x509
-from cryptography.x509.oid import ExtensionOID
+from typing import Self
 
 from estcore import csr_wishes, csrattrs, rule_names
 from estcore.csr_template import ExtensionTemplate
-from estcore.csr_vocabulary import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, OTP_CHALLENGE, REVOCATION_CHALLENGE
+from estcore.csr_vocabulary import EXTENDED_KEY_USAGE, KEY_USAGE, LINKING, OTP_CHALLENGE
 from estcore.csr_wishes import SIGNATURE_OF, Wishes, key_wish
 from estcore.csrattrs import CsrAttrs
-from estcore.issuer_spec import POSSIBLE_KEY_USAGES, Policy
+from estcore.policy_spec import Policy
 from estcore.requester import Requester
 from estcore.rules import rule_for, values_of
-from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, KEY_USAGES, Usage
-
-LINKING: Final = (CHALLENGE_PASSWORD, EST_IDENTITY_LINKING)
-"""Either links a CSR to its TLS connection (RFC 7030 section 3.5, RFC 7894 section 3.3)."""
+from estcore.spec_part import POSSIBLE_KEY_USAGES
+from estcore.usages import KEY_USAGES, Usage, extended_key_usage, key_usage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proofs:
-    """What the issuer wants a client to prove within its CSR."""
+    """What the issuer wants a client to prove within its CSR.
+
+    A secret for revocation (RFC 7894 section 3.2) it never needs; an administrator who wants one lists the OID by hand.
+    """
 
     channel_binding: bool = False
     one_time_password: bool = False
-    revocation_challenge: bool = False
 
     def oids(self) -> Iterable[str]:
         """The attributes to ask for, by OID (RFC 8951 section 4, RFC 7894 section 4)."""
@@ -40,8 +37,6 @@ class Proofs:
             yield from LINKING
         if self.one_time_password:
             yield OTP_CHALLENGE
-        if self.revocation_challenge:
-            yield REVOCATION_CHALLENGE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,26 +98,19 @@ def _with_names(wishes: Wishes, policy: Policy, requester: Requester | None) -> 
 
 def _usage_extensions(policy: Policy) -> tuple[ExtensionTemplate, ...]:
     """The keyUsage where all permitted keys can have the same one, and the extendedKeyUsage: what a certificate gets by default."""
-    key_usages = {policy.allowed_usages & POSSIBLE_KEY_USAGES[algorithm] for algorithm in policy.keys}
+    possible = {policy.allowed_usages & POSSIBLE_KEY_USAGES[algorithm] for algorithm in policy.keys}
     extended = policy.allowed_usages - KEY_USAGES
     extensions = []
-    if len(key_usages) == 1:
-        value = _key_usage(key_usages.pop()).public_bytes()
-        extensions.append(ExtensionTemplate(oid=ExtensionOID.KEY_USAGE.dotted_string, critical=True, value=value))
-    if extended:
+    if len(possible) == 1 and (asked := key_usage(possible.pop())):
+        extensions.append(ExtensionTemplate(oid=KEY_USAGE, critical=True, value=asked.public_bytes()))
+    if purposes := extended_key_usage(extended):
         # timestamping stands alone (RFC 3161 section 2.3): of several the client must choose.
         one_for_all = Usage.TIMESTAMPING not in extended or len(extended) == 1
-        purposes = x509.ExtendedKeyUsage([oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in extended])
         extensions.append(
             ExtensionTemplate(
-                oid=ExtensionOID.EXTENDED_KEY_USAGE.dotted_string,
+                oid=EXTENDED_KEY_USAGE,
                 critical=extended == {Usage.TIMESTAMPING},
                 value=purposes.public_bytes() if one_for_all else None,
             )
         )
     return tuple(extensions)
-
-
-def _key_usage(usages: frozenset[Usage]) -> x509.KeyUsage:
-    bits = {bit: usage in usages for bit, usage in KEY_USAGE_BITS.items()}
-    return x509.KeyUsage(**bits, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False)

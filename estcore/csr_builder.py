@@ -18,7 +18,7 @@ from estcore.der import BIT_STRING, CONTEXT_0, INTEGER, SEQUENCE, SET, object_id
 from estcore.der_reader import only
 from estcore.keys import PrivateKey, signature_hash
 from estcore.pkcs10 import MAX_ATTRIBUTES
-from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
+from estcore.usages import Usage, extended_key_usage, key_usage
 
 _RENEWED_EXTENSIONS = (x509.SubjectAlternativeName, x509.KeyUsage, x509.ExtendedKeyUsage)
 
@@ -43,13 +43,10 @@ def build(
     if sans:
         # Critical exactly where the subject is empty (RFC 5280 section 4.2.1.6).
         builder = builder.add_extension(x509.SubjectAlternativeName(sans), critical=not list(subject))
-    bits = {name: usage in usages for name, usage in KEY_USAGE_BITS.items()}
-    if any(bits.values()):
-        never = dict.fromkeys(("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)
-        builder = builder.add_extension(x509.KeyUsage(**bits, **never), critical=True)
-    extended = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages]
-    if extended:
-        builder = builder.add_extension(x509.ExtendedKeyUsage(extended), critical=False)
+    if asked := key_usage(usages):
+        builder = builder.add_extension(asked, critical=True)
+    if purposes := extended_key_usage(usages):
+        builder = builder.add_extension(purposes, critical=False)
     if key_identifier:
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
     csr_der = _sign(builder, private_key, channel_binding)

@@ -19,11 +19,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
-from cryptography.x509.oid import ExtensionOID
-
 from estcore import der
 from estcore.attribute import Attribute, is_object_identifier, read_object_identifier
-from estcore.csr_vocabulary import EXTENSION_REQ_TEMPLATE, EXTENSION_REQUEST
+from estcore.csr_vocabulary import EXTENSION_REQ_TEMPLATE, EXTENSION_REQUEST, SUBJECT_ALT_NAME
 from estcore.der import BIT_STRING, BOOLEAN, CONTEXT_0, CONTEXT_1, INTEGER, OCTET_STRING, SEQUENCE, SET
 from estcore.errors import MalformedBody
 
@@ -31,7 +29,6 @@ MAX_NAME_COMPONENTS: Final = 20
 MAX_EXTENSIONS: Final = 50
 MAX_ATTRIBUTES: Final = 50
 
-SUBJECT_ALT_NAME: Final = ExtensionOID.SUBJECT_ALTERNATIVE_NAME.dotted_string
 ANY_IP_ADDRESS: Final = b"\x87\x00"
 """A GeneralName iPAddress without octets: the client fills in its own."""
 ANY_DIRECTORY_NAME: Final = b"\xa4\x02\x30\x00"

@@ -20,8 +20,17 @@ EST_IDENTITY_LINKING: Final = "1.2.840.113549.1.9.16.2.58"
 CERTIFICATION_REQUEST_INFO_TEMPLATE: Final = "1.2.840.113549.1.9.16.2.61"
 EXTENSION_REQ_TEMPLATE: Final = "1.2.840.113549.1.9.16.2.62"
 
+LINKING: Final = (CHALLENGE_PASSWORD, EST_IDENTITY_LINKING)
+"""Either links a CSR to its TLS connection (RFC 7030 section 3.5, RFC 7894 section 3.3)."""
 PROOFS: Final = frozenset({CHALLENGE_PASSWORD, OTP_CHALLENGE, REVOCATION_CHALLENGE, EST_IDENTITY_LINKING})
 """Attributes that carry something of the client or of its connection, which no server can put into a template."""
+
+SUBJECT_ALT_NAME: Final = ExtensionOID.SUBJECT_ALTERNATIVE_NAME.dotted_string
+KEY_USAGE: Final = ExtensionOID.KEY_USAGE.dotted_string
+EXTENDED_KEY_USAGE: Final = ExtensionOID.EXTENDED_KEY_USAGE.dotted_string
+SUBJECT_KEY_IDENTIFIER: Final = ExtensionOID.SUBJECT_KEY_IDENTIFIER.dotted_string
+FOLLOWABLE: Final = frozenset({SUBJECT_ALT_NAME, KEY_USAGE, EXTENDED_KEY_USAGE, SUBJECT_KEY_IDENTIFIER})
+"""Extensions that a CSR can ask for here (`estcore.extension_request`): to insist on another would refuse every CSR."""
 
 RSA_ENCRYPTION: Final = "1.2.840.113549.1.1.1"
 EC_PUBLIC_KEY: Final = "1.2.840.10045.2.1"
@@ -77,11 +86,11 @@ _OTHERS = {
     "2.16.840.1.101.3.4.2.1": "SHA-256",
     "2.16.840.1.101.3.4.2.2": "SHA-384",
     "2.16.840.1.101.3.4.2.3": "SHA-512",
-    ExtensionOID.SUBJECT_ALTERNATIVE_NAME.dotted_string: "subjectAltName",
-    ExtensionOID.KEY_USAGE.dotted_string: "keyUsage",
-    ExtensionOID.EXTENDED_KEY_USAGE.dotted_string: "extendedKeyUsage",
+    SUBJECT_ALT_NAME: "subjectAltName",
+    KEY_USAGE: "keyUsage",
+    EXTENDED_KEY_USAGE: "extendedKeyUsage",
     ExtensionOID.BASIC_CONSTRAINTS.dotted_string: "basicConstraints",
-    ExtensionOID.SUBJECT_KEY_IDENTIFIER.dotted_string: "subjectKeyIdentifier",
+    SUBJECT_KEY_IDENTIFIER: "subjectKeyIdentifier",
     ExtensionOID.CERTIFICATE_POLICIES.dotted_string: "certificatePolicies",
     ExtensionOID.TLS_FEATURE.dotted_string: "tlsFeature",
 }

@@ -30,6 +30,7 @@ from estcore.csr_vocabulary import (
     CURVES,
     EC_PUBLIC_KEY,
     EXTENSION_REQUEST,
+    FOLLOWABLE,
     HASHES,
     KEY_TYPES,
     NAME_COMPONENTS,
@@ -41,7 +42,7 @@ from estcore.csr_vocabulary import (
 from estcore.csrattrs import CsrAttrs
 from estcore.der import INTEGER
 from estcore.errors import MalformedBody
-from estcore.issuer_spec import KeyAlgorithm
+from estcore.spec_part import KeyAlgorithm
 
 _NULL: Final = b"\x05\x00"
 _EC_KEYS = {KeyAlgorithm.ECDSA_P256: "1.2.840.10045.3.1.7", KeyAlgorithm.ECDSA_P384: "1.3.132.0.34"}
@@ -124,6 +125,15 @@ def key_wish(algorithms: Sequence[KeyAlgorithm]) -> KeyWish | None:
         return KeyWish(algorithm=RSA_ENCRYPTION, sizes=sizes)
     types = [oid for oid, name in KEY_TYPES.items() if name in algorithms]
     return KeyWish(algorithm=types[0]) if len(types) == len(algorithms) == 1 else None
+
+
+def check_can_be_followed(wishes: Wishes) -> None:
+    """Check, for an issuer that insists, that there is a CSR that has it all. Raises ValueError."""
+    if wishes.key is not None and wishes.key.best() is None:
+        raise ValueError(f"no CSR can follow them: {wishes.key} keys are never certified here")
+    for extension in wishes.extensions:
+        if extension.oid not in FOLLOWABLE:
+            raise ValueError(f"no CSR can follow them: the extension {describe(extension.oid)} is never issued on request")
 
 
 def read(csrattrs: CsrAttrs) -> Wishes:

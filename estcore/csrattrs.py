@@ -10,11 +10,12 @@ SET, several values of several types, and the example of RFC 7030 whose extensio
 it refuses the forms that RFC 9908 section 3 calls wrong. What the items mean is `estcore.csr_wishes`' matter.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from estcore import der
+from estcore import der, transfer
 from estcore.attribute import Attribute, is_object_identifier, read_object_identifier
 from estcore.csr_template import Template, decode_extensions, encode_extensions, integer
 from estcore.csr_vocabulary import (
@@ -48,6 +49,26 @@ def decode(csrattrs_der: bytes) -> CsrAttrs:
     if len(items) > MAX_ITEMS:
         raise MalformedBody(f"the CsrAttrs has more than {MAX_ITEMS} items")
     return tuple(read_object_identifier(item, what="an OID") if is_object_identifier(item) else Attribute.decode(item) for item in items)
+
+
+def parse_base64(text: str) -> CsrAttrs:
+    """Read a CsrAttrs that somebody wrote down as base64 of DER; raises ValueError that says what to write."""
+    try:
+        return decode(transfer.decode_body(text.encode()))
+    except MalformedBody as error:
+        raise ValueError(f"write the base64 of one DER CsrAttrs (RFC 8951 section 4): {error.message}") from error
+
+
+def parse_oids(oids: Iterable[str]) -> CsrAttrs:
+    """Read OIDs that somebody wrote down; raises ValueError that says what to write."""
+    for oid in oids:
+        if not _DOTTED.fullmatch(oid) or len(der.object_identifier(oid)) > der.MAX_OID_OCTETS:
+            raise ValueError(f"{oid!r} is no object identifier; write one like 1.2.840.113549.1.9.7")
+    return tuple(oids)
+
+
+_DOTTED = re.compile(r"([01]\.[1-3]?[0-9]|2\.(0|[1-9][0-9]{0,8}))(\.(0|[1-9][0-9]{0,38}))*")
+"""X.660: the first arc is 0, 1 or 2, and under 0 and 1 the second is at most 39; an arc from a UUID has 39 digits."""
 
 
 def encode(csrattrs: CsrAttrs) -> bytes:

@@ -5,10 +5,13 @@ Nothing here reads a Secret: the models name them.
 
 from datetime import timedelta
 from enum import StrEnum
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from estcore import csr_wishes, csrattrs
+from estcore.csrattrs import CsrAttrs
 from estcore.spec_part import OPERATIONS, ChannelBinding, Duration, KeyAlgorithm, SecretName, ShortText, SpecPart
 
 
@@ -132,6 +135,10 @@ class ServerKeyGeneration(SpecPart):
     wrapping_keys: WrappingKeys | None = None
 
 
+MAX_WRITTEN_ITEMS = 64
+"""Fewer than a CsrAttrs may have: what the issuer must list is added to them."""
+
+
 class WrittenCsrAttributes(SpecPart):
     """CSR attributes written by hand: a whole CsrAttrs as base64 of DER, or the OIDs of attributes."""
 
@@ -142,7 +149,15 @@ class WrittenCsrAttributes(SpecPart):
     def _one_of(self) -> Self:
         if (self.der is None) == (not self.oids):
             raise ValueError("set exactly one of der and oids")
+        csrattrs.check_well_formed(self.items)
+        if len(self.items) > MAX_WRITTEN_ITEMS:
+            raise ValueError(f"they are {len(self.items)} items, more than {MAX_WRITTEN_ITEMS}")
         return self
+
+    @cached_property
+    def items(self) -> CsrAttrs:
+        """What was written; raises ValueError."""
+        return csrattrs.parse_oids(self.oids) if self.der is None else csrattrs.parse_base64(self.der)
 
 
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9]([-A-Za-z0-9._:]{0,61}[A-Za-z0-9])?$", max_length=63)]
@@ -169,4 +184,16 @@ class Est(SpecPart):
         for label in (self.label, *self.labels):
             if label in OPERATIONS:
                 raise ValueError(f"label: {label} is the name of an EST operation (RFC 7030 section 3.2.2); choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _written_csr_attributes_have_a_use(self) -> Self:
+        if self.written_csr_attributes is not None:
+            if self.csr_attributes is CsrAttributes.NONE:
+                raise ValueError("writtenCsrAttributes: nobody is told them while csrAttributes is None; leave one of the two out")
+            if self.csr_attributes is CsrAttributes.ENFORCED:
+                try:
+                    csr_wishes.check_can_be_followed(csr_wishes.read(self.written_csr_attributes.items))
+                except ValueError as error:
+                    raise ValueError(f"writtenCsrAttributes: {error}") from error
         return self

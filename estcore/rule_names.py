@@ -12,12 +12,13 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from estcore import der
-from estcore.csr_template import ANY_IP_ADDRESS, SUBJECT_ALT_NAME, ExtensionTemplate, NameComponent, RdnTemplate, general_names
+from estcore.csr_template import ANY_IP_ADDRESS, ExtensionTemplate, NameComponent, RdnTemplate, general_names
+from estcore.csr_vocabulary import SUBJECT_ALT_NAME
 from estcore.der import PRINTABLE_STRING, SEQUENCE, UTF8_STRING
 from estcore.errors import BadCsr
-from estcore.issuer_spec import Rule
 from estcore.names import check_general_name, check_name
 from estcore.patterns import STAR, DnsPattern, EmailPattern, TextPattern, UriPattern, Values, fill
+from estcore.policy_spec import Rule
 from estcore.rules import SUBJECT_FIELDS
 
 MAX_FIXED_NAMES_OCTETS: Final = 8 * 1024

@@ -4,9 +4,10 @@ Names: certificates.k8s.io/v1 KeyUsage and cert-manager.io/v1 KeyUsage, which ar
 entity may have here: `cert sign`, `crl sign` and `any` are left out on purpose. X.509: RFC 5280 sections 4.2.1.3 and 4.2.1.12.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from enum import StrEnum
 
+from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID, ObjectIdentifier
 
 from estcore.errors import Forbidden
@@ -77,6 +78,20 @@ REFUSED_USAGES = frozenset(
     {"cert sign", "crl sign", "encipher only", "decipher only", "any", "ocsp signing", "microsoft sgc", "netscape sgc"}
 )
 """Names of the two Kubernetes APIs that no end entity gets here."""
+
+
+def key_usage(usages: Collection[Usage]) -> x509.KeyUsage | None:
+    """The keyUsage of these usages; None where none of them is one (RFC 5280 section 4.2.1.3 asks for a bit at least)."""
+    bits = {bit: usage in usages for bit, usage in KEY_USAGE_BITS.items()}
+    if not any(bits.values()):
+        return None
+    return x509.KeyUsage(**bits, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False)
+
+
+def extended_key_usage(usages: Collection[Usage]) -> x509.ExtendedKeyUsage | None:
+    """The extendedKeyUsage of these usages; None where none of them is one (RFC 5280 section 4.2.1.12)."""
+    purposes = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages]
+    return x509.ExtendedKeyUsage(purposes) if purposes else None
 
 
 def parse_usage_names(names: Iterable[str]) -> frozenset[Usage]:

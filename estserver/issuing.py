@@ -9,7 +9,7 @@ requests that a person approved. Its `Authorized` was made by registration, wher
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from estcore import authority
@@ -23,6 +23,7 @@ from estserver import approval
 from estserver.approval import Approvals
 from estserver.audit import AuditLog, Outcome, Signature
 from estserver.authentication import Authenticator
+from estserver.csr_attributes import AdviceCache
 from estserver.held_requests import HeldRequest, State
 from estserver.issuers import Issuer
 from estserver.ledger import Entry, Ledger, digest
@@ -47,6 +48,7 @@ class Service:
     audit: AuditLog
     metrics: Metrics
     clock: Clock
+    csr_advice: AdviceCache = field(default_factory=AdviceCache)
     retry_window: timedelta = RETRY_WINDOW
     random_octets: Callable[[int], bytes] = secrets.token_bytes
 

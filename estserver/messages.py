@@ -12,6 +12,7 @@ from estserver.connection import TlsConnection
 MEDIA_PKCS10 = "application/pkcs10"
 MEDIA_CERTS_ONLY = b"application/pkcs7-mime; smime-type=certs-only"
 """To the byte: libest compares 45 characters, the single space included."""
+MEDIA_CSRATTRS = b"application/csrattrs"
 MEDIA_TEXT = b"text/plain; charset=utf-8"
 
 Header = tuple[bytes, bytes]

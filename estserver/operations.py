@@ -5,7 +5,7 @@ The straight path of an enrolment, each step where its facts are known:
     authenticate → transfer.decode_body → pkcs10.parse → registration → issuing.issue → certs_only.encode
 
 Authentication and registration are called in one function, and the signer takes only what registration made.
-Source: RFC 7030 sections 4.1 and 4.2, RFC 8951 section 3.
+Source: RFC 7030 sections 4.1, 4.2 and 4.5, RFC 8951 section 3.
 """
 
 from collections.abc import Callable
@@ -17,10 +17,10 @@ from estcore.errors import IssuerNotReady, UnsupportedMediaType
 from estcore.issuer_spec import ChannelBinding, IssuerSpec, Policy, RaChannelBinding
 from estcore.registration import Authorized
 from estcore.requester import Requester
-from estserver import issuing
+from estserver import csr_attributes, issuing
 from estserver.issuers import Issuer
 from estserver.issuing import Order, Service
-from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PKCS10, EstRequest, EstResponse
+from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PKCS10, EstRequest, EstResponse, Operation
 
 Register = Callable[[Requester, CertificationRequest, Policy], Authorized]
 
@@ -29,6 +29,11 @@ async def cacerts(request: EstRequest, issuer: Issuer, service: Service) -> EstR
     """The CA certificate, its chain and the root, to anybody (RFC 7030 section 4.1). Raises IssuerNotReady."""
     issuer.usable_authority(now=service.clock())
     return certs_only_response(issuer.cacerts_body_wrapped if request.wants_wrapped else issuer.cacerts_body)
+
+
+async def csrattrs(request: EstRequest, issuer: Issuer, service: Service) -> EstResponse:
+    """What the issuer wants in a CSR, to anybody (RFC 7030 section 4.5)."""
+    return await csr_attributes.answer(request, issuer, service.csr_advice, service.authenticator, now=service.clock())
 
 
 async def enroll(request: EstRequest, issuer: Issuer, service: Service) -> EstResponse:
@@ -78,6 +83,9 @@ async def _issue(
 ) -> EstResponse:
     csr = pkcs10.parse(transfer.decode_body(request.body))
     check_binding(request, requester, csr, spec)
+    authorized = register(requester, csr, spec.policy)
+    renewal = request.operation is Operation.SIMPLE_REENROLL
+    service.csr_advice.check(issuer, spec, requester, csr, names=not renewal)
     order = Order(
         issuer=issuer,
         spec=spec,
@@ -85,7 +93,7 @@ async def _issue(
         operation=request.operation,
         requester=requester,
         csr=csr,
-        authorized=register(requester, csr, spec.policy),
+        authorized=authorized,
         source=request.source,
         transaction=request.idempotency_key,
     )

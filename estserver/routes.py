@@ -19,6 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from estcore.errors import AwaitingApproval, EstError, MalformedBody, RequestError, TooLarge, Unavailable, UnknownLabel, WrongMethod
 from estserver import operations
 from estserver.authentication import BadHeader, Challenged
+from estserver.http_answer import BODILESS
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuer, Issuers
 from estserver.issuing import Service
@@ -35,6 +36,7 @@ Run = Callable[[EstRequest, Issuer, Service], Awaitable[EstResponse]]
 
 OPERATIONS: Final[Mapping[bytes, tuple[str, Operation, Run]]] = {
     b"cacerts": ("GET", Operation.CACERTS, operations.cacerts),
+    b"csrattrs": ("GET", Operation.CSRATTRS, operations.csrattrs),
     b"simpleenroll": ("POST", Operation.SIMPLE_ENROLL, operations.enroll),
     b"simplereenroll": ("POST", Operation.SIMPLE_REENROLL, operations.reenroll),
 }
@@ -82,7 +84,7 @@ class EstRoute(BaseRoute):
         headers = list(response.headers)
         if any(name == b"content-type" and value.startswith(BASE64_MEDIA) for name, value in headers):
             headers.append(BASE64)
-        if response.status != 304:  # there it would be the length of the 200 (RFC 9110 section 8.6)
+        if response.status not in BODILESS:  # a 204 has none; a 304's would be the length of the 200 (RFC 9110 section 8.6)
             headers.append((b"content-length", b"%d" % len(body)))
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})

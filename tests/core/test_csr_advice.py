@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from estcore import csr_wishes, csrattrs
 from estcore.attribute import Attribute
 from estcore.csr_advice import CsrAdvice, Proofs, derive
-from estcore.csr_template import ANY_IP_ADDRESS, SUBJECT_ALT_NAME, ExtensionTemplate
+from estcore.csr_template import ANY_IP_ADDRESS, ExtensionTemplate
 from estcore.csr_vocabulary import (
     CHALLENGE_PASSWORD,
     EC_PUBLIC_KEY,
     EST_IDENTITY_LINKING,
     EXTENSION_REQUEST,
     OTP_CHALLENGE,
-    REVOCATION_CHALLENGE,
+    SUBJECT_ALT_NAME,
 )
 from estcore.csr_wishes import Wishes
 from estcore.issuer_spec import KeyAlgorithm
@@ -234,10 +234,10 @@ def test_where_binding_is_required_both_attributes_for_it_are_listed() -> None:
 
 @pytest.mark.spec("EST-POP-18")
 def test_wanted_proofs_are_listed_in_every_answer() -> None:
-    proofs = Proofs(one_time_password=True, revocation_challenge=True)
+    proofs = Proofs(one_time_password=True)
     for requester in (None, basic(), RA):
         listed = csrattrs.decode(CsrAdvice.derived(policy({"subject": {"commonName": "a"}}), requester, proofs).csrattrs_der)
-        assert {OTP_CHALLENGE, REVOCATION_CHALLENGE} < set(listed)
+        assert OTP_CHALLENGE in listed
 
 
 @pytest.mark.spec("EST-ATTR-06", "EST-POP-18")
@@ -295,7 +295,7 @@ key_lists = st.lists(st.sampled_from(["ECDSA-P256", "ECDSA-P384", "RSA-2048", "R
     rule_list=st.lists(rules, max_size=3),
     requester=requesters,
     keys=key_lists,
-    proofs=st.builds(Proofs, channel_binding=st.booleans(), one_time_password=st.booleans(), revocation_challenge=st.booleans()),
+    proofs=st.builds(Proofs, channel_binding=st.booleans(), one_time_password=st.booleans()),
 )
 def test_whatever_the_policy_the_answer_is_well_formed(
     rule_list: list[dict[str, object]], requester: Requester | None, keys: list[str], proofs: Proofs

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from estcore import csr_wishes, csrattrs, der, transfer
 from estcore.attribute import Attribute
-from estcore.csr_template import SUBJECT_ALT_NAME, ExtensionTemplate, NameComponent, Template
+from estcore.csr_template import ExtensionTemplate, NameComponent, Template
 from estcore.csr_vocabulary import (
     CERTIFICATION_REQUEST_INFO_TEMPLATE,
     CHALLENGE_PASSWORD,
@@ -16,6 +16,7 @@ from estcore.csr_vocabulary import (
     EXTENSION_REQUEST,
     OTP_CHALLENGE,
     RSA_ENCRYPTION,
+    SUBJECT_ALT_NAME,
 )
 from estcore.csr_wishes import KeyWish, Wishes, key_wish
 from estcore.csrattrs import CsrAttrs

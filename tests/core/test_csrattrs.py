@@ -14,7 +14,6 @@ from estcore.attribute import MAX_VALUES, Attribute
 from estcore.csr_template import (
     ANY_DIRECTORY_NAME,
     ANY_IP_ADDRESS,
-    SUBJECT_ALT_NAME,
     ExtensionTemplate,
     KeyTemplate,
     NameComponent,
@@ -30,6 +29,7 @@ from estcore.csr_vocabulary import (
     EXTENSION_REQ_TEMPLATE,
     EXTENSION_REQUEST,
     RSA_ENCRYPTION,
+    SUBJECT_ALT_NAME,
 )
 from estcore.errors import MalformedBody
 from tests.core import vectors

@@ -3,7 +3,7 @@ python := .venv/bin/python
 pytest := .venv/bin/pytest
 runs := .cache/conformance
 
-.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check lock
+.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls lock
 
 setup: .venv/installed
 
@@ -43,6 +43,10 @@ e2e: setup
 
 bench: setup
 	$(python) bench/run.py
+
+# Takes each control of the threats out of a copy of the tree, and demands that a test misses it.
+controls: setup
+	$(python) tests/controls/remove.py
 
 lint: setup
 	.venv/bin/ruff format --check .

@@ -46,6 +46,8 @@ class Authority:
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     """The certificates above it, each issued by the next, the root last if it is known; empty for a root."""
+    holds_key: bool = True
+    """False where a program of the issuer's signs (external_signature)."""
     _sign: Callable[[bytes], bytes] = field(repr=False)
     _pieces: IssuerPieces = field(repr=False)
     _own_spkis: frozenset[bytes] = field(repr=False)
@@ -86,9 +88,8 @@ def issue(authority: Authority, authorized: Authorized, policy: Policy, *, now: 
         raise SignerError("the request was authorized by another issuer's policy")
     if not 1 << 63 <= serial < 1 << 159:
         raise SignerError("a serial number has 64 to 159 bits")  # RFC 5280 section 4.1.2.2: positive, at most 20 octets
+    check_key(authority, authorized)
     spki = authorized.csr.spki_der
-    if spki in authority._own_spkis:
-        raise BadCsr("this key is the CA's own; make a new key", reason="KeyRefused")
     planned = plan(authorized, policy, now=now, ca_certificate=authority.certificate)
     tbs_der = tbs_certificate.encode(planned, authority._pieces, serial)
     certificate_der = tbs_certificate.sealed(tbs_der, authority._pieces, authority._sign(tbs_der))
@@ -104,6 +105,12 @@ def issue(authority: Authority, authorized: Authorized, policy: Policy, *, now: 
     )
 
 
+def check_key(authority: Authority, authorized: Authorized) -> None:
+    """Check that the key to be certified is none of the CA's own. Raises BadCsr."""
+    if authorized.csr.spki_der in authority._own_spkis:
+        raise BadCsr("this key is the CA's own; make a new key", reason="KeyRefused")
+
+
 def serial_number(random_128_bits: bytes) -> int:
     """A serial of 17 octets, 0x01 and then 16 random ones: always positive, always as long, at most 20 (RFC 5280 section 4.1.2.2)."""
     if len(random_128_bits) != 16:
@@ -111,28 +118,31 @@ def serial_number(random_128_bits: bytes) -> int:
     return int.from_bytes(b"\x01" + random_128_bits)
 
 
-def load(*, certificate_chain_pem: bytes, private_key_pem: bytes, root_pem: bytes | None, now: datetime, where: str) -> Authority:
+def load(*, certificate_chain_pem: bytes, private_key_pem: bytes | None, root_pem: bytes | None, now: datetime, where: str) -> Authority:
     """Load a CA from the entries of a kubernetes.io/tls Secret.
 
     `certificate_chain_pem` (tls.crt): the issuing CA first, then each one's issuer; `root_pem` (ca.crt): the root, or None or empty
-    where it is not known or already last in the chain; `where` names the Secret. The key signs once, to see that it does.
+    where it is not known or already last in the chain; `where` names the Secret. The key signs once, to see that it does; None is for a
+    CA whose key is elsewhere.
     Raises ConfigurationError with a reason: SecretInvalidData, KeyMismatch, NotACA, CAExpired, CANotYetValid, ChainIncomplete.
     Source: cert-manager's layout (contract 29) and checks (contract 27).
     """
     certificates = _certificates(certificate_chain_pem, where=where, entry="tls.crt")
     roots = _certificates(root_pem, where=where, entry="ca.crt") if root_pem else []
-    private_key = _private_key(private_key_pem, where=where)
     certificate = certificates[0]
-    if spki_der(private_key.public_key()) != _spki_of(certificate, where=where):
+    private_key = _private_key(private_key_pem, where=where) if private_key_pem is not None else None
+    if private_key is not None and spki_der(private_key.public_key()) != _spki_of(certificate, where=where):
         raise _wrong("tls.key is not the key of the first certificate of tls.crt", where=where, reason="KeyMismatch")
     for ca in (*certificates, *roots):
         _check_ca(ca, now=now, where=where)
     chain = _chain(certificates, roots, where=where)
-    _test_key(private_key, where=where)
-    signature_algorithm, sign = _signer(private_key)
+    if private_key is not None:
+        _test_key(private_key, where=where)
+    signature_algorithm, sign = _signer(private_key) if private_key is not None else (b"", _elsewhere)
     return Authority(
         certificate=certificate,
         chain=chain,
+        holds_key=private_key is not None,
         _sign=sign,
         _pieces=tbs_certificate.issuer_pieces(certificate, signature_algorithm),
         _own_spkis=frozenset(spki_der(ca.public_key()) for ca in (certificate, *chain)),
@@ -238,6 +248,10 @@ def _test_key(private_key: PrivateKey, *, where: str) -> None:
     probe = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private_key, signature_hash(private_key))
     if not probe.is_signature_valid:
         raise _wrong("tls.key makes signatures that do not verify", where=where, reason="KeyMismatch")
+
+
+def _elsewhere(_tbs_der: bytes) -> bytes:
+    raise SignerError("the key of this CA is elsewhere: it signs nothing but certificates, by the issuer's signer")
 
 
 def _signer(private_key: PrivateKey) -> tuple[bytes, Callable[[bytes], bytes]]:

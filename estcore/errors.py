@@ -20,6 +20,7 @@ It never holds a key, a password or raw bytes.
     ├── AwaitingApproval     202  accepted; a person decides, ask again after `retry_after`
     ├── Unavailable          503  not now: try again after `retry_after`
     │   ├── IssuerNotReady        the issuer has no usable CA
+    │   ├── CalloutFailed         whom the issuer asks before it signs gave no usable answer
     │   ├── LedgerUnavailable     the ledger cannot be written
     │   └── Busy                  throttled, or a bounded queue is full
     ├── SignerError          500  we are at fault
@@ -199,6 +200,12 @@ class IssuerNotReady(Unavailable):
     """The issuer has no usable CA; its status says why."""
 
     reason = "IssuerNotReady"
+
+
+class CalloutFailed(Unavailable):
+    """The issuer's authorization callout gave no answer that can be used, so nothing was issued; the cause says why."""
+
+    reason = "CalloutFailed"
 
 
 class LedgerUnavailable(Unavailable):

@@ -128,6 +128,14 @@ class IssuerSpec(SpecPart):
     est: Est = Est()
     policy: Policy = Policy()
 
+    @model_validator(mode="after")
+    def _signer_signs_requests_only(self) -> Self:
+        if self.signer is not None and self.ca.generate is not None:
+            raise ValueError("signer: a CA whose key is elsewhere is not generated; leave ca.generate out")
+        if self.signer is not None and self.est.server_key_generation.enabled:
+            raise ValueError("signer: server-generated keys are signed for by the CA's own key; leave est.serverKeyGeneration out")
+        return self
+
 
 _PLAIN_WORDS = {
     "extra_forbidden": "this field is unknown",

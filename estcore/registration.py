@@ -9,7 +9,8 @@ Covers RFC 7030 sections 3.5 (linking identity and proof of possession), 3.7 and
 
 import base64
 import hmac
-from dataclasses import InitVar, dataclass, field
+from dataclasses import InitVar, dataclass, field, replace
+from datetime import timedelta
 from typing import Final, Never, final
 
 from cryptography import x509
@@ -138,6 +139,31 @@ def _check_same_names(certificate: x509.Certificate, csr: CertificationRequest) 
         raise Forbidden(
             "the CSR's subjectAltName is not that of the certificate to renew (RFC 7030 section 4.2.2)", reason="RenewalNamesDiffer"
         )
+
+
+def narrowed(
+    authorized: Authorized, *, sans: tuple[x509.GeneralName, ...], usages: frozenset[Usage], duration: timedelta | None
+) -> Authorized:
+    """The same authorization for less: some of its names and usages, a shorter life. Uses the wider one up.
+
+    Raises SignerError where anything is not within what was authorized, or nothing is left to certify.
+    """
+    wider = authorized.csr.duration
+    if not set(sans) <= set(authorized.sans) or not usages <= authorized.usages or (duration and wider and duration > wider):
+        raise SignerError("an authorization can be narrowed only")
+    if not sans and not authorized.subject.rdns:
+        raise SignerError("an authorization was narrowed to no name at all")
+    authorized.redeem()
+    return Authorized(
+        requester=authorized.requester,
+        csr=replace(authorized.csr, duration=duration),
+        subject=authorized.subject,
+        sans=sans,
+        usages=usages,
+        cmc_ra=authorized.cmc_ra,
+        policy=authorized.policy,
+        seal=_SEAL,
+    )
 
 
 def subject_alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:

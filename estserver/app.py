@@ -14,6 +14,7 @@ from estcore.errors import EstError
 from estserver.approval import Approvals
 from estserver.audit import AuditLog
 from estserver.authentication import Authenticator, RegistrationAuthority
+from estserver.callouts import Callouts
 from estserver.held_requests import HeldRequests
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuers
@@ -21,6 +22,7 @@ from estserver.issuing import Service
 from estserver.ledger import Ledger
 from estserver.metrics import Metrics
 from estserver.passwords import PasswordChecker
+from estserver.program_call import ProgramCalls
 from estserver.routes import EstRoute
 from estserver.spent import Spent
 from estserver.tokens import TokenReviewer, Tokens
@@ -97,11 +99,15 @@ def build_app(
         clock=clock,
         throttle_sources=settings.throttle_sources,
     )
+    programs = ProgramCalls()
+    callouts = Callouts(programs)
     service = Service(
         authenticator=authenticator,
         ledger=ledger,
         spent=Spent(ledger),
         approvals=Approvals(held=HeldRequests(ledger), audit=audit, metrics=metrics, retry_window=settings.retry_window),
+        callouts=callouts,
+        programs=programs,
         audit=audit,
         metrics=metrics,
         clock=clock,
@@ -118,6 +124,7 @@ def build_app(
             with suppress(asyncio.CancelledError):
                 await refreshing
             passwords.close()
+            await callouts.aclose()
 
     return EstApplication(
         EstRoute(issuers, service, IssuerEndpoint(issuers, authenticator, public_url=settings.public_url)),

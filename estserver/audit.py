@@ -49,8 +49,9 @@ class Signature:
 class Outcome:
     """What became of a signature.
 
-    `result`: issued; repeated, where the earlier certificate `standing_serial` of the same transaction was handed out instead; or the
-    reason of the error after which nothing was.
+    `result`: issued; repeated, where the earlier certificate of the same transaction was handed out instead; or the reason of the error
+    after which nothing was. `standing_serial` is the serial of what was handed out, where it is not the one that was announced: that of
+    the earlier certificate, or the one that an external signer chose.
     """
 
     result: str

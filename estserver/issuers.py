@@ -127,6 +127,7 @@ def _judge(
 ) -> Issuer:
     try:
         spec = _parse(manifest, previous)
+        _check_programs(spec, manifest, settings)
     except ConfigurationError as error:
         return _invalid_spec(manifest, previous, error, now, stale=snapshot.stale)
     needed = references(spec, namespace=manifest.namespace or settings.cluster_namespace)
@@ -134,7 +135,7 @@ def _judge(
         [reference for reference in needed if reference.use is SecretUse.CA],
         snapshot,
         previous.loaded_ca if previous else Loaded(),
-        lambda secrets: store.open(secrets[0], now=now),
+        lambda secrets: store.open(secrets[0], now=now, external=spec.signer is not None),
     )
     anchors = _load(
         [reference for reference in needed if reference.use is SecretUse.ANCHORS],
@@ -155,6 +156,22 @@ def _parse(manifest: IssuerManifest, previous: Issuer | None) -> IssuerSpec:
     if previous is not None and previous.spec is not None and previous.reason != "InvalidSpec" and previous.manifest.spec == manifest.spec:
         return previous.spec
     return issuer_spec.parse(manifest.spec, where=manifest.key)
+
+
+def _check_programs(spec: IssuerSpec, manifest: IssuerManifest, settings: RegistrySettings) -> None:
+    """In a cluster whoever may write a manifest must not run a program in this process's place; the CRD says the same."""
+    named = [
+        field
+        for field, program in (("signer", spec.signer), ("authorization", spec.authorization and spec.authorization.exec_))
+        if program is not None
+    ]
+    if named and not settings.directory:
+        raise ConfigurationError(
+            "a program runs for a directory of manifests only; use authorization.webhook, or leave it out",
+            where=manifest.key,
+            field=f"spec.{named[0]}.exec",
+            reason="InvalidSpec",
+        )
 
 
 def _issuer(

@@ -1,6 +1,6 @@
 """From an authorized request to a certificate in the ledger: the one place where estserver signs.
 
-    Order → authority.issue → ledger → Entry
+    Order → callouts.ask → approvals.require → authority.issue → ledger → Entry
 
 Every operation that ends in a certificate comes here with an `Order`: enrolment, renewal, server-side key generation, Full PKI Requests,
 requests that a person approved. Its `Authorized` was made by registration, where the requester was authenticated.
@@ -19,16 +19,18 @@ from estcore.errors import Busy, Conflict, EstError
 from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
 from estcore.requester import Requester
-from estserver import approval
+from estserver import approval, external_signer
 from estserver.approval import Approvals
 from estserver.audit import AuditLog, Outcome, Signature
 from estserver.authentication import Authenticator
+from estserver.callouts import Callouts
 from estserver.csr_attributes import AdviceCache
 from estserver.held_requests import HeldRequest, State
 from estserver.issuers import Issuer
 from estserver.ledger import Entry, Ledger, digest
 from estserver.messages import Operation
 from estserver.metrics import Metrics
+from estserver.program_call import ProgramCalls
 from estserver.spent import Spent
 
 RETRY_WINDOW = timedelta(minutes=10)
@@ -45,6 +47,8 @@ class Service:
     ledger: Ledger
     spent: Spent
     approvals: Approvals
+    callouts: Callouts
+    programs: ProgramCalls
     audit: AuditLog
     metrics: Metrics
     clock: Clock
@@ -86,8 +90,12 @@ class Order:
 async def issue(order: Order, service: Service) -> Entry:
     """Sign, record, and return the entry that stands for the order's transaction: the new one, or that of an earlier try.
 
-    Raises what `Approvals.require`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
+    Raises what `Callouts.ask`, `Approvals.require`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes
+    nowhere.
     """
+    authorized = await service.callouts.ask(
+        order.authorized, order.spec, issuer=order.issuer.key, operation=order.operation, source=order.source
+    )
     held = order.approved or await service.approvals.require(order, now=service.clock())
     transaction = _transaction(order, held)
     serial = authority.serial_number(service.random_octets(16))
@@ -95,7 +103,7 @@ async def issue(order: Order, service: Service) -> Entry:
     now = service.clock()
     service.audit.before(signature, now=now)
     try:
-        issued = authority.issue(order.authority, order.authorized, order.spec.policy, now=now, serial=serial)
+        issued = await _sign(order, authorized, service, now=now, serial=serial)
         standing = await service.ledger.record(_entry(order, issued, transaction, service.retry_window, now=now))
     except BaseException as error:
         reason = error.reason if isinstance(error, EstError) else "InternalError"
@@ -105,8 +113,8 @@ async def issue(order: Order, service: Service) -> Entry:
         raise
     if held is not None:
         await service.approvals.issued(held, standing.serial, now=service.clock())
-    repeated = standing.serial != serial
-    service.audit.after(signature, _outcome(standing, repeated=repeated), now=service.clock())
+    repeated = standing.serial != issued.serial
+    service.audit.after(signature, _outcome(standing, serial, repeated=repeated), now=service.clock())
     service.metrics.issued(order.issuer.key, order.requester.door, "repeated" if repeated else "issued")
     return standing
 
@@ -120,6 +128,15 @@ def _transaction(order: Order, held: HeldRequest | None) -> str | None:
     if held is None:
         return order.transaction
     return None if order.exempt and held.state is State.ISSUED else approval.transaction(held)
+
+
+async def _sign(order: Order, authorized: Authorized, service: Service, *, now: datetime, serial: int) -> Issued:
+    policy = order.spec.policy
+    if order.spec.signer is None:
+        return authority.issue(order.authority, authorized, policy, now=now, serial=serial)
+    return await external_signer.sign(
+        service.programs, order.spec.signer.exec_, order.authority, authorized, policy, issuer=order.issuer.key, now=now
+    )
 
 
 def _signature(order: Order, transaction: str | None, serial: int) -> Signature:
@@ -136,13 +153,13 @@ def _signature(order: Order, transaction: str | None, serial: int) -> Signature:
     )
 
 
-def _outcome(standing: Entry, *, repeated: bool) -> Outcome:
+def _outcome(standing: Entry, serial: int, *, repeated: bool) -> Outcome:
     return Outcome(
         result="repeated" if repeated else "issued",
         subject=standing.subject,
         sans=standing.sans,
         not_after=standing.not_after,
-        standing_serial=f"{standing.serial:x}" if repeated else None,
+        standing_serial=f"{standing.serial:x}" if standing.serial != serial else None,
     )
 
 

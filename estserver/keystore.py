@@ -17,8 +17,10 @@ from estserver.snapshot import SecretManifest
 class KeyStore(Protocol):
     """Opens the CA that a Secret describes."""
 
-    def open(self, secret: SecretManifest, *, now: datetime) -> Authority:
+    def open(self, secret: SecretManifest, *, now: datetime, external: bool = False) -> Authority:
         """The Authority: parsed, key and certificate matching, self-signing tested, valid at `now`.
+
+        `external` is a CA whose key is elsewhere: only its certificates are read.
 
         Raises ConfigurationError that names the Secret, the member and what to change.
         """
@@ -30,16 +32,16 @@ class SecretKeyStore:
     Source: the layout is cert-manager's for its CA issuer.
     """
 
-    def open(self, secret: SecretManifest, *, now: datetime) -> Authority:
+    def open(self, secret: SecretManifest, *, now: datetime, external: bool = False) -> Authority:
         """As KeyStore.open; the type of the Secret must be kubernetes.io/tls."""
         where = f"Secret {secret.namespace}/{secret.name}"
         check_fits(secret, SecretUse.CA)
-        for member in ("tls.crt", "tls.key"):
+        for member in ("tls.crt",) if external else ("tls.crt", "tls.key"):
             if not secret.data.get(member, b"").strip():
                 raise ConfigurationError("it is missing or empty", where=where, field=member, reason="SecretInvalidData")
         return authority.load(
             certificate_chain_pem=secret.data["tls.crt"],
-            private_key_pem=secret.data["tls.key"],
+            private_key_pem=None if external else secret.data["tls.key"],
             root_pem=secret.data.get("ca.crt") or None,
             now=now,
             where=where,

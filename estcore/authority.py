@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from estcore import tbs_certificate
+from estcore import roll_over, tbs_certificate
 from estcore.errors import BadCsr, ConfigurationError, SignerError
 from estcore.issuer_spec import Generate, Policy
 from estcore.keys import PrivateKey, generate_private_key, key_algorithm, signature_hash, spki_der
@@ -46,6 +46,8 @@ class Authority:
     certificate: x509.Certificate
     chain: tuple[x509.Certificate, ...]
     """The certificates above it, each issued by the next, the root last if it is known; empty for a root."""
+    rollover: tuple[x509.Certificate, ...] = ()
+    """Other certificates of this CA's name from a key roll-over: the old root, and links between old and new (RFC 7030 section 4.1.3)."""
     holds_key: bool = True
     """False where a program of the issuer's signs (external_signature)."""
     _sign: Callable[[bytes], bytes] = field(repr=False)
@@ -54,8 +56,13 @@ class Authority:
 
     @property
     def certificates(self) -> tuple[x509.Certificate, ...]:
-        """The whole chain, as /cacerts gives it out: the CA first."""
-        return (self.certificate, *self.chain)
+        """All that /cacerts gives out: the CA first, its chain, then the roll-over set."""
+        return (self.certificate, *self.chain, *self.rollover)
+
+    @property
+    def present_and_former(self) -> tuple[x509.Certificate, ...]:
+        """The CA certificates whose keys signed what may still be in use, the present one first, then by their end."""
+        return (self.certificate, *sorted(self.rollover, key=lambda ca: ca.not_valid_after_utc, reverse=True))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,12 +125,20 @@ def serial_number(random_128_bits: bytes) -> int:
     return int.from_bytes(b"\x01" + random_128_bits)
 
 
-def load(*, certificate_chain_pem: bytes, private_key_pem: bytes | None, root_pem: bytes | None, now: datetime, where: str) -> Authority:
+def load(
+    *,
+    certificate_chain_pem: bytes,
+    private_key_pem: bytes | None,
+    root_pem: bytes | None,
+    rollover_pem: bytes | None = None,
+    now: datetime,
+    where: str,
+) -> Authority:
     """Load a CA from the entries of a kubernetes.io/tls Secret.
 
     `certificate_chain_pem` (tls.crt): the issuing CA first, then each one's issuer; `root_pem` (ca.crt): the root, or None or empty
     where it is not known or already last in the chain; `where` names the Secret. The key signs once, to see that it does; None is for a
-    CA whose key is elsewhere.
+    CA whose key is elsewhere. `rollover_pem` (rollover.crt): what is left of a key roll-over, or None; what has expired is left out.
     Raises ConfigurationError with a reason: SecretInvalidData, KeyMismatch, NotACA, CAExpired, CANotYetValid, ChainIncomplete.
     Source: cert-manager's layout (contract 29) and checks (contract 27).
     """
@@ -136,17 +151,29 @@ def load(*, certificate_chain_pem: bytes, private_key_pem: bytes | None, root_pe
     for ca in (*certificates, *roots):
         _check_ca(ca, now=now, where=where)
     chain = _chain(certificates, roots, where=where)
+    rollover = _rollover(rollover_pem, (certificate, *chain), now=now, where=where) if rollover_pem else ()
     if private_key is not None:
         _test_key(private_key, where=where)
     signature_algorithm, sign = _signer(private_key) if private_key is not None else (b"", _elsewhere)
     return Authority(
         certificate=certificate,
         chain=chain,
+        rollover=rollover,
         holds_key=private_key is not None,
         _sign=sign,
         _pieces=tbs_certificate.issuer_pieces(certificate, signature_algorithm),
-        _own_spkis=frozenset(spki_der(ca.public_key()) for ca in (certificate, *chain)),
+        _own_spkis=frozenset(spki_der(ca.public_key()) for ca in (certificate, *chain, *rollover)),
     )
+
+
+def _rollover(pem: bytes, path: Sequence[x509.Certificate], *, now: datetime, where: str) -> tuple[x509.Certificate, ...]:
+    certificates = [
+        certificate for certificate in _certificates(pem, where=where, entry="rollover.crt") if now <= certificate.not_valid_after_utc
+    ]
+    for certificate in certificates:
+        _check_ca(certificate, now=now, where=where)
+    roll_over.check(certificates, path=path, where=where)
+    return tuple(dict.fromkeys(certificates))
 
 
 def _wrong(message: str, *, where: str, reason: str) -> ConfigurationError:

@@ -5,6 +5,7 @@ a Content-Transfer-Encoding header says. PEM armour and raw DER are refused by n
 """
 
 import binascii
+import re
 from typing import Final
 
 from estcore.errors import MalformedBody
@@ -13,6 +14,9 @@ LINE_COLUMNS: Final = 64
 """Line length for libest, whose decoder fails on unwrapped text and on lines over 1,024 characters (RFC 8951 section 3.1)."""
 
 _WHITE_SPACE = b" \t\r\n"
+_PEM = re.compile(
+    rb"-----BEGIN (?P<begin>[A-Z0-9 ]{1,64})-----[ \t]*\r?\n(?P<text>[A-Za-z0-9+/=\s]*?)-----END (?P<end>[A-Z0-9 ]{1,64})-----"
+)
 _OCTETS_PER_LINE = LINE_COLUMNS // 4 * 3
 
 
@@ -33,6 +37,19 @@ def decode_body(body: bytes) -> bytes:
     if binascii.b2a_base64(der, newline=False) != text:
         raise MalformedBody("the body is not base64: the bits before the padding are not zero")
     return der
+
+
+def decode_pem_body(body: bytes) -> bytes:
+    """Decode a body that may be PEM, as some clients send it: one armoured block, whatever its label; else as `decode_body`.
+
+    For issuers that say so: PEM is no format of EST (RFC 8951 section 3). Raises MalformedBody.
+    """
+    if not body.lstrip(_WHITE_SPACE).startswith(b"-----BEGIN"):
+        return decode_body(body)
+    armoured = _PEM.fullmatch(body.strip(_WHITE_SPACE))
+    if armoured is None or armoured["begin"] != armoured["end"]:
+        raise MalformedBody("the body is not one PEM block of base64 between its BEGIN and END lines (RFC 7468)")
+    return decode_body(armoured["text"])
 
 
 def encode_body(der: bytes, *, wrap: bool = False) -> bytes:

@@ -71,7 +71,7 @@ def verify_issued_by(
     The purpose must be named: a certificate of ours without extendedKeyUsage was granted no purpose, so it authenticates nobody, though
     RFC 5280 would let it. Raises Untrusted.
     """
-    issuer = next((ca for ca in ca_certificates if _issued(leaf, ca)), None)
+    issuer = next((ca for ca in ca_certificates if issued(leaf, ca)), None)
     if issuer is None:
         raise Untrusted("the certificate was not issued by this issuer", reason="UnknownIssuer")
     check_time(issuer, now=now)
@@ -167,9 +167,9 @@ def chain_from(ca: x509.Certificate, pool: Sequence[x509.Certificate]) -> tuple[
     the pool lacks a link or has two for the same place.
     """
     chain = [ca]
-    while not _issued(chain[-1], chain[-1]):
+    while not issued(chain[-1], chain[-1]):
         below = chain[-1]
-        above = [candidate for candidate in dict.fromkeys(pool) if candidate not in chain and _issued(below, candidate)]
+        above = [candidate for candidate in dict.fromkeys(pool) if candidate not in chain and issued(below, candidate)]
         if not above:
             raise ConfigurationError(f"the chain lacks the CA certificate that issued {_subject(below)!r}")
         if len(above) > 1:
@@ -184,7 +184,7 @@ def _subject(certificate: x509.Certificate) -> str:
     return foreign(lambda: describe_name(certificate.subject), lambda: ConfigurationError(_UNREADABLE))
 
 
-def _issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
+def issued(certificate: x509.Certificate, ca: x509.Certificate) -> bool:
     """Whether `ca` is a CA certificate whose name, key identifier and signature all say that it issued `certificate`."""
     try:
         constraints = _find(_extensions(ca), x509.BasicConstraints)

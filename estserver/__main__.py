@@ -73,6 +73,26 @@ def serve(
         raise typer.Exit(EXIT_SETTINGS) from error
 
 
+@app.command(name="roll-over")
+def roll_over(
+    old_certificate: Annotated[Path, typer.Option(help="The old CA certificate, PEM, self-signed.")],
+    old_key: Annotated[Path, typer.Option(help="Its key, PEM, unencrypted.")],
+    new_certificate: Annotated[Path, typer.Option(help="The new CA certificate, PEM, self-signed, of the same name.")],
+    new_key: Annotated[Path, typer.Option(help="Its key, PEM, unencrypted.")],
+) -> None:
+    """Print the rollover.crt of a new CA key: OldWithOld, OldWithNew and NewWithOld (RFC 7030 section 4.1.3), PEM.
+
+    Put it beside tls.crt and tls.key of the new CA in the issuer's Secret; /cacerts gives it out, and certificates of the old key renew.
+    """
+    from estserver.roll_over_command import rollover_pem
+
+    try:
+        print(rollover_pem(old_certificate, old_key, new_certificate, new_key), end="")  # noqa: T201 - the output of the command
+    except ConfigurationError as error:
+        print(f"estserver: {error}", file=sys.stderr)  # noqa: T201 - as above
+        raise typer.Exit(EXIT_SETTINGS) from error
+
+
 def _serve(options: dict[str, Any]) -> None:
     from estserver.settings import load
 

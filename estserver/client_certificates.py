@@ -81,7 +81,7 @@ def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
     leaf = tls.unverified_client_chain[0]
     if issuer.authority is None:
         raise Unauthenticated("this issuer is not ready to check it", reason="IssuerNotReady")
-    trust.verify_issued_by(leaf, (issuer.authority.certificate,), now=now)
+    trust.verify_issued_by(leaf, issuer.authority.present_and_former, now=now)
     return replace(_requester(leaf, AuthenticatedBy.CERTIFICATE), registration_authority=trust.is_registration_authority(leaf))
 
 

@@ -301,10 +301,10 @@ def _expiry(authority: Authority | None, now: datetime) -> str:
 
 
 def _cacerts_bodies(authority: Authority | None) -> tuple[bytes, bytes]:
-    """Body of /cacerts: the issuing CA, its chain and the root if known (RFC 7030 section 4.1.3)."""
+    """Body of /cacerts: the issuing CA, its chain and the root if known, and the roll-over set (RFC 7030 section 4.1.3)."""
     if authority is None:
         return b"", b""
-    der = certs_only.encode([certificate.public_bytes(Encoding.DER) for certificate in (authority.certificate, *authority.chain)])
+    der = certs_only.encode([certificate.public_bytes(Encoding.DER) for certificate in authority.certificates])
     return transfer.encode_body(der), transfer.encode_body(der, wrap=True)
 
 

@@ -27,9 +27,10 @@ class KeyStore(Protocol):
 
 
 class SecretKeyStore:
-    """Keys in kubernetes.io/tls Secrets: `tls.crt` the issuing CA and then its chain, `tls.key`, `ca.crt` the root (may be absent).
+    """Keys in kubernetes.io/tls Secrets.
 
-    Source: the layout is cert-manager's for its CA issuer.
+    `tls.crt`: the issuing CA and then its chain; `tls.key`; `ca.crt`: the root, and `rollover.crt`: what is left of a key roll-over, which
+    both may be absent. Source: the layout is cert-manager's for its CA issuer.
     """
 
     def open(self, secret: SecretManifest, *, now: datetime, external: bool = False) -> Authority:
@@ -43,6 +44,7 @@ class SecretKeyStore:
             certificate_chain_pem=secret.data["tls.crt"],
             private_key_pem=None if external else secret.data["tls.key"],
             root_pem=secret.data.get("ca.crt") or None,
+            rollover_pem=secret.data.get("rollover.crt") or None,
             now=now,
             where=where,
         )

@@ -10,6 +10,8 @@ from enum import StrEnum
 from estserver.connection import TlsConnection
 
 MEDIA_PKCS10 = "application/pkcs10"
+MEDIA_PEM = "application/x-pem-file"
+"""What old Cisco IOS calls its bodies; taken only where an issuer accepts PEM."""
 MEDIA_CERTS_ONLY = b"application/pkcs7-mime; smime-type=certs-only"
 """To the byte: libest compares 45 characters, the single space included."""
 MEDIA_CSRATTRS = b"application/csrattrs"

@@ -20,7 +20,7 @@ from estcore.requester import Requester
 from estserver import csr_attributes, issuing
 from estserver.issuers import Issuer
 from estserver.issuing import Order, Service
-from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PKCS10, EstRequest, EstResponse, Operation
+from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PEM, MEDIA_PKCS10, EstRequest, EstResponse, Operation
 
 Register = Callable[[Requester, CertificationRequest, Policy], Authorized]
 
@@ -55,7 +55,9 @@ def ready(request: EstRequest, issuer: Issuer, service: Service, *, media_type: 
 
     Raises UnsupportedMediaType, IssuerNotReady.
     """
-    if request.content_type is None or request.content_type.partition(";")[0].strip().lower() != media_type:
+    sent_type = request.content_type.partition(";")[0].strip().lower() if request.content_type is not None else None
+    pem_accepted = issuer.spec is not None and issuer.spec.est.accept_pem and media_type == MEDIA_PKCS10
+    if sent_type != media_type and not (sent_type == MEDIA_PEM and pem_accepted):
         raise UnsupportedMediaType(
             f"this operation takes Content-Type: {media_type}, the body being the base64 of DER (RFC 8951 section 3)"
         )
@@ -64,6 +66,11 @@ def ready(request: EstRequest, issuer: Issuer, service: Service, *, media_type: 
     if issuer.spec is None:
         raise IssuerNotReady("this issuer is not ready; try again later")
     return issuer.spec, issuer.usable_authority(now=service.clock())
+
+
+def decode_csr(request: EstRequest, spec: IssuerSpec) -> bytes:
+    """The DER of the CSR in the body; PEM too, where the issuer accepts it. Raises MalformedBody."""
+    return transfer.decode_pem_body(request.body) if spec.est.accept_pem else transfer.decode_body(request.body)
 
 
 def check_binding(request: EstRequest, requester: Requester, csr: CertificationRequest, spec: IssuerSpec) -> None:
@@ -81,7 +88,7 @@ def check_binding(request: EstRequest, requester: Requester, csr: CertificationR
 async def _issue(
     request: EstRequest, issuer: Issuer, spec: IssuerSpec, ca: Authority, requester: Requester, register: Register, service: Service
 ) -> EstResponse:
-    csr = pkcs10.parse(transfer.decode_body(request.body))
+    csr = pkcs10.parse(decode_csr(request, spec))
     check_binding(request, requester, csr, spec)
     authorized = register(requester, csr, spec.policy)
     renewal = request.operation is Operation.SIMPLE_REENROLL

@@ -25,7 +25,7 @@ class SecretUse(StrEnum):
 
 
 MEMBERS: Mapping[tuple[SecretUse, str], frozenset[str]] = {
-    (SecretUse.CA, TYPE_TLS): frozenset({"tls.crt", "tls.key", "ca.crt"}),
+    (SecretUse.CA, TYPE_TLS): frozenset({"tls.crt", "tls.key", "ca.crt", "rollover.crt"}),
     (SecretUse.ANCHORS, TYPE_OPAQUE): frozenset({"ca.crt"}),
     (SecretUse.ANCHORS, TYPE_TLS): frozenset({"ca.crt"}),
     (SecretUse.PASSWORDS, TYPE_BASIC_AUTH): frozenset({"username", "password"}),

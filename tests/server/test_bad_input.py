@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,20 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import csr_builder, transfer
-from tests.server.app_fixtures import AppConfiguration, Server, basic, leaf, make_csr, name, new_key, running, tls
+from tests.server.app_fixtures import (
+    AppConfiguration,
+    Server,
+    basic,
+    leaf,
+    make_csr,
+    manifest,
+    name,
+    new_key,
+    registry_of,
+    running,
+    tls,
+    with_est,
+)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ENROLL = "/.well-known/est/factory/simpleenroll"
@@ -143,3 +157,30 @@ async def test_mutants_of_a_csr_are_refused_quickly_and_never_with_a_5xx(server:
         slowest = max(slowest, time.thread_time() - started)
         assert answer.status == 400, answer.body
     assert slowest < 0.05
+
+
+ARMOURED = [
+    PEM,
+    b"\r\n" + PEM.replace(b"\n", b"\r\n"),
+    PEM.replace(b" REQUEST", b" REQUEST", 1).rstrip(b"\n"),
+    x509.load_der_x509_csr(GOOD).public_bytes(Encoding.PEM).replace(b"CERTIFICATE REQUEST", b"NEW CERTIFICATE REQUEST"),
+]
+
+
+@pytest.mark.spec("EST-ENC-07")
+@pytest.mark.asyncio(loop_scope="function")
+@pytest.mark.parametrize("media_type", ["application/pkcs10", "application/x-pem-file"])
+async def test_an_issuer_may_accept_pem_from_clients_that_send_nothing_else(tmp_path: Path, media_type: str) -> None:
+    async with running(tmp_path, registry_of(manifest(spec=with_est(acceptPem=True)))) as lenient:
+        for body in (*ARMOURED, encoded(GOOD)):
+            headers = [("Content-Type", media_type), ("Authorization", basic())]
+            assert (await lenient.request("POST", ENROLL, headers=headers, body=body)).status == 200
+        for body in (
+            PEM + PEM,
+            PEM.replace(b"END CERTIFICATE", b"END A CERTIFICATE"),
+            PEM.replace(b"-----END", b"Comment: x\n-----END"),
+            b"-----BEGIN CERTIFICATE REQUEST-----\n" * 900,
+        ):
+            answer = await lenient.request("POST", ENROLL, headers=[("Content-Type", media_type), ("Authorization", basic())], body=body)
+            assert answer.status == 400
+            assert "PEM" in answer.text

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from estcore import certs_only, transfer
+from estcore import certs_only, roll_over, transfer
 from estcore.errors import IssuerNotReady
 from estserver import snapshot as snapshots
 from estserver.issuers import Issuer, Registry, RegistrySettings, build
@@ -342,3 +342,49 @@ def test_secret_data_is_not_in_a_repr() -> None:
     found = judge(issuer(est=BASIC), ca_secret(), PASSWORDS)
     assert "correct horse" not in repr(found) + repr(snapshot(PASSWORDS))
     assert "PRIVATE KEY" not in repr(found)
+
+
+# ---- a key roll-over, further labels
+
+
+@pytest.mark.spec("EST-KEYUPD-01", "EST-CACERTS-05")
+def test_a_roll_over_set_in_the_secret_is_in_cacerts_from_the_next_registry_on() -> None:
+    old_key, old_crt = ca_pem(begin=NOW - timedelta(days=3000), days=3300)
+    new_key, new_crt = ca_pem(days=3650)
+    old, new = x509.load_pem_x509_certificate(old_crt), x509.load_pem_x509_certificate(new_crt)
+    keys = [serialization.load_pem_private_key(pem, None) for pem in (old_key, new_key)]
+    links = roll_over.link_certificates(old, keys[0], new, keys[1], serials=(next_serial(), next_serial()))  # type: ignore[arg-type]  # EC keys
+    rollover = b"".join(certificate.public_bytes(serialization.Encoding.PEM) for certificate in (old, *links))
+    before = build(snapshot(issuer(), secret("factory-ca", {"tls.crt": old_crt, "tls.key": old_key})), Registry(), CLUSTER, now=NOW)
+    members = {"tls.crt": new_crt, "tls.key": new_key, "rollover.crt": rollover}
+    after = build(snapshot(issuer(), secret("factory-ca", members)), before, CLUSTER, now=NOW)
+    (made,) = after.issuers.values()
+    assert made.ready
+    assert set(certs_only.decode(transfer.decode_body(made.cacerts_body))) == {old, new, *links}
+
+
+@pytest.mark.spec("EST-URI-04", "EST-URI-05")
+def test_an_issuer_answers_at_each_of_its_labels_and_takes_none_of_anothers() -> None:
+    first = issuer("first", est={"label": "ca:12", "labels": ["enrol", "renew"]}, created=NOW)
+    second = issuer("second", est={"label": "second", "labels": ["renew", "third"]}, created=NOW + timedelta(days=1))
+    registry = build(snapshot(first, second, ca_secret()), Registry(), RegistrySettings(directory=True), now=NOW)
+    names = {label: judged.name for label, judged in registry.by_label.items()}
+    assert names == {"ca:12": "first", "enrol": "first", "renew": "first", "second": "second", "third": "second"}
+    assert "renew" in registry.issuers["EstIssuer/devices/second"].message
+    assert registry.issuers["EstIssuer/devices/second"].ready
+
+
+@pytest.mark.spec("EST-URI-04")
+def test_in_a_cluster_a_namespaced_issuer_has_further_labels_only_where_they_are_mapped() -> None:
+    tenant = issuer("factory", est={"labels": ["factory", "grabbed"]})
+    settings = RegistrySettings(labels={"factory": "devices/factory"})
+    registry = build(snapshot(tenant, ca_secret()), Registry(), settings, now=NOW)
+    assert set(registry.by_label) == {"factory", "devices.factory"}
+    assert "grabbed" in registry.issuers["EstIssuer/devices/factory"].message
+
+
+def test_an_operation_is_no_further_label() -> None:
+    registry = build(snapshot(issuer(est={"labels": ["csrattrs"]}), ca_secret()), Registry(), RegistrySettings(directory=True), now=NOW)
+    (judged,) = registry.issuers.values()
+    assert judged.reason == "InvalidSpec"
+    assert "csrattrs is the name of an EST operation" in judged.message

@@ -1,7 +1,7 @@
 """Building the PKCS#10 CSR that a client sends: the counterpart of `estcore.pkcs10`, which reads it.
 
 RFC 2986 (PKCS#10), RFC 2985 sections 5.4.1 (challengePassword) and 5.4.2 (extensionRequest), RFC 7030 sections 3.5 (linking the
-CSR to its TLS connection) and 4.2.2 (a renewal asks for the very names it has).
+CSR to its TLS connection) and 4.2.2 (a renewal asks for the very names it has), RFC 9908 (a server's wishes).
 """
 
 import base64
@@ -13,7 +13,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import AttributeOID
 
+from estcore import der
 from estcore.cms_signature import NO_SIGNATURE, signer_of
+from estcore.csr_plan import CsrPlan
+from estcore.csr_vocabulary import OTP_CHALLENGE, SignatureHash
 from estcore.der import BIT_STRING, CONTEXT_0, INTEGER, SEQUENCE, SET, object_identifier, tlv
 from estcore.der_reader import only
 from estcore.keys import PrivateKey, signature_hash
@@ -53,6 +56,26 @@ def build(
     return _with_attributes(csr_der, attributes, private_key) if attributes else csr_der
 
 
+def build_planned(
+    private_key: PrivateKey, plan: CsrPlan, *, channel_binding: bytes | None = None, one_time_password: str | None = None
+) -> bytes:
+    """A CSR as `estcore.csr_plan` laid it down, DER: what the server wants, and what the client does.
+
+    `one_time_password` goes in where the server takes one (RFC 7894 section 3.1).
+    """
+    builder = x509.CertificateSigningRequestBuilder().subject_name(plan.subject)
+    for extension in plan.extensions:
+        as_given = x509.UnrecognizedExtension(x509.ObjectIdentifier(extension.oid), extension.value or b"")
+        builder = builder.add_extension(as_given, critical=extension.critical)
+    for attribute in plan.attributes:
+        for value in attribute.values:
+            string_type, content, end = der.read(value, 0, len(value), what="an attribute's value")
+            builder = builder.add_attribute(x509.ObjectIdentifier(attribute.type), value[content:end], _tag=_ASN1Type(string_type))
+    if one_time_password is not None and plan.one_time_password_wanted:
+        builder = builder.add_attribute(x509.ObjectIdentifier(OTP_CHALLENGE), one_time_password.encode())
+    return _sign(builder, private_key, channel_binding, linking=x509.ObjectIdentifier(plan.linking), digest=plan.hash_for(private_key))
+
+
 def build_renewal(private_key: PrivateKey, certificate: x509.Certificate, *, channel_binding: bytes | None = None) -> bytes:
     """A CSR that asks for `certificate` again: its subject, SAN and usages (RFC 7030 section 4.2.2).
 
@@ -70,13 +93,20 @@ def challenge_password(channel_binding: bytes) -> str:
     return base64.b64encode(channel_binding).decode("ascii")
 
 
-def _sign(builder: x509.CertificateSigningRequestBuilder, private_key: PrivateKey, channel_binding: bytes | None) -> bytes:
+def _sign(
+    builder: x509.CertificateSigningRequestBuilder,
+    private_key: PrivateKey,
+    channel_binding: bytes | None,
+    *,
+    linking: x509.ObjectIdentifier = AttributeOID.CHALLENGE_PASSWORD,
+    digest: SignatureHash | None = None,
+) -> bytes:
     if channel_binding is not None:
         # RFC 2985 section 5.4.1 wants PrintableString where its alphabet suffices, and base64 lies within it. The library's
         # own default is UTF8String, and the tag is the only way to say otherwise.
         value = challenge_password(channel_binding).encode("ascii")
-        builder = builder.add_attribute(AttributeOID.CHALLENGE_PASSWORD, value, _tag=_ASN1Type.PrintableString)
-    return builder.sign(private_key, signature_hash(private_key)).public_bytes(Encoding.DER)
+        builder = builder.add_attribute(linking, value, _tag=_ASN1Type.PrintableString)
+    return builder.sign(private_key, digest or signature_hash(private_key)).public_bytes(Encoding.DER)
 
 
 def without_signature(csr_der: bytes) -> bytes:

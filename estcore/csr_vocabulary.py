@@ -47,12 +47,13 @@ CURVES: Final = {
     "1.3.36.3.3.2.8.1.1.11": "brainpoolP384r1",
     "1.3.36.3.3.2.8.1.1.13": "brainpoolP512r1",
 }
-HASHES: Final[dict[str, hashes.HashAlgorithm]] = {
+SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
+HASHES: Final[dict[str, SignatureHash]] = {
     "2.16.840.1.101.3.4.2.1": hashes.SHA256(),
     "2.16.840.1.101.3.4.2.2": hashes.SHA384(),
     "2.16.840.1.101.3.4.2.3": hashes.SHA512(),
 }
-SIGNATURES: Final[dict[str, tuple[str, hashes.HashAlgorithm | None]]] = {
+SIGNATURES: Final[dict[str, tuple[str, SignatureHash | None]]] = {
     "1.2.840.10045.4.3.2": (EC_PUBLIC_KEY, hashes.SHA256()),
     "1.2.840.10045.4.3.3": (EC_PUBLIC_KEY, hashes.SHA384()),
     "1.2.840.10045.4.3.4": (EC_PUBLIC_KEY, hashes.SHA512()),

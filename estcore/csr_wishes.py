@@ -9,8 +9,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from cryptography.hazmat.primitives import hashes
-
 from estcore import der
 from estcore.attribute import Attribute, is_object_identifier
 from estcore.csr_template import (
@@ -37,6 +35,7 @@ from estcore.csr_vocabulary import (
     PROOFS,
     RSA_ENCRYPTION,
     SIGNATURES,
+    SignatureHash,
     describe,
 )
 from estcore.csrattrs import CsrAttrs
@@ -104,7 +103,7 @@ class Wishes:
     ignored: tuple[str, ...] = field(default=(), compare=False)
 
     @property
-    def hash(self) -> hashes.HashAlgorithm | None:
+    def hash(self) -> SignatureHash | None:
         """The hash that the CSR is to be signed with; None where nothing is asked, or the key's algorithm names none."""
         if self.signature is None:
             return None

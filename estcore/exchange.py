@@ -3,8 +3,8 @@
 Each operation is a pair: one function builds the HttpRequest, one reads the HttpResponse and returns certificates or raises an
 error of the ClientError branch. Moving bytes is the caller's task; so is the clock (`now`, aware UTC).
 
-RFC 7030 sections 3.2 (URIs, HTTP), 4.1 (CA certificates), 4.2 (enrolment); RFC 8951 section 3 (base64 bodies); RFC 9110
-sections 10.2.3 (Retry-After) and 15.4 (redirects). The CSR that these requests carry is built in `estcore.csr_builder`.
+RFC 7030 sections 3.2 (URIs, HTTP), 4.1 (CA certificates), 4.2 (enrolment), 4.5 (CSR attributes); RFC 8951 sections 3 (base64 bodies)
+and 4; RFC 9110 sections 10.2.3 (Retry-After) and 15.4 (redirects). The CSR that these requests carry is built in `estcore.csr_builder`.
 """
 
 import re
@@ -16,7 +16,8 @@ from urllib.parse import urljoin, urlsplit
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 
-from estcore import certs_only, transfer
+from estcore import certs_only, csrattrs, transfer
+from estcore.csrattrs import CsrAttrs
 from estcore.errors import ConfigurationError, MalformedBody, MalformedResponse, Pending, Refused, ServerUnavailable
 from estcore.issuer_spec import OPERATIONS
 
@@ -37,6 +38,8 @@ MAX_RETRY_AFTER = timedelta(days=1)
 _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:~]{0,316}")
 _DELTA_SECONDS = re.compile(r"[0-9]{1,9}")
 _TARGET = re.compile(r"/[!-~]{0,2047}")
+_NO_CSR_ATTRS = frozenset({204, 404, 405, 501})
+"""204 and 404 by RFC 8951 section 4; 405 and 501 are what servers without the operation say too."""
 _SEE_LATER = frozenset({408, 425, 429})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 
@@ -82,6 +85,11 @@ def get_ca_certs(label: str | None) -> HttpRequest:
     return HttpRequest(method="GET", target=target(label, "cacerts"), headers=(("Accept", "application/pkcs7-mime"),))
 
 
+def get_csr_attrs(label: str | None) -> HttpRequest:
+    """Ask what the server wants in a CSR (RFC 7030 section 4.5.1)."""
+    return HttpRequest(method="GET", target=target(label, "csrattrs"), headers=(("Accept", "application/csrattrs"),))
+
+
 def post_csr(label: str | None, csr_der: bytes, *, renewal: bool) -> HttpRequest:
     """Ask for a certificate: simpleenroll, or simplereenroll for a renewal (RFC 7030 section 4.2).
 
@@ -106,6 +114,23 @@ def read_ca_certs(response: HttpResponse, *, now: datetime) -> tuple[x509.Certif
     Being in the bag makes no certificate trusted (RFC 7030 section 4.1.3). Raises an error of the ClientError branch.
     """
     return _read_bag(response, now=now)
+
+
+def read_csr_attrs(response: HttpResponse, *, now: datetime) -> CsrAttrs:
+    """The CSR attributes of an answer to /csrattrs; none for 204 and for a server that has no such operation (RFC 8951 section 4).
+
+    Raises an error of the ClientError branch.
+    """
+    if response.status in _NO_CSR_ATTRS:
+        return ()
+    check_status(response, now=now)
+    content_type = response.headers.get("content-type", "")
+    if media_type(content_type)[0] != "application/csrattrs":
+        raise MalformedResponse(f"the server answered with {_one_line(content_type) or 'no Content-Type'} instead of CSR attributes")
+    try:
+        return csrattrs.decode(transfer.decode_body(response.body))
+    except MalformedBody as error:
+        raise MalformedResponse(f"the server's answer is no CSR attributes: {error.message}") from error
 
 
 def read_issued(response: HttpResponse, *, csr_der: bytes, now: datetime) -> x509.Certificate:

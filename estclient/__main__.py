@@ -1,4 +1,4 @@
-"""`est`: fetch CA certificates, enrol, renew.
+"""`est`: fetch CA certificates and CSR attributes, enrol, renew.
 
 What went wrong is one sentence on stderr and an exit code; passwords, tokens and keys are never shown.
 """
@@ -17,11 +17,12 @@ import typer
 from cryptography import x509
 from rich.console import Console
 
-from estclient import display, enrolment, files, keyfile
+from estclient import display, enrolment, files, keyfile, wishes_table
 from estclient.client import EstClient
 from estclient.credentials import ClientCertificate, Credentials
 from estclient.enrolment import Enrolment, Wanted
-from estclient.options import credentials_from
+from estclient.options import credentials_from, one_time_password_from
+from estcore import csr_wishes
 from estcore.errors import (
     ConfigurationError,
     EstError,
@@ -51,7 +52,7 @@ EPILOG = (
 
 app = typer.Typer(
     name="est",
-    help="EST client (RFC 7030): fetch CA certificates, enrol, renew.",
+    help="EST client (RFC 7030): fetch CA certificates and CSR attributes, enrol, renew.",
     epilog=EPILOG,
     no_args_is_help=True,
     add_completion=False,
@@ -75,6 +76,11 @@ Label = Annotated[str | None, typer.Option(envvar="EST_LABEL", help="Which of th
 Timeout = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for each exchange with the server.")]
 Binding = Annotated[ChannelBinding, typer.Option(help="Link the CSR to its TLS connection (RFC 7030 section 3.5).")]
 Certificate = Annotated[Path | None, typer.Option(help="PEM file of a client certificate (and its intermediates) to authenticate with.")]
+User = Annotated[str | None, typer.Option(help="User name for HTTP Basic.")]
+PasswordFile = Annotated[
+    Path | None, typer.Option(help="File with the password in its first line; else EST_PASSWORD, else it is asked for.")
+]
+TokenFile = Annotated[Path | None, typer.Option(help="File of a bearer token, such as a projected ServiceAccount token.")]
 Key = Annotated[Path | None, typer.Option(help="PEM file of that certificate's private key.")]
 
 
@@ -95,18 +101,42 @@ def cacerts(
 
 
 @app.command(epilog=EPILOG)
+def csrattrs(
+    url: Url,
+    anchors: Anchors,
+    label: Label = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    cert: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+    timeout: Timeout = 30,
+) -> None:
+    """Show what the issuer wants in a CSR; of whoever authenticates, by its own rule."""
+    with _one_sentence_errors():
+        credentials = None
+        if _any(user, password_file, cert, key, token_file):
+            credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+        items = _run(_client(url, anchors, label, credentials, timeout), lambda client: client.csr_attrs())
+        wishes = csr_wishes.read(items)
+        console.print(wishes_table.table(wishes) if items else "the issuer wants nothing in particular", markup=False)
+
+
+@app.command(epilog=EPILOG)
 def enroll(
     url: Url,
     anchors: Anchors,
     out_dir: Annotated[Path, typer.Option(help="Folder for tls.key (mode 0600), tls.crt (leaf first) and ca.crt.")],
     label: Label = None,
-    user: Annotated[str | None, typer.Option(help="User name for HTTP Basic.")] = None,
-    password_file: Annotated[
-        Path | None, typer.Option(help="File with the password in its first line; else EST_PASSWORD, else it is asked for.")
-    ] = None,
+    user: User = None,
+    password_file: PasswordFile = None,
     cert: Certificate = None,
     key: Key = None,
-    token_file: Annotated[Path | None, typer.Option(help="File of a bearer token, such as a projected ServiceAccount token.")] = None,
+    token_file: TokenFile = None,
+    one_time_password_file: Annotated[
+        Path | None,
+        typer.Option(help="File with a one-time password in its first line (RFC 7894), beside other credentials or instead of them."),
+    ] = None,
     subject: Annotated[str, typer.Option(help="Subject in RFC 4514 form, such as CN=device-7,O=Factory.")] = "",
     dns: Annotated[list[str] | None, typer.Option(help="dNSName; may be repeated.")] = None,
     ip: Annotated[list[str] | None, typer.Option(help="iPAddress; may be repeated.")] = None,
@@ -115,21 +145,35 @@ def enroll(
         list[Usage] | None,
         typer.Option(metavar="USAGE", help="Key usage such as 'client auth'; may be repeated. The issuer's policy when left out."),
     ] = None,
-    key_algorithm: Annotated[KeyAlgorithm, typer.Option(help="Algorithm of the new key.")] = KeyAlgorithm.ECDSA_P256,
+    key_algorithm: Annotated[
+        KeyAlgorithm | None, typer.Option(help="Algorithm of the new key. The issuer's wish when left out, else ECDSA-P256.")
+    ] = None,
     channel_binding: Binding = ChannelBinding.ON,
     timeout: Timeout = 30,
 ) -> None:
-    """Make a key, and get a first certificate for it."""
+    """Make a key, and get a first certificate for it. What the options leave unsaid is taken from the issuer's CSR attributes."""
     with _one_sentence_errors():
-        credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+        one_time_password = one_time_password_from(one_time_password_file)
+        credentials = None
+        if one_time_password is None or _any(user, password_file, cert, key, token_file):
+            credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
         wanted = Wanted(subject=_subject(subject), sans=_sans(dns or [], ip or [], uri or []), usages=frozenset(usage or ()))
         client = _client(url, anchors, label, credentials, timeout)
         if (out_dir / "tls.crt").exists():
             raise ConfigurationError("there is a certificate already: use est renew, or another folder", where=str(out_dir / "tls.crt"))
-        # The key is on disk before it is asked for: after a lost answer, or a wait for approval, the same command asks for the same
-        # key and the server finds the same certificate.
-        private_key = keyfile.load_or_make(out_dir / "tls.key", key_algorithm)
-        done = _run(client, lambda client: enrolment.enroll(client, private_key, wanted, bind=channel_binding is ChannelBinding.ON))
+
+        async def run(client: EstClient) -> Enrolment:
+            wishes = await enrolment.ask(client)
+            # The key is on disk before it is asked for: after a lost answer, or a wait for approval, the same command asks for the same
+            # key and the server finds the same certificate.
+            advised = wishes.key.best() if wishes.key is not None else None
+            private_key = keyfile.load_or_make(out_dir / "tls.key", key_algorithm, advised=advised or KeyAlgorithm.ECDSA_P256)
+            bind = channel_binding is ChannelBinding.ON
+            return await enrolment.enroll(client, private_key, wanted, bind=bind, wishes=wishes, one_time_password=one_time_password)
+
+        done = _run(client, run)
+        for wish in done.unmet:
+            sys.stderr.write(f"est: not in the certificate request, though the issuer may want it: {wish}\n")
         files.write(out_dir / "ca.crt", done.ca_pem)
         files.write(out_dir / "tls.crt", done.chain_pem)
         _show("Enrolled", done, (out_dir / "tls.key", out_dir / "tls.crt", out_dir / "ca.crt"))
@@ -187,6 +231,10 @@ def _run(client: Callable[[], EstClient], operation: Callable[[EstClient], Await
             return await operation(connected)
 
     return asyncio.run(run())
+
+
+def _any(*options: object) -> bool:
+    return any(option is not None for option in options)
 
 
 def _subject(text: str) -> x509.Name:

@@ -15,6 +15,7 @@ from estclient.credentials import Basic, Bearer, ClientCertificate, Credentials
 from estclient.pool import Pool
 from estclient.transport import ConnectionCut, TlsContext
 from estcore import exchange
+from estcore.csrattrs import CsrAttrs
 from estcore.errors import MalformedResponse, ServerUnavailable
 from estcore.exchange import HttpRequest, HttpResponse
 
@@ -78,6 +79,11 @@ class EstClient:
         """The CA certificates of the issuer, in no order (RFC 7030 section 4.1). They are not trusted by being asked for."""
         response = await self._send(lambda _connection: exchange.get_ca_certs(self.address.label))
         return exchange.read_ca_certs(response, now=self._now())
+
+    async def csr_attrs(self) -> CsrAttrs:
+        """What the server wants in a CSR (RFC 7030 section 4.5); empty where it has no wishes. `estcore.csr_wishes` reads them."""
+        response = await self._send(lambda _connection: exchange.get_csr_attrs(self.address.label))
+        return exchange.read_csr_attrs(response, now=self._now())
 
     async def simple_enroll(self, csr: bytes | CsrBuilder, *, idempotency_key: str | None = None) -> x509.Certificate:
         """A certificate for the CSR (RFC 7030 section 4.2.1).

@@ -37,9 +37,9 @@ def table(title: str, columns: Sequence[Column]) -> Table:
 def _facts(column: Column) -> dict[str, str]:
     certificate = column.certificate
     return {
-        "subject": _plain(describe_name(certificate.subject)),
-        "SANs": "\n".join(map(_plain, _sans(certificate))),
-        "issuer": _plain(describe_name(certificate.issuer)),
+        "subject": plain(describe_name(certificate.subject)),
+        "SANs": "\n".join(map(plain, _sans(certificate))),
+        "issuer": plain(describe_name(certificate.issuer)),
         "serial": f"{certificate.serial_number:x}",
         "valid from": f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC",
         "valid until": f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC",
@@ -56,7 +56,7 @@ def _sans(certificate: x509.Certificate) -> list[str]:
     return [describe_general_name(name) for name in names]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """What a certificate says, without control characters: whoever made it must not steer the terminal that shows it."""
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 

@@ -1,28 +1,35 @@
 """Enrolling and renewing as a whole: build the CSR, send it, fetch the CA certificates, check that they belong together."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estclient.client import EstClient
-from estcore import csr_builder
-from estcore.errors import MalformedResponse
+from estcore import csr_builder, csr_plan, csr_wishes
+from estcore.csr_plan import Wanted
+from estcore.csr_wishes import Wishes
+from estcore.errors import ConfigurationError, MalformedResponse, Refused
 from estcore.keys import PrivateKey
-from estcore.usages import Usage
+
+__all__ = ["MAX_CHAIN", "Enrolment", "Wanted", "ask", "enroll", "intermediates", "pem", "renew"]
 
 MAX_CHAIN = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enrolment:
-    """What an enrolment yields. `intermediates` go from the leaf's issuer upwards without the root; `ca_certificates` have no order."""
+    """What an enrolment yields. `intermediates` go from the leaf's issuer upwards without the root; `ca_certificates` have no order.
+
+    `unmet` says in words what the server wanted in the CSR and nobody could fill in, or nobody could understand.
+    """
 
     certificate: x509.Certificate
     intermediates: tuple[x509.Certificate, ...]
     ca_certificates: tuple[x509.Certificate, ...]
+    unmet: tuple[str, ...] = ()
 
     @property
     def chain_pem(self) -> bytes:
@@ -35,25 +42,44 @@ class Enrolment:
         return pem(self.ca_certificates)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a new certificate is to hold."""
+async def ask(client: EstClient) -> Wishes:
+    """What the server wants in a CSR (RFC 7030 section 4.5); nothing where it will not say or cannot be understood, for that is advice.
 
-    subject: x509.Name
-    sans: tuple[x509.GeneralName, ...] = ()
-    usages: Collection[Usage] = ()
+    Raises Refused where the credentials are wrong, for an enrolment would only try them again, ServerUnavailable and UntrustedServer.
+    """
+    try:
+        return csr_wishes.read(await client.csr_attrs())
+    except (Refused, MalformedResponse) as error:
+        if isinstance(error, Refused) and error.http_status == 401:
+            raise
+        return Wishes(ignored=(f"CSR attributes, but {error.message}",))
 
 
-async def enroll(client: EstClient, key: PrivateKey, wanted: Wanted, *, bind: bool = True) -> Enrolment:
+async def enroll(
+    client: EstClient,
+    key: PrivateKey,
+    wanted: Wanted,
+    *,
+    bind: bool = True,
+    wishes: Wishes | None = None,
+    one_time_password: str | None = None,
+) -> Enrolment:
     """A first certificate for `key`. With `bind` the CSR is linked to its TLS connection (RFC 7030 section 3.5).
 
-    Raises errors of the ClientError branch.
+    The server is asked for its `wishes` unless they are given, and what `wanted` leaves unsaid is taken from them. A
+    `one_time_password` goes into the CSR (RFC 7894 section 3.1). Raises errors of the ClientError branch, ConfigurationError where
+    the server asks for no one-time password.
     """
+    wishes = await ask(client) if wishes is None else wishes
+    plan = csr_plan.plan(wishes, wanted)
+    if one_time_password is not None and not plan.one_time_password_wanted:
+        raise ConfigurationError("the issuer's CSR attributes ask for no one-time password (otpChallenge), so it was not sent")
 
     def build(binding: bytes | None) -> bytes:
-        return csr_builder.build(key, subject=wanted.subject, sans=wanted.sans, usages=wanted.usages, channel_binding=binding)
+        return csr_builder.build_planned(key, plan, channel_binding=binding, one_time_password=one_time_password)
 
-    return await _complete(client, await client.simple_enroll(build if bind else build(None)))
+    issued = await _complete(client, await client.simple_enroll(build if bind else build(None)))
+    return replace(issued, unmet=(*plan.unmet, *wishes.ignored))
 
 
 async def renew(client: EstClient, certificate: x509.Certificate, key: PrivateKey, *, bind: bool = True) -> Enrolment:

@@ -13,17 +13,18 @@ from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PrivateKey, generate_private_key, key_algorithm
 
 
-def load_or_make(path: Path, algorithm: KeyAlgorithm) -> PrivateKey:
+def load_or_make(path: Path, algorithm: KeyAlgorithm | None, *, advised: KeyAlgorithm = KeyAlgorithm.ECDSA_P256) -> PrivateKey:
     """The key in `path`, or a new one that is written there with mode 0600 first.
 
-    Raises ConfigurationError where the file holds something else, or a key of another algorithm.
+    Where no `algorithm` is demanded a new key is of the `advised` one, and a key that is there may be of any.
+    Raises ConfigurationError where the file holds something else, or a key of another algorithm than the one demanded.
     """
     if not path.exists():
-        key = generate_private_key(algorithm)
+        key = generate_private_key(algorithm or advised)
         files.write(path, to_pem(key), private=True)
         return key
     key = parse(files.read(path, what="private key"), where=path)
-    if key_algorithm(key.public_key()) is not algorithm:
+    if algorithm is not None and key_algorithm(key.public_key()) is not algorithm:
         raise ConfigurationError(f"there is a key already, and it is not of {algorithm}", where=str(path))
     return key
 

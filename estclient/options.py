@@ -11,6 +11,11 @@ from estcore.errors import ConfigurationError
 PASSWORD_VARIABLE = "EST_PASSWORD"
 
 
+def one_time_password_from(path: Path | None) -> str | None:
+    """The one-time password in the first line of a file; raises ConfigurationError."""
+    return None if path is None else files.read_line(path, what="one-time password")
+
+
 def credentials_from(
     *, user: str | None, password_file: Path | None, cert: Path | None, key: Path | None, token_file: Path | None
 ) -> Credentials:

@@ -178,6 +178,8 @@ class EstDouble:
 
     def __init__(self, behave: Callable[[Seen], Answer], context: ssl.SSLContext) -> None:
         self.behave = behave
+        self.csr_attrs = Answer(status=404, body=b"no such operation")
+        """What it says to /csrattrs: like many servers, that there is no such thing."""
         self.seen: list[Seen] = []
         self.connections = 0
         self.all_closed = threading.Event()
@@ -254,7 +256,7 @@ class EstDouble:
                 client_certificate=tls.getpeercert(binary_form=True),
             )
             self.seen.append(seen)
-            answer = self.behave(seen)
+            answer = self.csr_attrs if target.endswith("/csrattrs") else self.behave(seen)
             writer.write(answer.to_bytes())
             if answer.stall:
                 await asyncio.Event().wait()

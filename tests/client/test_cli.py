@@ -1,5 +1,6 @@
 """The command `est`."""
 
+import base64
 import stat
 import subprocess
 import sys
@@ -12,8 +13,15 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from typer.testing import CliRunner, Result
 
 from estclient.__main__ import EXIT_CODES, app
+from estcore import csrattrs, der
+from estcore.attribute import Attribute
+from estcore.csr_template import ExtensionTemplate, NameComponent, Template
+from estcore.csr_vocabulary import OTP_CHALLENGE
 from estcore.errors import ClientError
+from estcore.keys import key_algorithm
+from estcore.spec_part import KeyAlgorithm
 from tests.client.double import Answer, EstDouble, Identity, Seen, certificates, est_double, issue, make_ca
+from tests.core import vectors
 
 PASSWORD = "correct horse"
 
@@ -65,6 +73,7 @@ def test_cacerts_writes_the_bag_and_shows_it(options: list[str], ca: Identity, t
     assert "CN=est-issuer test CA" in result.stdout
 
 
+@pytest.mark.spec("EST-ATTR-01", "EST-ATTR-02")
 def test_enroll_then_renew_then_rekey(options: list[str], small_ca: EstDouble, ca: Identity, password_file: Path, tmp_path: Path) -> None:
     """The path that a device goes: a password once, then its own certificate."""
     out = tmp_path / "device"
@@ -75,7 +84,8 @@ def test_enroll_then_renew_then_rekey(options: list[str], small_ca: EstDouble, c
     )
     assert result.exit_code == 0, result.stderr
     assert "device-7.example" in result.stdout
-    assert small_ca.seen[0].headers["authorization"] == "Basic ZGV2aWNlLTc6Y29ycmVjdCBob3JzZQ=="
+    assert [seen.target.rpartition("/")[2] for seen in small_ca.seen] == ["csrattrs", "simpleenroll", "cacerts"]
+    assert small_ca.seen[1].headers["authorization"] == "Basic ZGV2aWNlLTc6Y29ycmVjdCBob3JzZQ=="
     first = x509.load_pem_x509_certificate((out / "tls.crt").read_bytes())
     assert first.subject.rfc4514_string() == "CN=device-7,O=Factory"
     assert (out / "ca.crt").read_bytes() == ca.pem
@@ -86,8 +96,8 @@ def test_enroll_then_renew_then_rekey(options: list[str], small_ca: EstDouble, c
     result = est("renew", *options, "--cert", out / "tls.crt", "--key", out / "tls.key")
     assert result.exit_code == 0, result.stderr
     second = x509.load_pem_x509_certificate((out / "tls.crt").read_bytes())
-    assert small_ca.seen[2].target.endswith("/factory/simplereenroll")
-    assert "authorization" not in small_ca.seen[2].headers
+    assert small_ca.seen[3].target.endswith("/factory/simplereenroll")
+    assert "authorization" not in small_ca.seen[3].headers
     assert second.serial_number != first.serial_number
     assert (second.subject, second.public_key()) == (first.subject, first.public_key())
 
@@ -190,6 +200,154 @@ def test_exactly_one_way_to_authenticate(options: list[str], tmp_path: Path, aut
 def test_names_that_cannot_be_are_told(options: list[str], password_file: Path, tmp_path: Path, option: str, value: str) -> None:
     command = ("enroll", *options, "--user", "u", "--password-file", password_file, "--out-dir", tmp_path / "d", option, value)
     assert_fails(est(*command), 2, option)
+
+
+TEMPLATE = vectors.body("derived-rfc9908-3.4-template-csrattrs")
+
+
+def csr_attrs(body: bytes) -> Answer:
+    return Answer(headers={"Content-Type": "application/csrattrs"}, body=body)
+
+
+@pytest.fixture
+def wishing_ca(small_ca: EstDouble) -> Iterator[EstDouble]:
+    told_before = small_ca.csr_attrs
+    yield small_ca
+    small_ca.csr_attrs = told_before
+
+
+@pytest.mark.spec("EST-ATTR-01", "EST-ATTR-07", "EST-ATTR-16", "EST-ATTR-17")
+def test_what_the_options_leave_unsaid_is_taken_from_the_template(
+    options: list[str], wishing_ca: EstDouble, password_file: Path, tmp_path: Path
+) -> None:
+    wishing_ca.csr_attrs = csr_attrs(TEMPLATE)
+    command = ("enroll", *options, "--user", "device-7", "--password-file", password_file, "--out-dir", tmp_path / "d")
+    result = est(*command, "--subject", "CN=device-7", "--ip", "192.0.2.7")
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    csr = x509.load_der_x509_csr(wishing_ca.seen[1].csr_der)
+    assert csr.subject.rfc4514_string() == "OU=myGroup,OU=myDept,CN=device-7"
+    names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == ["www.myServer.com", "192.0.2.7"]
+
+
+@pytest.mark.spec("EST-ATTR-07")
+@pytest.mark.parametrize(
+    ("vector", "algorithm", "digest"),
+    [("rfc9908-5.5-csrattrs", KeyAlgorithm.ECDSA_P384, "sha384"), ("rfc9908-5.4-csrattrs", KeyAlgorithm.RSA_4096, "sha256")],
+)
+def test_the_new_key_is_the_one_that_the_issuer_wants(
+    options: list[str], wishing_ca: EstDouble, password_file: Path, tmp_path: Path, vector: str, algorithm: KeyAlgorithm, digest: str
+) -> None:
+    wishing_ca.csr_attrs = csr_attrs(vectors.body(vector))
+    command = ("enroll", *options, "--user", "device-7", "--password-file", password_file, "--out-dir", tmp_path / "d")
+    assert est(*command, "--subject", "CN=device-7,2.5.4.5=4711").exit_code == 0
+    csr = x509.load_der_x509_csr(wishing_ca.seen[1].csr_der)
+    assert key_algorithm(csr.public_key()) is algorithm
+    assert csr.signature_hash_algorithm is not None
+    assert csr.signature_hash_algorithm.name == digest
+
+
+def test_a_key_algorithm_that_was_demanded_is_made(options: list[str], wishing_ca: EstDouble, password_file: Path, tmp_path: Path) -> None:
+    wishing_ca.csr_attrs = csr_attrs(vectors.body("rfc9908-5.4-csrattrs"))
+    command = ("enroll", *options, "--user", "device-7", "--password-file", password_file, "--out-dir", tmp_path / "d")
+    assert est(*command, "--key-algorithm", "Ed25519").exit_code == 0
+    assert key_algorithm(x509.load_der_x509_csr(wishing_ca.seen[1].csr_der).public_key()) is KeyAlgorithm.ED25519
+
+
+@pytest.mark.spec("EST-ATTR-04")
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (csr_attrs(TEMPLATE), "the subject's commonName\n"),
+        (csr_attrs(vectors.body("rfc7030-a2-csrattrs-response")), "the attribute macAddress\n"),
+        (csr_attrs(vectors.body("rfc7030-452-csrattrs")), "the extensionRequest"),
+        (csr_attrs(b"not base64!"), "CSR attributes, but the server's answer is no CSR attributes"),
+        (Answer(status=403, body=b"not for you"), "CSR attributes, but the server refused (403): not for you"),
+        (Answer(headers={"Content-Type": "text/html"}), "CSR attributes, but the server answered with text/html instead"),
+    ],
+)
+def test_what_the_issuer_wants_and_nobody_can_give_is_told_and_no_obstacle(
+    options: list[str], wishing_ca: EstDouble, password_file: Path, tmp_path: Path, answer: Answer, says: str
+) -> None:
+    wishing_ca.csr_attrs = answer
+    command = ("enroll", *options, "--user", "device-7", "--password-file", password_file, "--out-dir", tmp_path / "d")
+    result = est(*command)
+    assert result.exit_code == 0, result.stderr
+    assert f"est: not in the certificate request, though the issuer may want it: {says}" in result.stderr
+
+
+@pytest.mark.spec("EST-ATTR-02")
+@pytest.mark.parametrize("answer", [Answer(status=204), Answer(status=404), Answer(status=501), csr_attrs(b"MAA=")])
+def test_no_wishes_are_all_the_same(options: list[str], wishing_ca: EstDouble, password_file: Path, tmp_path: Path, answer: Answer) -> None:
+    wishing_ca.csr_attrs = answer
+    command = ("enroll", *options, "--user", "device-7", "--password-file", password_file, "--out-dir", tmp_path / "d")
+    result = est(*command, "--subject", "CN=device-7")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert not x509.load_der_x509_csr(wishing_ca.seen[1].csr_der).extensions
+    shown = est("csrattrs", *options)
+    assert (shown.exit_code, shown.stdout) == (0, "the issuer wants nothing in particular\n")
+
+
+@pytest.mark.spec("EST-POP-18")
+def test_a_one_time_password_goes_into_the_csr_where_the_issuer_takes_one(
+    options: list[str], wishing_ca: EstDouble, tmp_path: Path
+) -> None:
+    (tmp_path / "otp").write_text("42-otp\n")
+    command = ("enroll", *options, "--one-time-password-file", tmp_path / "otp", "--subject", "CN=device-7", "--out-dir", tmp_path / "d")
+    assert_fails(est(*command), 2, "ask for no one-time password (otpChallenge), so it was not sent")
+    wishing_ca.csr_attrs = csr_attrs(base64.b64encode(csrattrs.encode((OTP_CHALLENGE,))))
+    assert_fails(est(*command), 3, "log in")  # this one takes passwords only
+    csr = x509.load_der_x509_csr(wishing_ca.seen[-1].csr_der)
+    assert csr.attributes.get_attribute_for_oid(x509.ObjectIdentifier(OTP_CHALLENGE)).value == b"42-otp"
+
+
+def test_wrong_credentials_are_tried_once(options: list[str], wishing_ca: EstDouble, password_file: Path, tmp_path: Path) -> None:
+    wishing_ca.csr_attrs = Answer(status=401, headers={"WWW-Authenticate": 'Basic realm="est"'}, body=b"wrong password")
+    command = ("enroll", *options, "--user", "device-7", "--password-file", password_file, "--out-dir", tmp_path / "d")
+    assert_fails(est(*command), 3, "wrong password")
+    assert len(wishing_ca.seen) == 1
+    assert not (tmp_path / "d").exists()
+
+
+def test_csrattrs_shows_what_the_issuer_wants_as_a_table(options: list[str], wishing_ca: EstDouble) -> None:
+    wishing_ca.csr_attrs = csr_attrs(TEMPLATE)
+    result = est("csrattrs", *options)
+    assert result.exit_code == 0, result.stderr
+    shown = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stdout.splitlines() if "│" in line]
+    assert shown == [
+        ["key", "EC P-256"],
+        ["subject: commonName", "yours to fill in"],
+        ["subject: organizationalUnitName", "myDept"],
+        ["subject: organizationalUnitName", "myGroup"],
+        ["extension: subjectAltName", "DNS:www.myServer.com"],
+        ["", "IP: yours to fill in"],
+        ["extension: keyUsage (critical)", "digital signature"],
+        ["", "key agreement"],
+        ["extension: extendedKeyUsage", "yours to fill in"],
+    ]
+
+
+def test_csrattrs_asks_as_whoever_it_is_told(options: list[str], wishing_ca: EstDouble, password_file: Path) -> None:
+    wishing_ca.csr_attrs = csr_attrs(vectors.body("rfc9908-5.2-csrattrs"))
+    shown = est("csrattrs", *options, "--user", "device-7", "--password-file", password_file).stdout
+    assert wishing_ca.seen[0].headers["authorization"] == "Basic ZGV2aWNlLTc6Y29ycmVjdCBob3JzZQ=="
+    for cell in ("EC P-384", "ECDSA with SHA-384", "attribute: challengePassword", "attribute: macAddress"):
+        assert cell in shown
+
+
+@pytest.mark.spec("THREAT-36")
+def test_hostile_csr_attributes_do_not_steer_the_terminal(options: list[str], wishing_ca: EstDouble) -> None:
+    value = der.tlv(0x0C, b"\x1b[31m[red]x\n")
+    subject = ((NameComponent(type="2.5.4.3", value=value),),)
+    extensions = (ExtensionTemplate(oid="2.5.29.17", value=der.tlv(0x30, der.tlv(0x86, b"urn:\x1b[31m"))),)
+    template = Template(subject=subject, extensions=extensions)
+    items = (Attribute(type="1.2.840.113549.1.9.16.2.61", values=(template.encode(),)),)
+    wishing_ca.csr_attrs = csr_attrs(base64.b64encode(csrattrs.encode(items)))
+    result = est("csrattrs", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "\x1b[31m" not in result.output
+    assert "[red]x" in result.output
 
 
 def test_every_client_error_has_an_exit_code() -> None:

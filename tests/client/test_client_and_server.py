@@ -13,11 +13,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from OpenSSL import SSL
 
-from estclient import Basic, Bearer, ClientCertificate, Credentials, EstClient
+from estclient import Basic, Bearer, ClientCertificate, Credentials, EstClient, enrolment
 from estcore import csr_builder, exchange
 from estcore.errors import Refused
 from estcore.exchange import HttpRequest, HttpResponse
-from estcore.keys import PrivateKey
+from estcore.keys import PrivateKey, generate_private_key
 from estserver.serve import serve
 from estserver.tls import ServerTls
 from tests.client.double import Identity
@@ -154,6 +154,45 @@ async def test_a_device_enrols_with_a_password_and_renews_with_its_certificate(s
         rekeyed = keep(await client.simple_reenroll(csr_builder.build_renewal(new_key(), first)))
     assert renewed.public_key() == first.public_key() != rekeyed.public_key()
     assert len({first.serial_number, renewed.serial_number, rekeyed.serial_number}) == 3
+
+
+@pytest.mark.spec("EST-ATTR-01", "EST-ATTR-16", "EST-ATTR-17", "EST-CLI-02", "EST-POP-17")
+@pytest.mark.parametrize("binding", ["Optional", "Required"])
+async def test_a_device_that_knows_nothing_enrols_as_an_issuer_that_insists_tells_it(served: Served, binding: str) -> None:
+    policy = {
+        "keys": ["ECDSA-P384"],
+        "usages": ["digital signature", "client auth"],
+        "rules": [
+            {
+                "from": {"authentication": "basic"},
+                "subject": {"commonName": "{user}", "organization": "Acme"},
+                "dnsNames": ["{user}.example"],
+            }
+        ],
+    }
+    insisting = {**with_est(csrAttributes="Enforced", channelBinding=binding), "policy": policy}
+    served.app.issuers.current = registry_of(manifest(spec=insisting))
+    async with served.client(BASIC) as client:
+        wishes = await enrolment.ask(client)
+        assert wishes.key is not None
+        algorithm = wishes.key.best()
+        assert algorithm is not None
+        done = await enrolment.enroll(client, generate_private_key(algorithm), enrolment.Wanted(subject=name(None)))
+        with pytest.raises(Refused, match="it lacks a key of EC P-384, the subject's organizationName"):
+            await client.simple_enroll(lambda binding: make_csr(USER, channel_binding=binding))
+    certificate = keep(done.certificate)
+    assert done.unmet == ()
+    assert certificate.subject.rfc4514_string() == f"CN={USER},O=Acme"
+    (dns_name,) = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert dns_name.value == f"{USER}.example"
+
+
+@pytest.mark.spec("EST-ATTR-02", "EST-CLI-02")
+async def test_csr_attributes_are_read_without_authentication(served: Served) -> None:
+    async with served.client(None) as client:
+        assert await client.csr_attrs()
+        served.app.issuers.current = registry_of(manifest(spec=with_est(csrAttributes="None")))
+        assert await client.csr_attrs() == ()
 
 
 async def test_a_repeated_enrolment_gets_the_same_certificate(served: Served) -> None:

@@ -48,6 +48,12 @@ def test_ca_certs_are_asked_for_by_get(label: str | None, path: str) -> None:
     assert (request.method, request.target, request.body) == ("GET", path, b"")
 
 
+@pytest.mark.spec("EST-URI-03", "EST-ATTR-01")
+def test_csr_attributes_are_asked_for_by_get() -> None:
+    request = exchange.get_csr_attrs("factory")
+    assert (request.method, request.target, request.body) == ("GET", "/.well-known/est/factory/csrattrs", b"")
+
+
 @pytest.mark.spec("EST-URI-03", "EST-ENROLL-01", "EST-REENR-01", "EST-ENC-01", "EST-ENC-04", "EST-ENC-07")
 @pytest.mark.parametrize(("renewal", "operation"), [(False, "simpleenroll"), (True, "simplereenroll")])
 def test_a_csr_is_posted_as_base64_in_short_lines(renewal: bool, operation: str) -> None:
@@ -339,3 +345,47 @@ def test_a_renewal_asks_for_the_very_names_it_has(ca: Identity) -> None:
     assert csr.subject.public_bytes() == old.subject.public_bytes()
     for kind in (x509.SubjectAlternativeName, x509.ExtendedKeyUsage):
         assert csr.extensions.get_extension_for_class(kind) == old.extensions.get_extension_for_class(kind)
+
+
+# CSR attributes
+
+
+def csr_attrs(body: bytes, content_type: str = "application/csrattrs") -> HttpResponse:
+    return answer(body=body, content_type=content_type)
+
+
+@pytest.mark.spec("EST-ATTR-02")
+@pytest.mark.parametrize("response", [answer(204), answer(404, b"nothing here"), answer(405), answer(501), csr_attrs(b"MAA=\n")])
+def test_a_server_without_wishes_says_so_in_many_ways(response: HttpResponse) -> None:
+    assert exchange.read_csr_attrs(response, now=NOW) == ()
+
+
+@pytest.mark.spec("EST-ATTR-03", "EST-ATTR-04", "EST-ENC-02", "EST-ENC-03")
+@pytest.mark.parametrize("content_type", ["application/csrattrs", "Application/CSRattrs; charset=utf-8"])
+def test_the_answer_that_rfc_7030_prints_is_read(content_type: str) -> None:
+    read = exchange.read_csr_attrs(csr_attrs(vectors.body("rfc7030-a2-csrattrs-response"), content_type), now=NOW)
+    assert [item if isinstance(item, str) else item.type for item in read] == [
+        "1.3.6.1.1.1.1.22",
+        "2.999.1",
+        "1.2.840.113549.1.9.7",
+        "2.999.2",
+        "1.3.36.3.3.2.8.1.1.11",
+        "2.16.840.1.101.3.4.2.2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("response", "error", "says"),
+    [
+        (csr_attrs(b"MAA=", "text/html"), MalformedResponse, "text/html"),
+        (answer(body=b"MAA="), MalformedResponse, "no Content-Type"),
+        (csr_attrs(b""), MalformedResponse, "no CSR attributes"),
+        (csr_attrs(b"MAAA"), MalformedResponse, "no CSR attributes"),
+        (answer(401, b"log in"), Refused, "log in"),
+        (answer(403, b"not for you"), Refused, "not for you"),
+        (answer(503, b"later"), ServerUnavailable, "later"),
+    ],
+)
+def test_other_answers_to_csr_attributes_are_errors(response: HttpResponse, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        exchange.read_csr_attrs(response, now=NOW)

@@ -38,12 +38,26 @@ def issued(workshop: Workshop, body: bytes) -> None:
     assert workshop.certificate("device.pem").subject.rfc4514_string() == "CN=device-7"
 
 
-@pytest.mark.spec("EST-ENROLL-01", "EST-REENR-01", "EST-TLS-06", "EST-TLS-15", "EST-CACERTS-03", "EST-CACERTS-05")
+@pytest.mark.spec("EST-ENROLL-01", "EST-REENR-01", "EST-TLS-06", "EST-TLS-15", "EST-CACERTS-03", "EST-CACERTS-05", "EST-ATTR-03")
 def test_the_documented_commands_work_as_they_are(workshop: Workshop) -> None:
     workshop.bash(documented("curl and openssl"), EST=f"{workshop.server.url}/factory", PASSWORD=PASSWORD)
     first, second = workshop.certificate("device-7.pem"), workshop.certificate("device-7-new.pem")
     assert first.subject == second.subject
     assert first.public_key() != second.public_key()
+    csr_attributes = (workshop.folder / "csrattrs.txt").read_text()
+    for seen in ("Extension Request", "commonName", "UTF8STRING        :device-7", "1.2.840.113549.1.9.16.2.61"):
+        assert seen in csr_attributes
+
+
+@pytest.mark.spec("EST-CLI-02", "EST-ATTR-03")
+def test_csr_attributes_are_told_without_a_password(workshop: Workshop) -> None:
+    done = workshop.run("curl", "--silent", "--include", "--cacert", "est-root.pem", f"{workshop.server.url}/factory/csrattrs")
+    head, _, body = done.stdout.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nContent-Type: application/csrattrs" in head
+    parsed = workshop.run("openssl", "asn1parse", "-inform", "DER", stdin=base64.b64decode(body))
+    assert parsed.returncode == 0
+    assert b"device-7" not in parsed.stdout
 
 
 @pytest.mark.spec("EST-TLS-03")

@@ -6,6 +6,7 @@ It never holds a key, a password or raw bytes.
 
     EstError                      never raised itself
     ├── RequestError              the requester is at fault; the same request will fail again
+    │   ├── BadHeader        400  a request header cannot be read, or is there twice
     │   ├── MalformedBody    400  the body is not base64 of one DER value
     │   ├── BadCsr           400  the PKCS#10 CSR is malformed, its signature or its key is not acceptable
     │   ├── BindingMismatch  400  the CSR is bound to another TLS connection, or to none where one is required
@@ -61,6 +62,12 @@ class RequestError(EstError):
 
     reason = "BadRequest"
     http_status = 400
+
+
+class BadHeader(RequestError):
+    """A request header cannot be read, or is there twice. The sender must write it anew."""
+
+    reason = "BadHeader"
 
 
 class MalformedBody(RequestError):

@@ -45,18 +45,26 @@ def issued_by_this(tls: TlsConnection, issuer: Issuer, *, is_revoked: IsRevoked,
     return requester
 
 
-def under_anchors(tls: TlsConnection, issuer: Issuer, *, now: datetime) -> Requester:
+def under_anchors(tls: TlsConnection, issuer: Issuer, secret_name: str, *, now: datetime) -> Requester:
     """The owner of a third party's certificate, such as a manufacturer's: it may enrol only (RFC 7030 section 3.3.2).
+
+    The anchors are those of the Secret `secret_name`, which must be loaded.
 
     Raises Unauthenticated with one sentence why not.
     """
-    return _kept(tls, issuer, "anchors", _judge_third_party, now)
+
+    def judge(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
+        leaf, *intermediates = tls.unverified_client_chain
+        trust.verify_under_anchors(leaf, intermediates, issuer.anchors[secret_name], now=now)
+        return _requester(leaf, AuthenticatedBy.THIRD_PARTY_CERTIFICATE)
+
+    return _kept(tls, issuer, f"anchors {secret_name}", judge, now)
 
 
 def _kept(
     tls: TlsConnection, issuer: Issuer, way: str, judge: Callable[[TlsConnection, Issuer, datetime], Requester], now: datetime
 ) -> Requester:
-    judged_by = (issuer.authority, issuer.anchors)
+    judged_by = (issuer.authority, issuer.secrets.anchors.value)
     key = f"{way} {issuer.key}"
     verdict = tls.verdicts.get(key)
     if not isinstance(verdict, _Verdict) or not _holds(verdict, judged_by, now):
@@ -83,12 +91,6 @@ def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
         raise Unauthenticated("this issuer is not ready to check it", reason="IssuerNotReady")
     trust.verify_issued_by(leaf, issuer.authority.present_and_former, now=now)
     return replace(_requester(leaf, AuthenticatedBy.CERTIFICATE), registration_authority=trust.is_registration_authority(leaf))
-
-
-def _judge_third_party(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
-    leaf, *intermediates = tls.unverified_client_chain
-    trust.verify_under_anchors(leaf, intermediates, issuer.anchors, now=now)
-    return _requester(leaf, AuthenticatedBy.THIRD_PARTY_CERTIFICATE)
 
 
 def _requester(leaf: x509.Certificate, authenticated_by: AuthenticatedBy) -> Requester:

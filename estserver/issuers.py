@@ -10,38 +10,27 @@
 * a source that was silent for too long: not Ready, nothing is signed by what may long have changed (threats row 33).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Generic, TypeVar
 
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estcore import certs_only, issuer_spec, transfer, trust
+from estcore import certs_only, issuer_spec, transfer
 from estcore.authority import Authority
 from estcore.errors import ConfigurationError, IssuerNotReady
 from estcore.issuer_spec import IssuerSpec
-from estserver import passwords as password_files
+from estserver import issuer_secrets
+from estserver.digests import Digests
+from estserver.issuer_secrets import NO_SECRETS, Anchors, IssuerSecrets
 from estserver.keystore import KeyStore, SecretKeyStore
-from estserver.labels import RegistrySettings, assign_labels, default_key
+from estserver.labels import Given, RegistrySettings, assign_labels, default_key
+from estserver.one_time_passwords import OneTimePasswords
 from estserver.passwords import Passwords
-from estserver.secret_uses import SecretReference, SecretUse, check_fits, references
-from estserver.snapshot import IssuerManifest, SecretManifest, Snapshot
-
-T = TypeVar("T")
+from estserver.shared_secrets import SharedSecrets
+from estserver.snapshot import IssuerManifest, Snapshot
 
 __all__ = ["Issuer", "Issuers", "Registry", "RegistrySettings", "build"]
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded(Generic[T]):
-    """Something read from Secrets: the last good value, what it was read from, and what is wrong with them now."""
-
-    value: T | None = None
-    secrets: tuple[SecretManifest, ...] = field(default=(), repr=False)
-    reason: str = ""
-    message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,12 +56,33 @@ class Issuer:
     message: str
     cacerts_body: bytes = b""
     cacerts_body_wrapped: bytes = b""
-    anchors: tuple[x509.Certificate, ...] = ()
-    passwords: Passwords | None = None
     manifest: IssuerManifest
-    loaded_ca: Loaded[Authority] = Loaded()
-    loaded_anchors: Loaded[tuple[x509.Certificate, ...]] = Loaded()
-    loaded_passwords: Loaded[Passwords] = Loaded()
+    secrets: IssuerSecrets = NO_SECRETS
+
+    @property
+    def anchors(self) -> Anchors:
+        """Trust anchors of third parties' certificates, by the Secret that they are in."""
+        return self.secrets.anchors.value or {}
+
+    @property
+    def passwords(self) -> Passwords | None:
+        """Users of HTTP Basic; None where the spec names none, or nothing could be loaded."""
+        return self.secrets.passwords.value
+
+    @property
+    def digests(self) -> Digests | None:
+        """Users of HTTP Digest, likewise."""
+        return self.secrets.digests.value
+
+    @property
+    def one_time_passwords(self) -> OneTimePasswords | None:
+        """Passwords of otpChallenge, likewise."""
+        return self.secrets.one_time_passwords.value
+
+    @property
+    def shared_secrets(self) -> SharedSecrets | None:
+        """Secrets that prove identity in Full PKI Requests, likewise."""
+        return self.secrets.shared_secrets.value
 
     def usable_authority(self, *, now: datetime) -> Authority:
         """The CA, where it may sign at `now`; raises IssuerNotReady, whose text tells a client nothing of the inside."""
@@ -111,7 +121,7 @@ def build(
     }
     names = assign_labels([(issuer.manifest, issuer.spec) for issuer in judged.values()], settings)
     for key, given in names.items():
-        judged[key] = _labelled(judged[key], given.label, given.conflict, given.note)
+        judged[key] = _labelled(judged[key], given)
     by_label = {label: judged[key] for key, given in names.items() for label in given.answers_at}
     default = default_key(judged, settings)
     return Registry(issuers=judged, by_label=by_label, default=judged[default] if default is not None else None)
@@ -130,26 +140,15 @@ def _judge(
         _check_programs(spec, manifest, settings)
     except ConfigurationError as error:
         return _invalid_spec(manifest, previous, error, now, stale=snapshot.stale)
-    needed = references(spec, namespace=manifest.namespace or settings.cluster_namespace)
-    ca = _load(
-        [reference for reference in needed if reference.use is SecretUse.CA],
+    secrets = issuer_secrets.load(
+        spec,
         snapshot,
-        previous.loaded_ca if previous else Loaded(),
-        lambda secrets: store.open(secrets[0], now=now, external=spec.signer is not None),
+        previous.secrets if previous else NO_SECRETS,
+        store,
+        namespace=manifest.namespace or settings.cluster_namespace,
+        now=now,
     )
-    anchors = _load(
-        [reference for reference in needed if reference.use is SecretUse.ANCHORS],
-        snapshot,
-        previous.loaded_anchors if previous else Loaded(),
-        _load_anchors,
-    )
-    passwords = _load(
-        [reference for reference in needed if reference.use is SecretUse.PASSWORDS],
-        snapshot,
-        previous.loaded_passwords if previous else Loaded(),
-        password_files.load,
-    )
-    return _issuer(manifest, spec, ca, anchors, passwords, previous, now, stale=snapshot.stale)
+    return _issuer(manifest, spec, secrets, previous, now, stale=snapshot.stale)
 
 
 def _parse(manifest: IssuerManifest, previous: Issuer | None) -> IssuerSpec:
@@ -175,23 +174,15 @@ def _check_programs(spec: IssuerSpec, manifest: IssuerManifest, settings: Regist
 
 
 def _issuer(
-    manifest: IssuerManifest,
-    spec: IssuerSpec,
-    ca: Loaded[Authority],
-    anchors: Loaded[tuple[x509.Certificate, ...]],
-    passwords: Loaded[Passwords],
-    previous: Issuer | None,
-    now: datetime,
-    *,
-    stale: bool,
+    manifest: IssuerManifest, spec: IssuerSpec, secrets: IssuerSecrets, previous: Issuer | None, now: datetime, *, stale: bool
 ) -> Issuer:
-    expired = _expiry(ca.value, now)
-    authority = None if expired or stale else ca.value
-    problems = [loaded for loaded in (ca, anchors, passwords) if loaded.reason]
-    missing = authority is None or any(loaded.value is None for loaded in problems)
+    expired = _expiry(secrets.ca.value, now)
+    authority = None if expired or stale else secrets.ca.value
+    problems = secrets.reasons
+    missing = authority is None or any(nothing for _, _, nothing in problems)
     reason, message = "Checked", "the CA and every Secret that the issuer names are in order"
     if problems:
-        reason, message = problems[0].reason, "; ".join(loaded.message for loaded in problems)
+        reason, message = problems[0][0], "; ".join(text for _, text, _ in problems)
     if expired:
         reason, message = "CAExpired", expired
     if stale:
@@ -207,23 +198,19 @@ def _issuer(
         message=message,
         cacerts_body=plain,
         cacerts_body_wrapped=wrapped,
-        anchors=anchors.value or (),
-        passwords=passwords.value,
-        loaded_ca=ca,
-        loaded_anchors=anchors,
-        loaded_passwords=passwords,
+        secrets=secrets,
     )
 
 
 def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: ConfigurationError, now: datetime, *, stale: bool) -> Issuer:
     if previous is None or previous.spec is None:
         return replace(_unread(manifest), reason="InvalidSpec", message=error.message)
-    expired = _expiry(previous.loaded_ca.value, now)
+    expired = _expiry(previous.secrets.ca.value, now)
     return replace(
         previous,
         generation=manifest.generation,
         manifest=manifest,
-        authority=None if expired or stale else previous.loaded_ca.value,
+        authority=None if expired or stale else previous.secrets.ca.value,
         ready=False,
         reason="InvalidSpec",
         message=f"{error.message}; EST clients are still answered by the spec before it",
@@ -249,51 +236,6 @@ def _unread(manifest: IssuerManifest) -> Issuer:
     )
 
 
-def _load(
-    needed: list[SecretReference], snapshot: Snapshot, previous: Loaded[T], load: Callable[[tuple[SecretManifest, ...]], T]
-) -> Loaded[T]:
-    """Load from the Secrets, or keep the last good value of the very same Secrets."""
-    if not needed:
-        return Loaded()
-    problem = next((found for reference in needed if (found := snapshot.secret_problems.get(reference.key))), None)
-    try:
-        secrets = tuple(_find(reference, snapshot) for reference in needed)
-        value = previous.value if previous.value is not None and previous.secrets == secrets else load(secrets)
-        if problem is None:
-            return Loaded(value, secrets)
-        return Loaded(value, secrets, problem.reason, f"{problem.message}; still using what was read before")
-    except ConfigurationError as error:
-        reason = "SecretInvalidData" if error.reason == ConfigurationError.reason else error.reason
-        same_secrets = [(secret.namespace, secret.name) for secret in previous.secrets] == [reference.key for reference in needed]
-        if reason == "SecretMissing" or previous.value is None or not same_secrets:
-            return Loaded(None, (), reason, error.message)
-        what = needed[0].use
-        return Loaded(previous.value, previous.secrets, reason, f"{error.message}; still using the {what} loaded before")
-
-
-def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:
-    secret = snapshot.secrets.get(reference.key)
-    if secret is None:
-        problem = snapshot.secret_problems.get(reference.key)
-        if problem is not None:
-            raise ConfigurationError(problem.message, where=str(reference), reason=problem.reason)
-        raise ConfigurationError(
-            f"it does not exist, and {reference.use} should be read from it", where=str(reference), reason="SecretMissing"
-        )
-    check_fits(secret, reference.use)
-    return secret
-
-
-def _load_anchors(secrets: tuple[SecretManifest, ...]) -> tuple[x509.Certificate, ...]:
-    anchors: list[x509.Certificate] = []
-    for secret in secrets:
-        where = f"Secret {secret.namespace}/{secret.name}"
-        if not secret.data.get("ca.crt", b"").strip():
-            raise ConfigurationError("it is missing or empty", where=where, field="ca.crt", reason="SecretInvalidData")
-        anchors += trust.load_anchors(secret.data["ca.crt"], where=where)
-    return tuple(dict.fromkeys(anchors))
-
-
 def _expiry(authority: Authority | None, now: datetime) -> str:
     if authority is None or now < authority.certificate.not_valid_after_utc:
         return ""
@@ -308,7 +250,13 @@ def _cacerts_bodies(authority: Authority | None) -> tuple[bytes, bytes]:
     return transfer.encode_body(der), transfer.encode_body(der, wrap=True)
 
 
-def _labelled(issuer: Issuer, label: str | None, conflict: str, note: str) -> Issuer:
-    if conflict:
-        return replace(issuer, label=label, ready=False, reason="LabelConflict", message=conflict)
-    return replace(issuer, label=label, message="; ".join(part for part in (issuer.message, note) if part))
+def _labelled(issuer: Issuer, given: Given) -> Issuer:
+    """The issuer with its label, and told what its labels have to do with: those that it did not get, realms of Digest that are none."""
+    if given.conflict:
+        return replace(issuer, label=given.label, ready=False, reason="LabelConflict", message=given.conflict)
+    unusable = issuer.digests.unusable(labels=given.answers_at, md5=_takes_md5(issuer)) if issuer.digests and given.answers_at else ""
+    return replace(issuer, label=given.label, message="; ".join(part for part in (issuer.message, given.note, unusable) if part))
+
+
+def _takes_md5(issuer: Issuer) -> bool:
+    return issuer.spec is not None and any(way.digest is not None and way.digest.md5 for way in issuer.spec.est.authentication)

@@ -18,18 +18,18 @@ from dataclasses import dataclass, field
 import bcrypt
 
 from estcore.errors import Busy, ConfigurationError, Unauthenticated
+from estserver import user_lines
 from estserver.snapshot import TYPE_BASIC_AUTH, SecretManifest
+from estserver.user_lines import MAX_USERS, UserLine
 
 MAX_BCRYPT_COST = 14
 """About a second of CPU; 31 would be two days."""
 BCRYPT_OCTETS = 72
 """bcrypt reads no further, and neither does htpasswd when it makes a hash."""
-MAX_USERS = 10_000
 
 _BCRYPT = re.compile(
     rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
 )  # 16 octets of salt leave 4 bits of the 22nd character at zero
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +43,27 @@ class _Plain:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bcrypt:
+class Bcrypt:
+    """A salted, slow hash."""
+
     hashed: bytes = field(repr=False)
 
     def matches(self, password: bytes) -> bool:
+        """Whether it is the hash of this password; costs what the hash says."""
         return bcrypt.checkpw(password[:BCRYPT_OCTETS], self.hashed)
 
 
-_Entry = _Plain | _Bcrypt
+_Entry = _Plain | Bcrypt
 
 
 class Passwords:
-    """All users of one issuer; immutable, holds at least one."""
+    """All users of one issuer, each from one Secret; immutable, holds at least one."""
 
-    def __init__(self, entries: Mapping[str, _Entry]) -> None:
+    def __init__(self, entries: Mapping[str, _Entry], secrets_of_users: Mapping[str, str]) -> None:
         if not entries:
             raise ConfigurationError("it holds no user", reason="SecretInvalidData")
         self._entries = dict(entries)
+        self._secrets_of_users = dict(secrets_of_users)
         self._stand_ins = tuple(self._entries.values())
         self._key = secrets.token_bytes(32)
 
@@ -68,7 +72,7 @@ class Passwords:
 
     def is_slow(self, user: str) -> bool:
         """Whether `check` costs so much CPU that it must not run on the event loop; equally often for unknown users."""
-        return isinstance(self._entry(user)[0], _Bcrypt)
+        return isinstance(self._entry(user)[0], Bcrypt)
 
     def check(self, user: str, password: str) -> None:
         """Raises Unauthenticated, with the same text and after the same work for an unknown user and for a wrong password."""
@@ -76,6 +80,10 @@ class Passwords:
         matches = entry.matches(password.encode())
         if not (known and matches):
             raise Unauthenticated("the user or the password is wrong", reason="WrongPassword")
+
+    def secret_of(self, user: str) -> str:
+        """Name of the Secret that a user whose password was right is in."""
+        return self._secrets_of_users[user]
 
     def _entry(self, user: str) -> tuple[_Entry, bool]:
         entry = self._entries.get(user)
@@ -90,68 +98,48 @@ def load(sources: Sequence[SecretManifest]) -> Passwords:
     Raises ConfigurationError that names the Secret and the line, never a hash: an unusable line would be a user locked out in silence.
     """
     entries: dict[str, _Entry] = {}
+    secrets_of_users: dict[str, str] = {}
     for secret in sources:
         where = f"Secret {secret.namespace}/{secret.name}"
         read = _read_basic_auth if secret.type == TYPE_BASIC_AUTH else _read_htpasswd
-        for user, entry, field_name in read(secret, where):
+        for user, entry, field_name in read(secret):
             if user in entries:
-                raise _invalid(f"the user {user!r} is there twice", where, field_name)
-            entries[user] = entry
+                raise user_lines.invalid(f"the user {user!r} is there twice", where, field_name)
+            entries[user], secrets_of_users[user] = entry, secret.name
             if len(entries) > MAX_USERS:
-                raise _invalid(f"more than {MAX_USERS} users", where, field_name)
-    return Passwords(entries)
+                raise user_lines.invalid(f"more than {MAX_USERS} users", where, field_name)
+    return Passwords(entries, secrets_of_users)
 
 
-def _read_basic_auth(secret: SecretManifest, where: str) -> Iterator[tuple[str, _Entry, str]]:
-    # `echo` and editors leave a line end that no client could ever send
-    user = _text(secret.data.get("username", b""), where, "username").removesuffix("\n").removesuffix("\r")
-    password = _text(secret.data.get("password", b""), where, "password").removesuffix("\n").removesuffix("\r")
-    _check_user(user, where, "username")
+def _read_basic_auth(secret: SecretManifest) -> Iterator[tuple[str, _Entry, str]]:
+    where = f"Secret {secret.namespace}/{secret.name}"
+    user, password = (
+        user_lines.text(user_lines.without_line_end(secret.data.get(member, b"")), where, member) for member in ("username", "password")
+    )
+    user_lines.check_user(user, where, "username")
     if not password:
-        raise _invalid("it is missing or empty", where, "password")
-    if _CONTROL.search(password):
-        raise _invalid("it holds a control character, which HTTP Basic cannot carry", where, "password")
+        raise user_lines.invalid("it is missing or empty", where, "password")
+    if user_lines.has_control(password):
+        raise user_lines.invalid("it holds a control character, which HTTP Basic cannot carry", where, "password")
     yield user, _Plain(hashlib.sha256(password.encode()).digest()), "username"
 
 
-def _read_htpasswd(secret: SecretManifest, where: str) -> Iterator[tuple[str, _Entry, str]]:
-    if "auth" not in secret.data:
-        raise _invalid("it is missing; put an htpasswd file there, or use a Secret of type kubernetes.io/basic-auth", where, "auth")
-    for number, line in enumerate(_text(secret.data["auth"], where, "auth").splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        field_name = f"auth line {number}"
-        user, colon, hashed = line.rstrip().partition(":")
-        if not colon:
-            raise _invalid("it is not user:hash", where, field_name)
-        _check_user(user, where, field_name)
-        yield user, _bcrypt(hashed.encode(), user, where, field_name), field_name
+def _read_htpasswd(secret: SecretManifest) -> Iterator[tuple[str, _Entry, str]]:
+    absent = "it is missing; put an htpasswd file there, or use a Secret of type kubernetes.io/basic-auth"
+    for line in user_lines.read(secret, "auth", absent=absent, form="user:hash"):
+        yield line.user, read_bcrypt(line), line.field_name
 
 
-def _bcrypt(hashed: bytes, user: str, where: str, field_name: str) -> _Bcrypt:
+def read_bcrypt(line: UserLine) -> Bcrypt:
+    """The bcrypt hash of a line `user:hash`; raises ConfigurationError."""
+    hashed = line.rest.encode()
     match = _BCRYPT.fullmatch(hashed)
     if match is None:
-        raise _invalid(f"the hash of user {user!r} is not bcrypt; make it with: htpasswd -B", where, field_name)
+        raise line.invalid(f"the hash of user {line.user!r} is not bcrypt; make it with: htpasswd -B")
     cost = int(match[1])
     if not 4 <= cost <= MAX_BCRYPT_COST:
-        raise _invalid(f"the bcrypt cost of user {user!r} is {cost}; choose 4 to {MAX_BCRYPT_COST} (htpasswd -B -C)", where, field_name)
-    return _Bcrypt(hashed)
-
-
-def _check_user(user: str, where: str, field_name: str) -> None:
-    if ":" in user or _CONTROL.search(user):
-        raise _invalid("a user name holds no colon and no control character (RFC 7617 section 2)", where, field_name)
-
-
-def _text(value: bytes, where: str, field_name: str) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise _invalid("it is not UTF-8", where, field_name) from None
-
-
-def _invalid(message: str, where: str, field_name: str) -> ConfigurationError:
-    return ConfigurationError(message, where=where, field=field_name, reason="SecretInvalidData")
+        raise line.invalid(f"the bcrypt cost of user {line.user!r} is {cost}; choose 4 to {MAX_BCRYPT_COST} (htpasswd -B -C)")
+    return Bcrypt(hashed)
 
 
 class PasswordChecker:

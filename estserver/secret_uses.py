@@ -22,16 +22,22 @@ class SecretUse(StrEnum):
     CA = "CA"
     ANCHORS = "trust anchors"
     PASSWORDS = "passwords"
+    DIGESTS = "digests"
+    ONE_TIME_PASSWORDS = "one-time passwords"
+    SHARED_SECRETS = "shared secrets"
 
 
-MEMBERS: Mapping[tuple[SecretUse, str], frozenset[str]] = {
+MEMBERS: Mapping[tuple[SecretUse, str], frozenset[str] | None] = {
     (SecretUse.CA, TYPE_TLS): frozenset({"tls.crt", "tls.key", "ca.crt", "rollover.crt"}),
     (SecretUse.ANCHORS, TYPE_OPAQUE): frozenset({"ca.crt"}),
     (SecretUse.ANCHORS, TYPE_TLS): frozenset({"ca.crt"}),
     (SecretUse.PASSWORDS, TYPE_BASIC_AUTH): frozenset({"username", "password"}),
     (SecretUse.PASSWORDS, TYPE_OPAQUE): frozenset({"auth"}),
+    (SecretUse.DIGESTS, TYPE_OPAQUE): frozenset({"digest"}),
+    (SecretUse.ONE_TIME_PASSWORDS, TYPE_OPAQUE): frozenset({"otp"}),
+    (SecretUse.SHARED_SECRETS, TYPE_OPAQUE): None,
 }
-"""(use, type of the Secret) → the members read. A pair that is absent does not fit."""
+"""(use, type of the Secret) → the members read, None for all of them. A pair that is absent does not fit."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +64,15 @@ def references(spec: IssuerSpec, *, namespace: str) -> tuple[SecretReference, ..
     for way in spec.est.authentication:
         if way.certificate is not None and way.certificate.ca_secret_name is not None:
             found.append(SecretReference(namespace=namespace, name=way.certificate.ca_secret_name, use=SecretUse.ANCHORS))
-        if way.basic is not None:
-            found.append(SecretReference(namespace=namespace, name=way.basic.secret_name, use=SecretUse.PASSWORDS))
-    return tuple(found)
+        for use, named in (
+            (SecretUse.PASSWORDS, way.basic),
+            (SecretUse.DIGESTS, way.digest),
+            (SecretUse.ONE_TIME_PASSWORDS, way.one_time_password),
+            (SecretUse.SHARED_SECRETS, way.cmc_shared_secret),
+        ):
+            if named is not None:
+                found.append(SecretReference(namespace=namespace, name=named.secret_name, use=use))
+    return tuple(dict.fromkeys(found))
 
 
 def check_fits(secret: SecretManifest, use: SecretUse) -> None:
@@ -77,5 +89,8 @@ def check_fits(secret: SecretManifest, use: SecretUse) -> None:
 
 def trim(secret: SecretManifest, uses: Iterable[SecretUse]) -> SecretManifest:
     """The Secret with the members that `uses` read and nothing else: none at all where its type fits no use."""
-    kept = frozenset[str]().union(*(MEMBERS.get((use, secret.type), frozenset()) for use in uses))
+    read = [MEMBERS.get((use, secret.type), frozenset()) for use in uses]
+    if None in read:
+        return secret
+    kept = frozenset[str]().union(*(members for members in read if members is not None))
     return replace(secret, data={member: value for member, value in secret.data.items() if member in kept})

@@ -1,0 +1,122 @@
+"""Everything that one issuer reads from Secrets, and what of it is still the last good state.
+
+What cannot be loaded keeps what was loaded before from the very same Secrets, and says so; a Secret that was deleted keeps nothing.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, Generic, TypeVar
+
+from cryptography import x509
+
+from estcore import trust
+from estcore.authority import Authority
+from estcore.errors import ConfigurationError
+from estcore.issuer_spec import IssuerSpec
+from estserver import digests, one_time_passwords, passwords, shared_secrets
+from estserver.digests import Digests
+from estserver.keystore import KeyStore
+from estserver.one_time_passwords import OneTimePasswords
+from estserver.passwords import Passwords
+from estserver.secret_uses import SecretReference, SecretUse, check_fits, references
+from estserver.shared_secrets import SharedSecrets
+from estserver.snapshot import SecretManifest, Snapshot
+
+T = TypeVar("T")
+
+Anchors = Mapping[str, tuple[x509.Certificate, ...]]
+"""Name of a Secret → the trust anchors in it: one way to authenticate never trusts what another one names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded(Generic[T]):
+    """Something read from Secrets: the last good value, what it was read from, and what is wrong with them now."""
+
+    value: T | None = None
+    secrets: tuple[SecretManifest, ...] = field(default=(), repr=False)
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerSecrets:
+    """What one issuer reads, by use. A use that the spec does not name has no value and no reason."""
+
+    ca: Loaded[Authority] = Loaded()
+    anchors: Loaded[Anchors] = Loaded()
+    passwords: Loaded[Passwords] = Loaded()
+    digests: Loaded[Digests] = Loaded()
+    one_time_passwords: Loaded[OneTimePasswords] = Loaded()
+    shared_secrets: Loaded[SharedSecrets] = Loaded()
+
+    @property
+    def reasons(self) -> tuple[tuple[str, str, bool], ...]:
+        """Reason, message and whether nothing stands in, for each use that something is wrong with; the CA's is first."""
+        uses = (self.ca, self.anchors, self.passwords, self.digests, self.one_time_passwords, self.shared_secrets)
+        return tuple((loaded.reason, loaded.message, loaded.value is None) for loaded in uses if loaded.reason)
+
+
+NO_SECRETS: Final = IssuerSecrets()
+
+
+def load(spec: IssuerSpec, snapshot: Snapshot, previous: IssuerSecrets, store: KeyStore, *, namespace: str, now: datetime) -> IssuerSecrets:
+    """Load what `spec` names in `namespace`, keeping from `previous` what did not change or is the last good state. Never raises."""
+    needed = references(spec, namespace=namespace)
+
+    def of(use: SecretUse, before: Loaded[T], read: Callable[[tuple[SecretManifest, ...]], T]) -> Loaded[T]:
+        return _load([reference for reference in needed if reference.use is use], snapshot, before, read)
+
+    return IssuerSecrets(
+        ca=of(SecretUse.CA, previous.ca, lambda secrets: store.open(secrets[0], now=now, external=spec.signer is not None)),
+        anchors=of(SecretUse.ANCHORS, previous.anchors, _load_anchors),
+        passwords=of(SecretUse.PASSWORDS, previous.passwords, passwords.load),
+        digests=of(SecretUse.DIGESTS, previous.digests, digests.load),
+        one_time_passwords=of(SecretUse.ONE_TIME_PASSWORDS, previous.one_time_passwords, one_time_passwords.load),
+        shared_secrets=of(SecretUse.SHARED_SECRETS, previous.shared_secrets, shared_secrets.load),
+    )
+
+
+def _load(
+    needed: list[SecretReference], snapshot: Snapshot, previous: Loaded[T], load: Callable[[tuple[SecretManifest, ...]], T]
+) -> Loaded[T]:
+    """Load from the Secrets, or keep the last good value of the very same Secrets."""
+    if not needed:
+        return Loaded()
+    problem = next((found for reference in needed if (found := snapshot.secret_problems.get(reference.key))), None)
+    try:
+        secrets = tuple(_find(reference, snapshot) for reference in needed)
+        value = previous.value if previous.value is not None and previous.secrets == secrets else load(secrets)
+        if problem is None:
+            return Loaded(value, secrets)
+        return Loaded(value, secrets, problem.reason, f"{problem.message}; still using what was read before")
+    except ConfigurationError as error:
+        reason = "SecretInvalidData" if error.reason == ConfigurationError.reason else error.reason
+        same_secrets = [(secret.namespace, secret.name) for secret in previous.secrets] == [reference.key for reference in needed]
+        if reason == "SecretMissing" or previous.value is None or not same_secrets:
+            return Loaded(None, (), reason, error.message)
+        what = needed[0].use
+        return Loaded(previous.value, previous.secrets, reason, f"{error.message}; still using the {what} loaded before")
+
+
+def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:
+    secret = snapshot.secrets.get(reference.key)
+    if secret is None:
+        problem = snapshot.secret_problems.get(reference.key)
+        if problem is not None:
+            raise ConfigurationError(problem.message, where=str(reference), reason=problem.reason)
+        raise ConfigurationError(
+            f"it does not exist, and {reference.use} should be read from it", where=str(reference), reason="SecretMissing"
+        )
+    check_fits(secret, reference.use)
+    return secret
+
+
+def _load_anchors(secrets: tuple[SecretManifest, ...]) -> Anchors:
+    anchors: dict[str, tuple[x509.Certificate, ...]] = {}
+    for secret in secrets:
+        where = f"Secret {secret.namespace}/{secret.name}"
+        if not secret.data.get("ca.crt", b"").strip():
+            raise ConfigurationError("it is missing or empty", where=where, field="ca.crt", reason="SecretInvalidData")
+        anchors[secret.name] = trust.load_anchors(secret.data["ca.crt"], where=where)
+    return anchors

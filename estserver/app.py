@@ -13,8 +13,9 @@ from starlette.types import Receive, Scope, Send
 from estcore.errors import EstError
 from estserver.approval import Approvals
 from estserver.audit import AuditLog
-from estserver.authentication import Authenticator, RegistrationAuthority
+from estserver.authentication import Authenticator
 from estserver.callouts import Callouts
+from estserver.digest import DigestVerifier
 from estserver.held_requests import HeldRequests
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuers
@@ -23,6 +24,7 @@ from estserver.ledger import Ledger
 from estserver.metrics import Metrics
 from estserver.passwords import PasswordChecker
 from estserver.program_call import ProgramCalls
+from estserver.registration_authority import RegistrationAuthority
 from estserver.routes import EstRoute
 from estserver.spent import Spent
 from estserver.tokens import TokenReviewer, Tokens
@@ -89,9 +91,11 @@ def build_app(
     """The ASGI application. It owns its thread pool and its background task from startup to shutdown; the ledger is the caller's."""
     ledger.on_writable = metrics.ledger_writable
     passwords = PasswordChecker()
+    spent = Spent(ledger)
     authenticator = Authenticator(
         tokens=Tokens(tokens, clock=clock),
         passwords=passwords,
+        digest=DigestVerifier(spent, clock=clock),
         registration_authority=RegistrationAuthority(
             service_accounts=frozenset(settings.ra_service_accounts), audience=settings.ra_audience
         ),
@@ -104,7 +108,7 @@ def build_app(
     service = Service(
         authenticator=authenticator,
         ledger=ledger,
-        spent=Spent(ledger),
+        spent=spent,
         approvals=Approvals(held=HeldRequests(ledger), audit=audit, metrics=metrics, retry_window=settings.retry_window),
         callouts=callouts,
         programs=programs,

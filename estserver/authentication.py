@@ -1,70 +1,53 @@
 """Who asks: a request and an issuer in, a Requester out, or an answer that says how to authenticate.
 
-Any one of the ways that the issuer lists suffices. What the sender says in the Authorization header comes first, for it was said on
-purpose; a TLS client certificate may be there by habit. The registration authority's token is accepted at every issuer.
-Source: RFC 7030 sections 3.2.3, 3.3.2 and 4.2; RFC 7617; RFC 6750.
+Any one of the ways that the issuer lists suffices; a way that names a certificate and a password asks for both. What the sender says in
+the Authorization header comes first, for it was said on purpose; a TLS client certificate may be there by habit. A certificate that is
+accepted beside a password is kept with the requester, for rules may ask for it. The registration authority's token is accepted at every
+issuer. Source: RFC 7030 sections 3.2.3, 3.3.2 and 4.2; RFC 7617; RFC 7616; RFC 6750.
 """
 
-import base64
-import binascii
-import ipaddress
-import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
-from estcore.errors import EstError, Forbidden, IssuerNotReady, RequestError, Unauthenticated
+from estcore import digest_authentication
+from estcore.digest_authentication import DigestAlgorithm
+from estcore.errors import BadHeader, EstError, Forbidden, IssuerNotReady, Unauthenticated
 from estcore.issuer_spec import Authentication
-from estcore.requester import AuthenticatedBy, Door, Requester
-from estserver import client_certificates
+from estcore.requester import AuthenticatedBy, Requester
+from estserver import authorization_header, challenges, client_certificates, registration_authority
+from estserver.challenges import BEARER, Challenged
 from estserver.client_certificates import IsRevoked
+from estserver.digest import DigestVerifier, StaleNonce
 from estserver.issuers import Issuer
 from estserver.messages import EstRequest
 from estserver.passwords import PasswordChecker
-from estserver.throttle import Throttle
+from estserver.registration_authority import RegistrationAuthority
+from estserver.throttle import Guesses
 from estserver.tokens import ServiceAccount, Tokens
 
-MAX_USER: Final = 255
-MAX_PASSWORD: Final = 1024
-USER_FREE_FAILURES: Final = 10
-USER_LONGEST_PAUSE: Final = timedelta(seconds=2)
-"""Short, for whoever knows the name of a fleet's common user, or one device with an old password, keeps the others out for as long.
-Many sources together guess at half a password a second; what one source may guess is bounded below."""
-USER_LONGEST_PAUSE_ALONE: Final = timedelta(seconds=30)
-"""Where sources cannot be told apart, so nothing else bounds one of them."""
-SOURCE_FREE_FAILURES: Final = 20
-SOURCE_LONGEST_PAUSE: Final = timedelta(minutes=1)
-
-_CREDENTIALS = re.compile(r"([A-Za-z][A-Za-z0-9_-]*) +([A-Za-z0-9._~+/-]+=*)")
-_CONTROL = re.compile("[\x00-\x1f\x7f]")
-# door/namespace/name/uid: names by RFC 1123 as the Kubernetes API checks them, the uid a UUID
-_IDEMPOTENCY_KEY = re.compile(
-    r"(?P<door>cert-manager\.io|est-issuer\.io)/(?P<namespace>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
-    r"/(?P<name>[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/(?P<uid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-)
-
-
-class Challenged(Unauthenticated):
-    """Not authenticated where HTTP authentication would do: `challenges` are the WWW-Authenticate values, in order, at least one."""
-
-    def __init__(self, message: str, *, challenges: Collection[str], reason: str = "Unauthenticated") -> None:
-        super().__init__(message, reason=reason)
-        self.challenges = tuple(challenges)
-
-
-class BadHeader(RequestError):
-    """A request header cannot be read, or is there twice: the sender's fault."""
-
-    reason = "BadHeader"
+_KEY_FORBIDDEN: Final = "Idempotency-Key is for the registration authority only; leave it out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RegistrationAuthority:
-    """Whose token is accepted at every issuer: `<namespace>/<name>` of ServiceAccounts, and the audience their tokens have."""
+class _Proof:
+    """What a password or token proved: who it is, and for which ways of the issuer that counts."""
 
-    service_accounts: frozenset[str] = frozenset()
-    audience: str = "est-issuer"
+    requester: Requester
+    counts_for: Callable[[Authentication], bool]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Certificates:
+    """What the TLS client certificate is good for: the ways that accept it, and one sentence why others do not."""
+
+    accepted: tuple[tuple[Authentication, Requester], ...] = ()
+    why_not: str = ""
+
+    def accepts(self, way: Authentication) -> bool:
+        """Whether a way that names a certificate has it."""
+        return any(one is way for one, _ in self.accepted)
 
 
 class Authenticator:
@@ -75,6 +58,7 @@ class Authenticator:
         *,
         tokens: Tokens,
         passwords: PasswordChecker,
+        digest: DigestVerifier,
         registration_authority: RegistrationAuthority,
         is_revoked: IsRevoked,
         clock: Callable[[], datetime],
@@ -82,30 +66,23 @@ class Authenticator:
     ) -> None:
         self._tokens = tokens
         self._passwords = passwords
+        self._digest = digest
         self._ra = registration_authority
         self._is_revoked = is_revoked
         self._clock = clock
-        longest = USER_LONGEST_PAUSE if throttle_sources else USER_LONGEST_PAUSE_ALONE
-        self._users = Throttle(free=USER_FREE_FAILURES, longest=longest)
-        self._sources = Throttle(free=SOURCE_FREE_FAILURES, longest=SOURCE_LONGEST_PAUSE) if throttle_sources else None
+        self._guesses = Guesses(clock=clock, throttle_sources=throttle_sources)
 
     async def enroller(self, request: EstRequest, issuer: Issuer) -> Requester:
         """Who asks for simpleenroll. Raises Challenged (401), Forbidden (403) where only certificates are known, or Unavailable."""
-        ways = _ways(issuer)
-        requester, why_not = await self._by_header(request, issuer, ways)
-        if requester is None:
-            requester, no_certificate = self._by_certificate(request, issuer, ways)
-            why_not = why_not or no_certificate
-        if requester is None:
-            raise _refused(ways, issuer, why_not)
-        if request.idempotency_key is not None and requester.door is Door.EST:
-            raise Forbidden("Idempotency-Key is for the registration authority only; leave it out", reason="IdempotencyKeyForbidden")
+        requester = await self._enroller(request, issuer)
+        if request.idempotency_key is not None and not requester.registration_authority:
+            raise Forbidden(_KEY_FORBIDDEN, reason="IdempotencyKeyForbidden")
         return requester
 
     def reenroller(self, request: EstRequest, issuer: Issuer) -> Requester:
         """Who asks for simplereenroll: only the holder of a certificate of this issuer. Raises Forbidden: no HTTP challenge would help."""
         if request.idempotency_key is not None:
-            raise Forbidden("Idempotency-Key is for the registration authority only; leave it out", reason="IdempotencyKeyForbidden")
+            raise Forbidden(_KEY_FORBIDDEN, reason="IdempotencyKeyForbidden")
         if not any(_is_own(way) for way in _ways(issuer)):
             raise Forbidden("this issuer does not renew certificates over EST; use simpleenroll", reason="NotRenewable")
         if not request.tls.unverified_client_chain:
@@ -120,191 +97,159 @@ class Authenticator:
 
     async def registration_authority(self, authorization: str | None) -> ServiceAccount:
         """The registration authority, and nobody else. Raises Challenged, Forbidden or Unavailable."""
-        challenge = _bearer_challenge()
-        scheme, credentials = _parse_authorization(authorization) if authorization is not None else ("", "")
+        scheme, credentials = authorization_header.parse(authorization)
         if scheme != "bearer":
-            raise Challenged("a ServiceAccount token is needed (Authorization: Bearer)", challenges=[challenge])
+            raise Challenged("a ServiceAccount token is needed (Authorization: Bearer)", challenges=[BEARER])
         try:
             account = await self._tokens.identify(credentials, audiences=frozenset({self._ra.audience}))
         except Unauthenticated as error:
-            raise Challenged(error.message, challenges=[challenge], reason=error.reason) from None
-        if account.full_name not in self._ra.service_accounts:
+            raise Challenged(error.message, challenges=[BEARER], reason=error.reason) from None
+        if not self._ra.is_shown_by(account):
             raise Forbidden("this is for the registration authority only", reason="NotRegistrationAuthority")
         return account
 
-    async def _by_header(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...]) -> tuple[Requester | None, str]:
-        """The requester by the Authorization header; or None, and why the header was not taken for credentials."""
+    async def _enroller(self, request: EstRequest, issuer: Issuer) -> Requester:
+        ways = _ways(issuer)
+        try:
+            proof, why_not = await self._by_header(request, issuer, ways)
+        except Unauthenticated as error:
+            raise await self._refused(request, issuer, error.message, reason=error.reason) from None
+        certificates = self._by_certificate(request, issuer, ways)
+        if proof is not None:
+            requester = _beside(proof.requester, certificates)
+            counting = [way for way in ways if proof.counts_for(way)]
+            if requester.registration_authority or any(way.certificate is None or certificates.accepts(way) for way in counting):
+                return requester
+            why_not = certificates.why_not or "a TLS client certificate is needed beside it"
+            raise await self._refused(request, issuer, f"the password is right; {why_not}", reason="NoClientCertificate")
+        for way, requester in certificates.accepted:
+            if not _names_password(way):
+                return requester
+        if certificates.accepted:
+            why_not = why_not or "the client certificate is accepted; the password is missing beside it"
+        raise await self._refused(request, issuer, why_not or certificates.why_not)
+
+    async def _by_header(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...]) -> tuple[_Proof | None, str]:
+        """What the Authorization header proves; or None, and why it was not taken for credentials. Raises Unauthenticated."""
         if request.authorization is None:
             return None, ""
-        scheme, credentials = _parse_authorization(request.authorization)
-        try:
-            if scheme == "basic":
-                if not any(way.basic is not None for way in ways):
-                    return None, "this issuer takes no passwords"
-                return await self._by_password(request, issuer, credentials), ""
-            if scheme == "bearer":
-                return await self._by_token(request, ways, credentials), ""
-        except Unauthenticated as error:
-            raise _refused(ways, issuer, error.message, reason=error.reason) from None
+        scheme, credentials = authorization_header.parse(request.authorization)
+        if scheme == "basic":
+            if not any(way.basic is not None for way in ways):
+                return None, "this issuer takes no passwords by HTTP Basic"
+            return await self._by_password(request, issuer, credentials), ""
+        if scheme == "digest":
+            if not any(way.digest is not None for way in ways):
+                return None, "this issuer takes no HTTP Digest"
+            return await self._by_digest(request, issuer, ways, credentials), ""
+        if scheme == "bearer":
+            return await self._by_token(request, ways, credentials), ""
         return None, "this server knows no such Authorization scheme"
 
-    async def _by_password(self, request: EstRequest, issuer: Issuer, credentials: str) -> Requester:
-        user, password = _parse_basic(credentials)
-        if issuer.passwords is None:
+    async def _by_password(self, request: EstRequest, issuer: Issuer, credentials: str) -> _Proof:
+        user, password = authorization_header.parse_basic(credentials)
+        passwords = issuer.passwords
+        if passwords is None:
             raise IssuerNotReady("this issuer cannot check passwords now; try again later")
-        user_key, source_key = f"{issuer.key} {user}", _source(request.source)
-        now = self._clock()
-        self._users.check(user_key, now=now)
-        if self._sources is not None:
-            self._sources.check(source_key, now=now)
-        try:
-            await self._passwords.check(issuer.passwords, user, password)
-        except Unauthenticated:
-            now = self._clock()
-            self._users.failed(user_key, now=now)
-            if self._sources is not None:
-                self._sources.failed(source_key, now=now)
-            raise
-        self._users.succeeded(user_key)
-        if self._sources is not None:
-            self._sources.forgive(source_key)
-        return Requester(authenticated_by=AuthenticatedBy.BASIC, identity=user, user=user)
+        with self._guesses.of_user(f"{issuer.key} {user}", request.source):
+            await self._passwords.check(passwords, user, password)
+        secret_name = passwords.secret_of(user)
+        return _Proof(
+            requester=Requester(authenticated_by=AuthenticatedBy.BASIC, identity=user, user=user),
+            counts_for=lambda way: way.basic is not None and way.basic.secret_name == secret_name,
+        )
 
-    async def _by_token(self, request: EstRequest, ways: tuple[Authentication, ...], token: str) -> Requester:
+    async def _by_digest(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...], text: str) -> _Proof:
+        credentials = digest_authentication.parse_credentials(text)
+        if credentials.uri != request.target:
+            raise BadHeader("Authorization: Digest: uri is not the target of this request (RFC 7616 section 3.4.6)")
+        digests = issuer.digests
+        if digests is None:
+            raise IssuerNotReady("this issuer cannot check passwords now; try again later")
+        made_at = await self._digest.made_at(credentials, realm=_realm(request, issuer))
+
+        def counts_for(way: Authentication) -> bool:
+            return way.digest is not None and (way.digest.md5 or credentials.algorithm is not DigestAlgorithm.MD5)
+
+        secret_names = frozenset(way.digest.secret_name for way in ways if way.digest is not None and counts_for(way))
+        with self._guesses.of_user(f"{issuer.key} {credentials.user}", request.source):
+            secret_name = self._digest.check_response(credentials, digests, method=request.method, secret_names=secret_names)
+        await self._digest.use(credentials, made_at=made_at)
+        return _Proof(
+            requester=Requester(authenticated_by=AuthenticatedBy.DIGEST, identity=credentials.user, user=credentials.user),
+            counts_for=lambda way: way.digest is not None and way.digest.secret_name == secret_name and counts_for(way),
+        )
+
+    async def _by_token(self, request: EstRequest, ways: tuple[Authentication, ...], token: str) -> _Proof:
         listed = frozenset(way.service_account_token.audience for way in ways if way.service_account_token is not None)
-        now = self._clock()
-        source_key = _source(request.source)
-        if self._sources is not None:
-            self._sources.check(source_key, now=now)
-        try:
+        with self._guesses.of_source(request.source):
             account = await self._tokens.identify(token, audiences=listed | {self._ra.audience})
-        except Unauthenticated:
-            if self._sources is not None:
-                self._sources.failed(source_key, now=now)
-            raise
-        if self._ra.audience in account.audiences and account.full_name in self._ra.service_accounts:
-            return _vouching(account, request.idempotency_key)
+        if self._ra.is_shown_by(account):
+            return _Proof(requester=registration_authority.vouching(account, request.idempotency_key), counts_for=lambda _: False)
         if not account.audiences & listed:
             raise Unauthenticated("this issuer takes no ServiceAccount tokens of this audience", reason="TokenNotAccepted")
-        return _service_account(account)
+        return _Proof(
+            requester=registration_authority.service_account(account),
+            counts_for=lambda way: way.service_account_token is not None and way.service_account_token.audience in account.audiences,
+        )
 
-    def _by_certificate(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...]) -> tuple[Requester | None, str]:
-        """The requester by the TLS client certificate; or None, and one sentence why the one that was sent was not accepted."""
+    def _by_certificate(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...]) -> _Certificates:
+        """What the TLS client certificate proves at each way that names one."""
         if not request.tls.unverified_client_chain:
-            return None, ""
+            return _Certificates()
         now = self._clock()
+        accepted: list[tuple[Authentication, Requester]] = []
         why_not: list[str] = []
         for way in ways:
+            if way.certificate is None:
+                continue
             try:
-                if _is_own(way):
-                    return client_certificates.issued_by_this(request.tls, issuer, is_revoked=self._is_revoked, now=now), ""
-                if way.certificate is not None and issuer.anchors:
-                    return client_certificates.under_anchors(request.tls, issuer, now=now), ""
+                if way.certificate.ca_secret_name is None:
+                    requester = client_certificates.issued_by_this(request.tls, issuer, is_revoked=self._is_revoked, now=now)
+                elif way.certificate.ca_secret_name in issuer.anchors:
+                    requester = client_certificates.under_anchors(request.tls, issuer, way.certificate.ca_secret_name, now=now)
+                else:
+                    continue
             except Unauthenticated as error:
                 why_not.append(error.message)
+            else:
+                accepted.append((way, requester))
         reasons = "; ".join(dict.fromkeys(why_not)) or "this issuer takes no client certificates"
-        return None, f"the client certificate was not accepted: {reasons}"
+        return _Certificates(accepted=tuple(accepted), why_not=f"the client certificate was not accepted: {reasons}")
+
+    async def _refused(self, request: EstRequest, issuer: Issuer, why_not: str, *, reason: str = "Unauthenticated") -> EstError:
+        return await challenges.refused(
+            _ways(issuer),
+            self._digest,
+            realm=_realm(request, issuer),
+            why_not=why_not,
+            reason=reason,
+            libest=request.wants_wrapped,
+            stale=reason == StaleNonce.reason,
+        )
 
 
 def _ways(issuer: Issuer) -> tuple[Authentication, ...]:
     return issuer.spec.est.authentication if issuer.spec is not None else ()
 
 
+def _realm(request: EstRequest, issuer: Issuer) -> str:
+    """The label that was asked."""
+    return request.label or issuer.label or issuer.name
+
+
 def _is_own(way: Authentication) -> bool:
     return way.certificate is not None and way.certificate.issued_by == "this"
 
 
-def _vouching(account: ServiceAccount, idempotency_key: str | None) -> Requester:
-    """The registration authority, or whom it asks for: the Kubernetes object that its Idempotency-Key names."""
-    if idempotency_key is None:
-        return replace(_service_account(account), registration_authority=True)
-    match = _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
-    if match is None:
-        raise BadHeader("Idempotency-Key is <door>/<namespace>/<name>/<uid>, the door cert-manager.io or est-issuer.io")
-    return Requester(
-        authenticated_by=AuthenticatedBy.KUBERNETES,
-        identity=match["namespace"],
-        door=Door(match["door"]),
-        namespace=match["namespace"],
-        registration_authority=True,
-    )
+def _names_password(way: Authentication) -> bool:
+    return way.basic is not None or way.digest is not None or way.one_time_password is not None
 
 
-def _service_account(account: ServiceAccount) -> Requester:
-    return Requester(
-        authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
-        identity=account.full_name,
-        user=account.username,
-        groups=account.groups,
-        namespace=account.namespace,
-        service_account=account.name,
-    )
-
-
-def _parse_authorization(value: str) -> tuple[str, str]:
-    """Scheme in lower case (RFC 9110 section 11.1) and token68."""
-    match = _CREDENTIALS.fullmatch(value.strip())
-    if match is None:
-        return "", ""
-    return match[1].lower(), match[2]
-
-
-def _parse_basic(credentials: str) -> tuple[str, str]:
-    """User (may be empty) and password; the first colon parts them. Raises Unauthenticated. Source: RFC 7617 section 2."""
-    try:
-        text = base64.b64decode(credentials, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        raise _malformed_basic() from None
-    user, colon, password = text.partition(":")
-    if not colon or _CONTROL.search(text) or len(user) > MAX_USER or len(password) > MAX_PASSWORD:
-        raise _malformed_basic()
-    return user, password
-
-
-def _malformed_basic() -> EstError:
-    return Unauthenticated("Authorization: Basic takes the base64 of user:password in UTF-8 (RFC 7617)", reason="MalformedCredentials")
-
-
-def _source(address: str) -> str:
-    """Who counts as one source: an IPv4 address, or the /64 that one site has of IPv6."""
-    try:
-        parsed = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
-        return address
-    return address if parsed.version == 4 else str(int(parsed) >> 64)
-
-
-def _refused(ways: tuple[Authentication, ...], issuer: Issuer, why_not: str, *, reason: str = "Unauthenticated") -> EstError:
-    """401 with a challenge per way of HTTP authentication, or 403 where no HTTP authentication would help."""
-    possible = list(dict.fromkeys(_describe(ways)))
-    text = f"authenticate by {' or '.join(possible)}" if possible else "nobody but the registration authority may enrol at this issuer"
-    text = f"{text}; {why_not}" if why_not else text
-    challenges = list(dict.fromkeys(_challenges(ways, realm=issuer.label or issuer.name)))
-    if not challenges:
-        return Forbidden(text, reason=reason)
-    # old clients read the first header only, and none of them knows Bearer
-    return Challenged(text, challenges=sorted(challenges, key=lambda challenge: challenge.startswith("Bearer")), reason=reason)
-
-
-def _describe(ways: tuple[Authentication, ...]) -> Iterator[str]:
-    for way in ways:
-        if _is_own(way):
-            yield "a TLS client certificate of this issuer"
-        elif way.certificate is not None:
-            yield "a TLS client certificate under the issuer's trust anchors"
-        elif way.basic is not None:
-            yield "HTTP Basic"
-        elif way.service_account_token is not None:
-            yield f"a ServiceAccount token of audience {way.service_account_token.audience} (Authorization: Bearer)"
-
-
-def _challenges(ways: tuple[Authentication, ...], *, realm: str) -> Iterator[str]:
-    for way in ways:
-        if way.basic is not None:
-            yield f'Basic realm="{realm}", charset="UTF-8"'
-        elif way.service_account_token is not None:
-            yield _bearer_challenge()
-
-
-def _bearer_challenge() -> str:
-    return 'Bearer realm="est-issuer"'
+def _beside(requester: Requester, certificates: _Certificates) -> Requester:
+    """The requester with the certificate that came beside its proof: this issuer's own before a third party's."""
+    holders = [holder for _, holder in certificates.accepted]
+    if not holders:
+        return requester
+    holder = next((one for one in holders if one.authenticated_by is AuthenticatedBy.CERTIFICATE), holders[0])
+    return replace(requester, certificate=holder.certificate, with_certificate=holder.authenticated_by)

@@ -42,10 +42,14 @@ class EstRequest:
     """One request for an operation, its path already resolved and its body read whole.
 
     `authorization` and the body are secrets of the sender: `repr` is switched off so that no log line can hold them.
-    `source` is the peer's address as text, empty where the transport does not know it.
+    `target` is the request target as it was sent; `label` the one in it, None where the path has none. `source` is the peer's address
+    as text, empty where the transport does not know it.
     """
 
     operation: Operation
+    method: str
+    target: str
+    label: str | None
     content_type: str | None
     content_encoding: str | None
     authorization: str | None

@@ -16,9 +16,19 @@ import structlog
 from starlette.routing import BaseRoute, Match
 from starlette.types import Message, Receive, Scope, Send
 
-from estcore.errors import AwaitingApproval, EstError, MalformedBody, RequestError, TooLarge, Unavailable, UnknownLabel, WrongMethod
+from estcore.errors import (
+    AwaitingApproval,
+    BadHeader,
+    EstError,
+    MalformedBody,
+    RequestError,
+    TooLarge,
+    Unavailable,
+    UnknownLabel,
+    WrongMethod,
+)
 from estserver import operations
-from estserver.authentication import BadHeader, Challenged
+from estserver.challenges import Challenged
 from estserver.http_answer import BODILESS
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuer, Issuers
@@ -109,7 +119,7 @@ class EstRoute(BaseRoute):
         issuer = self._find(label)
         seen.issuer = issuer.key
         body = await _read_body(receive) if method == "POST" else b""
-        return await run(_to_request(scope, operation, body), issuer, self._service)
+        return await run(_to_request(scope, operation, label, body), issuer, self._service)
 
     def _find(self, label: str | None) -> Issuer:
         registry = self._issuers.current
@@ -222,10 +232,13 @@ def _reads_no_body(scope: Scope, challenged: Challenged) -> bool:
     )
 
 
-def _to_request(scope: Scope, operation: Operation, body: bytes) -> EstRequest:
+def _to_request(scope: Scope, operation: Operation, label: str | None, body: bytes) -> EstRequest:
     headers = _Headers(scope)
     return EstRequest(
         operation=operation,
+        method=scope["method"],
+        target=scope["raw_path"].decode("latin-1"),
+        label=label,
         content_type=headers.content_type,
         content_encoding=headers.content_encoding,
         authorization=headers.authorization,

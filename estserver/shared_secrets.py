@@ -9,8 +9,8 @@ from estcore.errors import ConfigurationError
 from estserver import user_lines
 from estserver.snapshot import SecretManifest
 
-MIN_SHARED_SECRET_OCTETS = 8
-"""It is the key of a MAC that whoever saw one request could guess at alone."""
+MIN_SHARED_SECRET_OCTETS = 16
+"""RFC 5272 section 6.2.1: both sides support secrets of 16 characters at least. Whoever sees a request can try shorter ones against its proof."""
 MAX_SHARED_SECRET_OCTETS = 1024
 
 

@@ -1,15 +1,28 @@
-"""Backoff after wrong passwords: per user and per source, asked before any slow hash is computed.
+"""Backoff after wrong credentials: per user and per source, asked before any slow hash is computed.
 
 After `free` failures in a row each further one shuts the door for twice as long as the one before, up to `longest`. What is
 refused while the door is shut does not count again, so a person who waits as told always gets an answer. The table is bounded:
 the entry that was touched longest ago makes room.
 """
 
+import ipaddress
 from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Final
 
-from estcore.errors import Busy
+from estcore.errors import Busy, Unauthenticated
+
+USER_FREE_FAILURES: Final = 10
+USER_LONGEST_PAUSE: Final = timedelta(seconds=2)
+"""Short, for whoever knows the name of a fleet's common user, or one device with an old password, keeps the others out for as long.
+Many sources together guess at half a password a second; what one source may guess is bounded below."""
+USER_LONGEST_PAUSE_ALONE: Final = timedelta(seconds=30)
+"""Where sources cannot be told apart, so nothing else bounds one of them."""
+SOURCE_FREE_FAILURES: Final = 20
+SOURCE_LONGEST_PAUSE: Final = timedelta(minutes=1)
 
 FIRST_PAUSE = timedelta(seconds=1)
 FORGET_AFTER = timedelta(minutes=15)
@@ -64,3 +77,49 @@ class Throttle:
             return timedelta(0)
         doublings = min(failures - self._free, 30)
         return min(FIRST_PAUSE * (1 << doublings), self._longest)
+
+
+class Guesses:
+    """The throttles of one process: by user of an issuer, and by source where the peer's address is the client's own."""
+
+    def __init__(self, *, clock: Callable[[], datetime], throttle_sources: bool) -> None:
+        longest = USER_LONGEST_PAUSE if throttle_sources else USER_LONGEST_PAUSE_ALONE
+        self._clock = clock
+        self._users = Throttle(free=USER_FREE_FAILURES, longest=longest)
+        self._sources = Throttle(free=SOURCE_FREE_FAILURES, longest=SOURCE_LONGEST_PAUSE) if throttle_sources else None
+
+    @contextmanager
+    def of_user(self, user_key: str, source: str) -> Iterator[None]:
+        """Around the check of a user's password: Unauthenticated from within counts, its absence forgives. Raises Busy."""
+        self._users.check(user_key, now=self._clock())
+        with self.of_source(source):
+            try:
+                yield
+            except Unauthenticated:
+                self._users.failed(user_key, now=self._clock())
+                raise
+        self._users.succeeded(user_key)
+        if self._sources is not None:
+            self._sources.forgive(_source_key(source))
+
+    @contextmanager
+    def of_source(self, source: str) -> Iterator[None]:
+        """Around the check of credentials that name no user: Unauthenticated from within counts. Raises Busy."""
+        key = _source_key(source)
+        if self._sources is not None:
+            self._sources.check(key, now=self._clock())
+        try:
+            yield
+        except Unauthenticated:
+            if self._sources is not None:
+                self._sources.failed(key, now=self._clock())
+            raise
+
+
+def _source_key(address: str) -> str:
+    """Who counts as one source: an IPv4 address, or the /64 that one site has of IPv6."""
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    return address if parsed.version == 4 else str(int(parsed) >> 64)

@@ -10,7 +10,7 @@ from estserver import user_lines
 from estserver.snapshot import SecretManifest
 
 MIN_SHARED_SECRET_OCTETS = 16
-"""RFC 5272 section 6.2.1: both sides support secrets of 16 characters at least. Whoever sees a request can try shorter ones against its proof."""
+"""RFC 5272 section 6.2.1: both sides support 16 characters at least. Whoever sees a request can try shorter ones against its proof."""
 MAX_SHARED_SECRET_OCTETS = 1024
 
 

@@ -1,9 +1,7 @@
 """Over many requests: what is issued is inside the policy, and is never a CA."""
 
 import os
-import re
 from collections import Counter
-from collections.abc import Sequence
 from datetime import timedelta
 from itertools import product
 from typing import Any
@@ -16,10 +14,11 @@ from hypothesis import strategies as st
 
 from estcore import authority, pkcs10, registration
 from estcore.errors import RequestError
-from estcore.issuer_spec import KeyAlgorithm, Rule
+from estcore.issuer_spec import KeyAlgorithm
 from estcore.requester import Requester
 from tests import pki
 from tests.collect import collect
+from tests.core.permitted import assert_names_inside, is_for
 from tests.core.requests import RA, basic, cluster, csr, made_ca, pod, policy
 from tests.pki import EPOCH
 
@@ -77,64 +76,6 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
     return rule
 
 
-def _regex(pattern: str, requester: Requester, star: str) -> str | None:
-    """A pattern as a regular expression: another way to say it than the product's. None where the requester lacks a value."""
-    values = {"namespace": requester.namespace, "user": requester.user, "serviceAccount": requester.service_account}
-    regex = ""
-    for part in re.split(r"(\*|\{\w+\})", pattern):
-        if part == "*":
-            regex += star
-        elif part.startswith("{"):
-            value = values[part[1:-1]]
-            if not value:
-                return None
-            regex += re.escape(value)
-        else:
-            regex += re.escape(part)
-    return regex
-
-
-def _within(text: str, patterns: Sequence[str], requester: Requester, star: str) -> bool:
-    return any(regex is not None and re.fullmatch(regex, text) for regex in (_regex(pattern, requester, star) for pattern in patterns))
-
-
-def _is_for(rule: Rule, requester: Requester) -> bool:
-    for patterns, value in ((rule.from_.users, requester.user), (rule.from_.namespaces, requester.namespace)):
-        if patterns and not (value and any(re.fullmatch(pattern.replace("*", ".*"), value) for pattern in patterns)):
-            return False
-    needed = " ".join([*rule.dns_names, *rule.uris, *rule.email_addresses, (rule.subject and rule.subject.common_name) or ""])
-    return not (
-        ("{namespace}" in needed and not requester.namespace)
-        or ("{user}" in needed and not requester.user)
-        or ("{serviceAccount}" in needed and not requester.service_account)
-    )
-
-
-def _assert_inside(certificate: x509.Certificate, rule: Rule, requester: Requester) -> None:
-    sans = registration.subject_alternative_names(certificate)
-    for san in sans:
-        match san:
-            case x509.DNSName(value=name) if name.startswith("*."):
-                assert rule.wildcards
-                assert any(_regex(pattern, requester, r"\*") == re.escape(name) for pattern in rule.dns_names), name
-            case x509.DNSName(value=name):
-                assert _within(name, rule.dns_names, requester, r"[^.*]+"), name
-                if name in {"kubernetes", "kubernetes.default"} or name.startswith("kubernetes.default.svc"):
-                    assert name in rule.dns_names
-            case x509.UniformResourceIdentifier(value=uri):
-                assert _within(uri, rule.uris, requester, r"[^/]+"), uri
-            case x509.RFC822Name(value=address):
-                assert _within(address, rule.email_addresses, requester, r"[^@]+"), address
-            case _:
-                pytest.fail(f"{san} was asked for by nobody")
-    for attribute in certificate.subject:
-        if rule.subject is None:
-            assert attribute.value in {san.value for san in sans}
-        else:
-            assert rule.subject.common_name
-            assert _within(str(attribute.value), [rule.subject.common_name], requester, r"[^.*]+")
-
-
 @pytest.mark.spec("THREAT-03", "EST-CLI-06")
 def test_what_is_issued_is_inside_the_first_rule_for_the_requester() -> None:
     """Nearly 200,000 pairs of a policy and a request."""
@@ -144,7 +85,7 @@ def test_what_is_issued_is_inside_the_first_rule_for_the_requester() -> None:
     @given(requester=requesters, given_rules=st.lists(rules(), min_size=1, max_size=3))
     def try_every_request(requester: Requester, given_rules: list[dict[str, Any]]) -> None:
         issuer_policy = policy(*given_rules)
-        rule = next((rule for rule in issuer_policy.rules if _is_for(rule, requester)), None)
+        rule = next((rule for rule in issuer_policy.rules if is_for(rule, requester)), None)
         for request in REQUESTS:
             try:
                 authorized = registration.authorize(requester, request, issuer_policy)
@@ -153,7 +94,8 @@ def test_what_is_issued_is_inside_the_first_rule_for_the_requester() -> None:
                 continue
             issued = authority.issue(CA, authorized, issuer_policy, now=EPOCH, serial=authority.serial_number(os.urandom(16)))
             assert rule is not None
-            _assert_inside(x509.load_der_x509_certificate(issued.certificate_der), rule, requester)
+            certificate = x509.load_der_x509_certificate(issued.certificate_der)
+            assert_names_inside(certificate.subject, registration.subject_alternative_names(certificate), rule, requester)
             asked["issued"] += 1
 
     try_every_request()

@@ -3,7 +3,7 @@ python := .venv/bin/python
 pytest := .venv/bin/pytest
 runs := .cache/conformance
 
-.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls lock
+.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls fuzz lock
 
 setup: .venv/installed
 
@@ -57,6 +57,14 @@ lint: setup
 lint-certificates: setup .venv-pkilint/installed
 	$(python) tests/lint_certificates.py
 
+# FUZZ_SECONDS (600) of atheris for each decoder. Its library lies beside the venv, for it is built for few versions of Python.
+fuzz: setup .venv-fuzz/installed
+	PYTHONPATH=.venv-fuzz $(python) tests/fuzz/all.py
+
+.venv-fuzz/installed: tests/tools/requirements-fuzz.lock
+	.venv/bin/uv pip install --quiet --python $(python) --target .venv-fuzz --require-hashes -r $<
+	touch $@
+
 # pkilint pins an old cryptography, so it lives in a venv of its own.
 .venv-pkilint/installed: tests/tools/requirements-pkilint.lock
 	python3 -m venv .venv-pkilint
@@ -75,5 +83,6 @@ lock: setup
 	.venv/bin/uv pip compile pyproject.toml --all-extras --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-dev.lock
 	echo "hatchling>=1.27" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-build.lock
 	echo "uv>=0.9" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file requirements-uv.lock
+	echo "atheris==3.0.0" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-fuzz.lock
 	echo "pkilint>=0.13.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-pkilint.lock
 	echo "sslyze>=6.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-sslyze.lock

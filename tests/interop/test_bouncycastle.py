@@ -112,6 +112,18 @@ def test_it_enrols_keys_of_every_kind(bouncy_castle: Run, ca: x509.Certificate, 
     issued(bouncy_castle("enroll", key_algorithm=algorithm, **NAMES, **LOGIN), ca)
 
 
+CHALLENGE_PASSWORD, EXTENSION_REQUEST, TEMPLATE = "1.2.840.113549.1.9.7", "1.2.840.113549.1.9.14", "1.2.840.113549.1.9.16.2.61"
+
+
+@pytest.mark.spec("EST-ATTR-03", "EST-ATTR-06", "EST-ATTR-08")
+def test_it_reads_what_the_issuer_wants_of_a_csr(bouncy_castle: Run) -> None:
+    """Old form and template (RFC 9908 section 3) beside each other, and challengePassword where binding is required."""
+    wanted = bouncy_castle("csrattrs")
+    assert {EXTENSION_REQUEST, TEMPLATE} <= set(wanted["attribute"])
+    assert CHALLENGE_PASSWORD not in wanted.get("oid", [])
+    assert CHALLENGE_PASSWORD in bouncy_castle("csrattrs", label="bound")["oid"]
+
+
 @pytest.mark.spec("EST-RESP-05", "EST-AUTH-02")
 def test_a_refusal_reaches_its_user_with_its_status(bouncy_castle: Run) -> None:
     assert bouncy_castle("enroll", **NAMES)["status"] == ["401"]

@@ -14,6 +14,7 @@ import org.bouncycastle.asn1.x509.GeneralName;
 import org.bouncycastle.asn1.x509.GeneralNames;
 import org.bouncycastle.cert.X509CertificateHolder;
 import org.bouncycastle.cert.jcajce.JcaX509CertificateConverter;
+import org.bouncycastle.cert.jcajce.JcaX509ExtensionUtils;
 import org.bouncycastle.est.CACertsResponse;
 import org.bouncycastle.est.ESTAuth;
 import org.bouncycastle.est.ESTService;
@@ -62,13 +63,18 @@ final class Enrolment {
     }
   }
 
-  static PKCS10CertificationRequestBuilder request(Options options, KeyPair pair) throws IOException {
+  static PKCS10CertificationRequestBuilder request(Options options, KeyPair pair) throws IOException, GeneralSecurityException {
     PKCS10CertificationRequestBuilder request =
         new JcaPKCS10CertificationRequestBuilder(new X500Principal(options.get("subject")), pair.getPublic());
+    ExtensionsGenerator extensions = new ExtensionsGenerator();
     if (options.has("dns")) {
-      ExtensionsGenerator extensions = new ExtensionsGenerator();
-      extensions.addExtension(
-          Extension.subjectAlternativeName, false, new GeneralNames(new GeneralName(GeneralName.dNSName, options.get("dns"))));
+      GeneralNames names = new GeneralNames(new GeneralName(GeneralName.dNSName, options.get("dns")));
+      extensions.addExtension(Extension.subjectAlternativeName, false, names);
+    }
+    if (options.has("secret")) { // by which a Full PKI Request names this key as its signer (RFC 5272 section 4.2)
+      extensions.addExtension(Extension.subjectKeyIdentifier, false, new JcaX509ExtensionUtils().createSubjectKeyIdentifier(pair.getPublic()));
+    }
+    if (!extensions.isEmpty()) {
       request.addAttribute(PKCSObjectIdentifiers.pkcs_9_at_extensionRequest, extensions.generate());
     }
     return request;

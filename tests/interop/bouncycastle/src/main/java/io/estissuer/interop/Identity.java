@@ -79,7 +79,7 @@ record Identity(PrivateKey key, List<X509Certificate> chain) {
   /** The algorithm to sign with by such a key. */
   static String signatureAlgorithm(PrivateKey key) {
     return switch (key.getAlgorithm()) {
-      case "EC" -> "SHA256withECDSA";
+      case "EC", "ECDSA" -> "SHA256withECDSA";
       case "RSA" -> "SHA256withRSA";
       default -> key.getAlgorithm();
     };

@@ -38,6 +38,10 @@ public final class Main {
     switch (options.command()) {
       case "cacerts" -> Enrolment.caCerts(options, output);
       case "enroll" -> Enrolment.enroll(options, output);
+      case "csrattrs" -> Attributes.attributes(options, output);
+      case "fullcmc" -> FullCmc.enroll(options, output);
+      case "serverkeygen" -> KeyGeneration.plain(options, output);
+      case "serverkeygen-encrypted" -> KeyGeneration.encrypted(options, output);
       default -> throw new IllegalArgumentException("no such command: " + options.command());
     }
   }

@@ -88,6 +88,11 @@ FACTORY = {**SPEC, "policy": POLICY}
 OTHER = {**SPEC, "ca": {"secretName": "other-ca"}, "est": {**SPEC["est"], "label": "other"}}
 CERTIFICATES_ONLY = {**SPEC, "est": {"label": "certificates", "authentication": [{"certificate": {"issuedBy": "this"}}]}}
 BOUND = {**FACTORY, "est": {**SPEC["est"], "label": "bound", "channelBinding": "Required"}}
+INSISTING = {
+    **FACTORY,
+    "est": {**SPEC["est"], "label": "insisting", "csrAttributes": "Enforced"},
+    "policy": {**POLICY, "keys": ["ECDSA-P256"], "usages": ["digital signature", "client auth"], "rules": SPEC["policy"]["rules"]},
+}
 LETTERS = secret("letters", {"username": b"\xc3\xbcser", "password": b"p\xc3\xa4ss"}, type_="kubernetes.io/basic-auth")
 
 
@@ -109,12 +114,13 @@ class Outcome:
 
 @asynccontextmanager
 async def site(directory: Path) -> AsyncIterator[Server]:
-    """Four issuers; no retry window, so that no answer is a repetition."""
+    """Five issuers; no retry window, so that no answer is a repetition."""
     registry = registry_of(
         manifest(spec=FACTORY),
         manifest("other", OTHER),
         manifest("certificates", CERTIFICATES_ONLY),
         manifest("bound", BOUND),
+        manifest("insisting", INSISTING),
         secrets=(*SECRETS, LETTERS),
     )
     async with running(directory, registry, configuration=AppConfiguration(retry_window=timedelta(0))) as server:

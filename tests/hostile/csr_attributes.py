@@ -1,7 +1,7 @@
 """Requests to /csrattrs, and CSRs that ignore what an issuer insists on.
 
-The issuer `insisting` is the factory with `csrAttributes: Enforced`: P-256, digital signature and client auth, the user as commonName, and a
-subjectAltName.
+The issuer `insisting` is the factory with `csrAttributes: Enforced`: P-256, digital signature and client auth, the user as commonName,
+and a subjectAltName.
 """
 
 import base64

@@ -17,13 +17,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from estcore import roll_over, tbs_certificate
+from estcore import cms_signature, roll_over, tbs_certificate
+from estcore.cms_signature import MessageSigner
 from estcore.errors import BadCsr, ConfigurationError, SignerError
 from estcore.issuer_spec import Generate, Policy
 from estcore.keys import PrivateKey, generate_private_key, key_algorithm, signature_hash, spki_der
 from estcore.names import describe_general_name, describe_name
 from estcore.profile import BACKDATE, plan
 from estcore.registration import Authorized
+from estcore.signed_data import IssuerAndSerialNumber, SignerIdentifier
 from estcore.tbs_certificate import IssuerPieces
 from estcore.usages import Usage
 
@@ -116,6 +118,18 @@ def check_key(authority: Authority, authorized: Authorized) -> None:
     """Check that the key to be certified is none of the CA's own. Raises BadCsr."""
     if authorized.csr.spki_der in authority._own_spkis:
         raise BadCsr("this key is the CA's own; make a new key", reason="KeyRefused")
+
+
+def message_signer(authority: Authority) -> tuple[SignerIdentifier, MessageSigner] | None:
+    """The CA as the signer of a CMS message, such as a Full PKI Response; None where its key is elsewhere.
+
+    What is signed begins with the tag of a SET OF (RFC 5652 section 5.4), so it can never be taken for the SEQUENCE that a certificate is.
+    """
+    algorithm = authority._pieces.signature_algorithm
+    if not algorithm:
+        return None
+    identifier = IssuerAndSerialNumber(authority.certificate.issuer.public_bytes(), authority.certificate.serial_number)
+    return identifier, cms_signature.message_signer(algorithm, authority._sign)
 
 
 def serial_number(random_128_bits: bytes) -> int:

@@ -134,6 +134,12 @@ class ServerKeyGeneration(SpecPart):
     key_algorithm: Annotated[KeyAlgorithm, Field(strict=False)] = KeyAlgorithm.ECDSA_P256
     wrapping_keys: WrappingKeys | None = None
 
+    @model_validator(mode="after")
+    def _can_encrypt(self) -> Self:
+        if self.enabled and self.encryption is Encryption.REQUIRED and self.wrapping_keys is None:
+            raise ValueError("encryption: Required needs wrappingKeys; name their Secret, or set encryption: Optional")
+        return self
+
 
 MAX_WRITTEN_ITEMS = 64
 """Fewer than a CsrAttrs may have: what the issuer must list is added to them."""

@@ -142,12 +142,17 @@ def read_issued(response: HttpResponse, *, csr_der: bytes, now: datetime) -> x50
     bag = _read_bag(response, now=now)
     public_key = x509.load_der_x509_csr(csr_der).public_key()
     for certificate in bag:
-        try:
-            if certificate.public_key() == public_key:
-                return certificate
-        except (ValueError, UnsupportedAlgorithm):
-            continue
+        if has_key(certificate, public_key):
+            return certificate
     raise MalformedResponse("the server's answer holds no certificate for the key of the CSR")
+
+
+def has_key(certificate: x509.Certificate, public_key: object) -> bool:
+    """Whether a certificate is for this public key; false for one whose key cannot be read."""
+    try:
+        return certificate.public_key() == public_key
+    except (ValueError, UnsupportedAlgorithm):
+        return False
 
 
 def redirect(request: HttpRequest, response: HttpResponse, *, origin: str) -> HttpRequest | None:

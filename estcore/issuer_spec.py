@@ -136,6 +136,13 @@ class IssuerSpec(SpecPart):
             raise ValueError("signer: server-generated keys are signed for by the CA's own key; leave est.serverKeyGeneration out")
         return self
 
+    @model_validator(mode="after")
+    def _makes_keys_that_may_be_certified(self) -> Self:
+        keygen = self.est.server_key_generation
+        if keygen.enabled and keygen.key_algorithm not in self.policy.keys:
+            raise ValueError(f"est.serverKeyGeneration.keyAlgorithm: policy.keys has no {keygen.key_algorithm}, so no key gets a certificate")
+        return self
+
 
 _PLAIN_WORDS = {
     "extra_forbidden": "this field is unknown",

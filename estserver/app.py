@@ -129,6 +129,7 @@ def build_app(
                 await refreshing
             passwords.close()
             await callouts.aclose()
+            service.key_generator.close()
 
     return EstApplication(
         EstRoute(issuers, service, IssuerEndpoint(issuers, authenticator, public_url=settings.public_url)),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 BEFORE: Final = "signing"
 AFTER: Final = "signed"
+REVOKED: Final = "revoked"
 
 _FIRST: Final = "0" * 64
 _KEYVALUE_CHAIN = re.compile(
@@ -109,6 +110,10 @@ class AuditLog:
                 "reason": clean(request.reason),
             },
         )
+
+    def revoked(self, issuer: str, serial: str, reason: int, *, requester: str, now: datetime) -> None:
+        """A certificate was revoked, with a CRLReason; `serial` is lower-case hex."""
+        self._append(REVOKED, now, {"issuer": issuer, "serial": serial, "reason": reason, "requester": clean(requester)})
 
     def _append(self, event: str, now: datetime, facts: Mapping[str, object]) -> None:
         self._number += 1

@@ -5,6 +5,7 @@
 RFC 7030 section 4.5, RFC 8951 section 4. Who does not authenticate gets the issuer's general answer; who does, what its own rule says.
 """
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
@@ -47,14 +48,17 @@ class AdviceCache:
             advice = advices[who] = _advice(spec, requester, names=names)
         return advice
 
-    def check(self, issuer: Issuer, spec: IssuerSpec, requester: Requester, csr: CertificationRequest, *, names: bool) -> None:
+    def check(
+        self, issuer: Issuer, spec: IssuerSpec, requester: Requester, csr: CertificationRequest, *, names: bool, own_key: bool = True
+    ) -> None:
         """Refuse a CSR that ignores the CSR attributes of an issuer that enforces them. Raises BadCsr (CsrAttributesIgnored).
 
-        Without `names` those are not looked for: a renewal asks for the names of its certificate. A registration authority answers
-        for what it sends.
+        Without `names` those are not looked for: a renewal asks for the names of its certificate. Without `own_key` neither are key and
+        signature, which mean nothing at serverkeygen. A registration authority answers for what it sends.
         """
         if spec.est.csr_attributes is CsrAttributes.ENFORCED and not requester.registration_authority:
-            csr_following.check_follows(csr, self.advice(issuer, spec, requester, names=names).enforced)
+            wishes = self.advice(issuer, spec, requester, names=names).enforced
+            csr_following.check_follows(csr, wishes if own_key else replace(wishes, key=None, signature=None))
 
 
 async def answer(request: EstRequest, issuer: Issuer, advices: AdviceCache, authenticator: Authenticator, *, now: datetime) -> EstResponse:

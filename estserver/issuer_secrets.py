@@ -10,10 +10,11 @@ from typing import Final, Generic, TypeVar
 
 from cryptography import x509
 
-from estcore import trust
+from estcore import trust, wrapping_keys
 from estcore.authority import Authority
 from estcore.errors import ConfigurationError
 from estcore.issuer_spec import IssuerSpec
+from estcore.wrapping_keys import WrappingKeys
 from estserver import digests, one_time_passwords, passwords, shared_secrets
 from estserver.digests import Digests
 from estserver.keystore import KeyStore
@@ -49,11 +50,15 @@ class IssuerSecrets:
     digests: Loaded[Digests] = Loaded()
     one_time_passwords: Loaded[OneTimePasswords] = Loaded()
     shared_secrets: Loaded[SharedSecrets] = Loaded()
+    wrapping_keys: Loaded[WrappingKeys] = Loaded()
 
     @property
     def reasons(self) -> tuple[tuple[str, str, bool], ...]:
         """Reason, message and whether nothing stands in, for each use that something is wrong with; the CA's is first."""
-        uses = (self.ca, self.anchors, self.passwords, self.digests, self.one_time_passwords, self.shared_secrets)
+        uses = (
+            *(self.ca, self.anchors, self.passwords, self.digests, self.one_time_passwords),
+            *(self.shared_secrets, self.wrapping_keys),
+        )
         return tuple((loaded.reason, loaded.message, loaded.value is None) for loaded in uses if loaded.reason)
 
 
@@ -74,6 +79,7 @@ def load(spec: IssuerSpec, snapshot: Snapshot, previous: IssuerSecrets, store: K
         digests=of(SecretUse.DIGESTS, previous.digests, digests.load),
         one_time_passwords=of(SecretUse.ONE_TIME_PASSWORDS, previous.one_time_passwords, one_time_passwords.load),
         shared_secrets=of(SecretUse.SHARED_SECRETS, previous.shared_secrets, shared_secrets.load),
+        wrapping_keys=of(SecretUse.WRAPPING_KEYS, previous.wrapping_keys, _load_wrapping_keys),
     )
 
 
@@ -110,6 +116,11 @@ def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:
         )
     check_fits(secret, reference.use)
     return secret
+
+
+def _load_wrapping_keys(secrets: tuple[SecretManifest, ...]) -> WrappingKeys:
+    (secret,) = secrets
+    return wrapping_keys.load(secret.data, where=f"Secret {secret.namespace}/{secret.name}")
 
 
 def _load_anchors(secrets: tuple[SecretManifest, ...]) -> Anchors:

@@ -20,6 +20,7 @@ from estcore import certs_only, issuer_spec, transfer
 from estcore.authority import Authority
 from estcore.errors import ConfigurationError, IssuerNotReady
 from estcore.issuer_spec import IssuerSpec
+from estcore.wrapping_keys import WrappingKeys
 from estserver import issuer_secrets
 from estserver.digests import Digests
 from estserver.issuer_secrets import NO_SECRETS, Anchors, IssuerSecrets
@@ -83,6 +84,11 @@ class Issuer:
     def shared_secrets(self) -> SharedSecrets | None:
         """Secrets that prove identity in Full PKI Requests, likewise."""
         return self.secrets.shared_secrets.value
+
+    @property
+    def wrapping_keys(self) -> WrappingKeys | None:
+        """What server-generated keys are encrypted with, likewise."""
+        return self.secrets.wrapping_keys.value
 
     def usable_authority(self, *, now: datetime) -> Authority:
         """The CA, where it may sign at `now`; raises IssuerNotReady, whose text tells a client nothing of the inside."""

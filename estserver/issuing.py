@@ -27,6 +27,7 @@ from estserver.callouts import Callouts
 from estserver.csr_attributes import AdviceCache
 from estserver.held_requests import HeldRequest, State
 from estserver.issuers import Issuer
+from estserver.key_generator import KeyGenerator
 from estserver.ledger import Entry, Ledger, digest
 from estserver.messages import Operation
 from estserver.metrics import Metrics
@@ -53,6 +54,7 @@ class Service:
     metrics: Metrics
     clock: Clock
     csr_advice: AdviceCache = field(default_factory=AdviceCache)
+    key_generator: KeyGenerator = field(default_factory=KeyGenerator)
     retry_window: timedelta = RETRY_WINDOW
     random_octets: Callable[[int], bytes] = secrets.token_bytes
 

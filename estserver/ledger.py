@@ -239,7 +239,7 @@ class Ledger:
     def _write(self, entries: list[Entry]) -> list[Entry]:
         connection = self._connect()
         with connection.begin():
-            inserted = self._insert.execute(connection, [_to_row(entry) for entry in entries])
+            inserted = self._insert.execute(connection, [to_row(entry) for entry in entries])
             # where none collided, there is nothing to read again
             return entries if inserted == len(entries) else [self._winner(connection, entry) for entry in entries]
 
@@ -253,7 +253,7 @@ class Ledger:
                     return standing
                 released = certificates.update().where(certificates.c.id == row["id"], certificates.c.transaction == entry.transaction)
                 connection.execute(released.values(transaction=None))
-            if self._insert.execute(connection, [_to_row(entry)]) == 1:
+            if self._insert.execute(connection, [to_row(entry)]) == 1:
                 return entry
         raise sa.exc.InvalidRequestError("no row stands for the transaction")
 
@@ -292,7 +292,8 @@ def _still_stands(standing: Entry, retry: Entry) -> bool:
     return standing.state == STATE_ISSUED and retry.recorded_at - standing.recorded_at < retry.retry_window
 
 
-def _to_row(entry: Entry) -> dict[str, object]:
+def to_row(entry: Entry) -> dict[str, object]:
+    """The row of an entry, column by column."""
     return {
         "issuer": entry.issuer,
         "serial": _hex(entry.serial),

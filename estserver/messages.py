@@ -4,7 +4,7 @@ Media types and header values: RFC 7030 section 3.2 and RFC 8951 section 3.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from estserver.connection import TlsConnection
@@ -68,7 +68,8 @@ class EstResponse:
     """One answer; Content-Length is the route's to add."""
 
     status: int
-    body: bytes
+    body: bytes = field(repr=False)
+    """May hold a private key, so it is in no repr."""
     headers: tuple[Header, ...]
 
 

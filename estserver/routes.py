@@ -27,7 +27,7 @@ from estcore.errors import (
     UnknownLabel,
     WrongMethod,
 )
-from estserver import operations
+from estserver import operations, server_keygen
 from estserver.challenges import Challenged
 from estserver.http_answer import BODILESS
 from estserver.issuer_endpoint import IssuerEndpoint
@@ -49,6 +49,7 @@ OPERATIONS: Final[Mapping[bytes, tuple[str, Operation, Run]]] = {
     b"csrattrs": ("GET", Operation.CSRATTRS, operations.csrattrs),
     b"simpleenroll": ("POST", Operation.SIMPLE_ENROLL, operations.enroll),
     b"simplereenroll": ("POST", Operation.SIMPLE_REENROLL, operations.reenroll),
+    b"serverkeygen": ("POST", Operation.SERVER_KEYGEN, server_keygen.serverkeygen),
 }
 """Operation segment → method, name, function. What is not here does not exist."""
 _THERE_ARE: Final = ", ".join(sorted(segment.decode() for segment in OPERATIONS))

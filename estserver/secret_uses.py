@@ -25,6 +25,7 @@ class SecretUse(StrEnum):
     DIGESTS = "digests"
     ONE_TIME_PASSWORDS = "one-time passwords"
     SHARED_SECRETS = "shared secrets"
+    WRAPPING_KEYS = "wrapping keys"
 
 
 MEMBERS: Mapping[tuple[SecretUse, str], frozenset[str] | None] = {
@@ -36,6 +37,7 @@ MEMBERS: Mapping[tuple[SecretUse, str], frozenset[str] | None] = {
     (SecretUse.DIGESTS, TYPE_OPAQUE): frozenset({"digest"}),
     (SecretUse.ONE_TIME_PASSWORDS, TYPE_OPAQUE): frozenset({"otp"}),
     (SecretUse.SHARED_SECRETS, TYPE_OPAQUE): None,
+    (SecretUse.WRAPPING_KEYS, TYPE_OPAQUE): None,
 }
 """(use, type of the Secret) → the members read, None for all of them. A pair that is absent does not fit."""
 
@@ -72,6 +74,9 @@ def references(spec: IssuerSpec, *, namespace: str) -> tuple[SecretReference, ..
         ):
             if named is not None:
                 found.append(SecretReference(namespace=namespace, name=named.secret_name, use=use))
+    wrapping_keys = spec.est.server_key_generation.wrapping_keys
+    if wrapping_keys is not None:
+        found.append(SecretReference(namespace=namespace, name=wrapping_keys.secret_name, use=SecretUse.WRAPPING_KEYS))
     return tuple(dict.fromkeys(found))
 
 

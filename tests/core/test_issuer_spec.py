@@ -165,3 +165,31 @@ def test_usages_that_no_end_entity_has_are_refused_by_name(name: str) -> None:
 def test_an_unknown_usage_is_refused_with_those_there_are() -> None:
     with pytest.raises(Forbidden, match="'sign' is not one of digital signature,"):
         parse_usage_names(["sign"])
+
+
+KEYGEN = {"enabled": True, "wrappingKeys": {"secretName": "wrapping"}}
+
+
+@pytest.mark.spec("EST-SKG-01", "EST-SKG-07")
+def test_server_key_generation_is_off_and_encrypted_by_default() -> None:
+    off = issuer_spec.parse({"ca": CA}, where="test").est.server_key_generation
+    assert not off.enabled
+    on = issuer_spec.parse({"ca": CA, "est": {"serverKeyGeneration": KEYGEN}}, where="test").est.server_key_generation
+    assert (on.encryption, on.key_algorithm) == ("Required", KeyAlgorithm.ECDSA_P256)
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"est": {"serverKeyGeneration": {"enabled": True}}}, "encryption: Required needs wrappingKeys"),
+        ({"est": {"serverKeyGeneration": KEYGEN}, "policy": {"keys": ["RSA-2048"]}}, "policy.keys has no ECDSA-P256"),
+        ({"est": {"serverKeyGeneration": KEYGEN}, "signer": {"exec": {"command": ["sign"]}}}, "signed for by the CA's own key"),
+    ],
+)
+def test_server_key_generation_that_could_never_answer_is_refused(spec: dict[str, Any], why: str) -> None:
+    with pytest.raises(ConfigurationError, match=why):
+        issuer_spec.parse({"ca": CA, **spec}, where="test")
+
+
+def test_what_is_off_is_not_held_against_the_rest() -> None:
+    issuer_spec.parse({"ca": CA, "est": {"serverKeyGeneration": {"enabled": False}}, "policy": {"keys": ["RSA-2048"]}}, where="test")

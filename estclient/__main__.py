@@ -1,4 +1,4 @@
-"""`est`: fetch CA certificates and CSR attributes, enrol, renew.
+"""`est`: fetch CA certificates and CSR attributes, enrol, have a key made, renew.
 
 What went wrong is one sentence on stderr and an exit code; passwords, tokens and keys are never shown.
 """
@@ -20,6 +20,7 @@ from rich.console import Console
 from estclient import display, enrolment, files, keyfile, wishes_table
 from estclient.client import EstClient
 from estclient.credentials import ClientCertificate, Credentials
+from estclient.decryption import decryption_key_from
 from estclient.enrolment import Enrolment, Wanted
 from estclient.options import credentials_from, one_time_password_from
 from estcore import csr_wishes
@@ -83,6 +84,15 @@ PasswordFile = Annotated[
 TokenFile = Annotated[Path | None, typer.Option(help="File of a bearer token, such as a projected ServiceAccount token.")]
 Key = Annotated[Path | None, typer.Option(help="PEM file of that certificate's private key.")]
 
+Subject = Annotated[str, typer.Option(help="Subject in RFC 4514 form, such as CN=device-7,O=Factory.")]
+Dns = Annotated[list[str] | None, typer.Option(help="dNSName; may be repeated.")]
+Ip = Annotated[list[str] | None, typer.Option(help="iPAddress; may be repeated.")]
+Uri = Annotated[list[str] | None, typer.Option(help="URI; may be repeated.")]
+Usages = Annotated[
+    list[Usage] | None,
+    typer.Option(metavar="USAGE", help="Key usage such as 'client auth'; may be repeated. The issuer's policy when left out."),
+]
+
 
 @app.command(epilog=EPILOG)
 def cacerts(
@@ -137,14 +147,11 @@ def enroll(
         Path | None,
         typer.Option(help="File with a one-time password in its first line (RFC 7894), beside other credentials or instead of them."),
     ] = None,
-    subject: Annotated[str, typer.Option(help="Subject in RFC 4514 form, such as CN=device-7,O=Factory.")] = "",
-    dns: Annotated[list[str] | None, typer.Option(help="dNSName; may be repeated.")] = None,
-    ip: Annotated[list[str] | None, typer.Option(help="iPAddress; may be repeated.")] = None,
-    uri: Annotated[list[str] | None, typer.Option(help="URI; may be repeated.")] = None,
-    usage: Annotated[
-        list[Usage] | None,
-        typer.Option(metavar="USAGE", help="Key usage such as 'client auth'; may be repeated. The issuer's policy when left out."),
-    ] = None,
+    subject: Subject = "",
+    dns: Dns = None,
+    ip: Ip = None,
+    uri: Uri = None,
+    usage: Usages = None,
     key_algorithm: Annotated[
         KeyAlgorithm | None, typer.Option(help="Algorithm of the new key. The issuer's wish when left out, else ECDSA-P256.")
     ] = None,
@@ -172,11 +179,57 @@ def enroll(
             return await enrolment.enroll(client, private_key, wanted, bind=bind, wishes=wishes, one_time_password=one_time_password)
 
         done = _run(client, run)
-        for wish in done.unmet:
-            sys.stderr.write(f"est: not in the certificate request, though the issuer may want it: {wish}\n")
-        files.write(out_dir / "ca.crt", done.ca_pem)
-        files.write(out_dir / "tls.crt", done.chain_pem)
-        _show("Enrolled", done, (out_dir / "tls.key", out_dir / "tls.crt", out_dir / "ca.crt"))
+        _write_enrolled(out_dir, done)
+
+
+@app.command(epilog=EPILOG)
+def serverkeygen(
+    url: Url,
+    anchors: Anchors,
+    out_dir: Annotated[Path, typer.Option(help="Folder for tls.key (mode 0600), tls.crt (leaf first) and ca.crt.")],
+    label: Label = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    cert: Certificate = None,
+    key: Key = None,
+    token_file: TokenFile = None,
+    subject: Subject = "",
+    dns: Dns = None,
+    ip: Ip = None,
+    uri: Uri = None,
+    usage: Usages = None,
+    kek_id: Annotated[
+        str | None, typer.Option(help="Have the key encrypted with the symmetric key that the server has by this name.")
+    ] = None,
+    kek_file: Annotated[Path | None, typer.Option(help="File with that key: 32, 48 or 64 hexadecimal digits.")] = None,
+    decrypt_key: Annotated[
+        Path | None, typer.Option(help="Have the key encrypted for this private key, RSA or EC, whose public key the server has. PEM.")
+    ] = None,
+    decrypt_cert: Annotated[Path | None, typer.Option(help="Its certificate, where the server has that. PEM.")] = None,
+    channel_binding: Binding = ChannelBinding.ON,
+    timeout: Timeout = 30,
+) -> None:
+    """Have the server make a key, and get it with a first certificate for it."""
+    with _one_sentence_errors():
+        credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+        wanted = Wanted(subject=_subject(subject), sans=_sans(dns or [], ip or [], uri or []), usages=frozenset(usage or ()))
+        decryption_key = decryption_key_from(kek_id=kek_id, kek_file=kek_file, decrypt_key=decrypt_key, decrypt_cert=decrypt_cert)
+        for there in (out_dir / "tls.key", out_dir / "tls.crt"):
+            if there.exists():
+                raise ConfigurationError("it is there already: use another folder", where=str(there))
+        client = _client(url, anchors, label, credentials, timeout)
+        bind = channel_binding is ChannelBinding.ON
+        made, done = _run(client, lambda client: enrolment.generate(client, wanted, decryption_key=decryption_key, bind=bind))
+        files.write(out_dir / "tls.key", keyfile.to_pem(made), private=True)
+        _write_enrolled(out_dir, done)
+
+
+def _write_enrolled(out_dir: Path, done: Enrolment) -> None:
+    for wish in done.unmet:
+        sys.stderr.write(f"est: not in the certificate request, though the issuer may want it: {wish}\n")
+    files.write(out_dir / "ca.crt", done.ca_pem)
+    files.write(out_dir / "tls.crt", done.chain_pem)
+    _show("Enrolled", done, (out_dir / "tls.key", out_dir / "tls.crt", out_dir / "ca.crt"))
 
 
 @app.command(epilog=EPILOG)

@@ -14,10 +14,12 @@ from estclient.connection import HttpConnection
 from estclient.credentials import Basic, Bearer, ClientCertificate, Credentials
 from estclient.pool import Pool
 from estclient.transport import ConnectionCut, TlsContext
-from estcore import exchange
+from estcore import exchange, server_key
 from estcore.csrattrs import CsrAttrs
 from estcore.errors import MalformedResponse, ServerUnavailable
 from estcore.exchange import HttpRequest, HttpResponse
+from estcore.recipient_info import DecryptionKey
+from estcore.server_key import ServerGeneratedKey
 
 CsrBuilder = Callable[[bytes], bytes]
 """Channel binding of the connection → CSR as DER, made anew for each connection with the same key (RFC 7030 section 3.2.1)."""
@@ -96,6 +98,16 @@ class EstClient:
         """A successor of the client certificate (RFC 7030 section 4.2.2): same subject and SAN, same key or another."""
         return await self._enroll(csr, renewal=True, idempotency_key=idempotency_key)
 
+    async def server_keygen(self, csr: bytes | CsrBuilder, *, decryption_key: DecryptionKey | None = None) -> ServerGeneratedKey:
+        """A key that the server makes, and its certificate for the names of the CSR, whose own key means nothing (RFC 7030 section 4.4).
+
+        With a `decryption_key` the CSR must ask for it (`estcore.server_key.attributes_for`), and a plain key is an error. A repeat gets
+        another key, and est-issuer revokes the certificate of the first one.
+        """
+        ca_certificates = await self.ca_certs() if decryption_key is not None else ()
+        response, _ = await self._send_csr(csr, lambda csr_der: server_key.post_csr(self.address.label, csr_der))
+        return server_key.read_answer(response, decryption_key=decryption_key, ca_certificates=ca_certificates, now=self._now())
+
     async def get_json(self, path: str, etag: str | None = None) -> JsonAnswer | None:
         """The JSON document at `path`, or None when it is still the one of `etag`. Not EST: est-issuer's own endpoints."""
         headers = [("Accept", "application/json")]
@@ -126,16 +138,25 @@ class EstClient:
 
     async def _enroll(self, csr: bytes | CsrBuilder, *, renewal: bool, idempotency_key: str | None) -> x509.Certificate:
         key_header = () if idempotency_key is None else (("Idempotency-Key", idempotency_key),)
+
+        def post(csr_der: bytes) -> HttpRequest:
+            return exchange.post_csr(self.address.label, csr_der, renewal=renewal).with_headers(*key_header)
+
+        response, csr_der = await self._send_csr(csr, post)
+        return exchange.read_issued(response, csr_der=csr_der, now=self._now())
+
+    async def _send_csr(self, csr: bytes | CsrBuilder, post: Callable[[bytes], HttpRequest]) -> tuple[HttpResponse, bytes]:
+        """Send the request that `post` makes of a CSR; returns the answer, and the CSR of the connection that it came on."""
         csr_der = b"" if callable(csr) else csr
 
         def build(connection: HttpConnection) -> HttpRequest:
             nonlocal csr_der
             if callable(csr):
                 csr_der = csr(connection.channel_binding)
-            return exchange.post_csr(self.address.label, csr_der, renewal=renewal).with_headers(*key_header)
+            return post(csr_der)
 
         response = await self._send(build)
-        return exchange.read_issued(response, csr_der=csr_der, now=self._now())
+        return response, csr_der
 
     async def _send(self, build: RequestBuilder, *, max_octets: int = exchange.MAX_ANSWER_OCTETS) -> HttpResponse:
         try:

@@ -8,13 +8,15 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estclient.client import EstClient
-from estcore import csr_builder, csr_plan, csr_wishes
+from estcore import csr_builder, csr_plan, csr_wishes, server_key
 from estcore.csr_plan import Wanted
 from estcore.csr_wishes import Wishes
 from estcore.errors import ConfigurationError, MalformedResponse, Refused
-from estcore.keys import PrivateKey
+from estcore.issuer_spec import KeyAlgorithm
+from estcore.keys import PrivateKey, generate_private_key
+from estcore.recipient_info import DecryptionKey
 
-__all__ = ["MAX_CHAIN", "Enrolment", "Wanted", "ask", "enroll", "intermediates", "pem", "renew"]
+__all__ = ["MAX_CHAIN", "Enrolment", "Wanted", "ask", "enroll", "generate", "intermediates", "pem", "renew"]
 
 MAX_CHAIN = 8
 
@@ -80,6 +82,26 @@ async def enroll(
 
     issued = await _complete(client, await client.simple_enroll(build if bind else build(None)))
     return replace(issued, unmet=(*plan.unmet, *wishes.ignored))
+
+
+async def generate(
+    client: EstClient, wanted: Wanted, *, decryption_key: DecryptionKey | None = None, bind: bool = True
+) -> tuple[PrivateKey, Enrolment]:
+    """A key that the server makes, and its certificate (RFC 7030 section 4.4); encrypted for `decryption_key` where one is given.
+
+    What `wanted` leaves unsaid is taken from the server's wishes. Raises errors of the ClientError branch.
+    """
+    unused = generate_private_key(KeyAlgorithm.ECDSA_P256)  # a CSR has a key, and this one's means nothing
+    wishes = await ask(client)
+    plan = csr_plan.plan(wishes, wanted)
+    attributes = server_key.attributes_for(decryption_key) if decryption_key is not None else {}
+
+    def build(binding: bytes | None) -> bytes:
+        return csr_builder.with_attributes(csr_builder.build_planned(unused, plan, channel_binding=binding), attributes, unused)
+
+    made = await client.server_keygen(build if bind else build(None), decryption_key=decryption_key)
+    issued = await _complete(client, made.certificate)
+    return made.private_key, replace(issued, unmet=(*plan.unmet, *wishes.ignored))
 
 
 async def renew(client: EstClient, certificate: x509.Certificate, key: PrivateKey, *, bind: bool = True) -> Enrolment:

@@ -53,7 +53,7 @@ def build(
     if key_identifier:
         builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(private_key.public_key()), critical=False)
     csr_der = _sign(builder, private_key, channel_binding)
-    return _with_attributes(csr_der, attributes, private_key) if attributes else csr_der
+    return with_attributes(csr_der, attributes, private_key) if attributes else csr_der
 
 
 def build_planned(
@@ -115,7 +115,7 @@ def without_signature(csr_der: bytes) -> bytes:
     return tlv(SEQUENCE, info + NO_SIGNATURE + tlv(BIT_STRING, b"\x00" + sha256(info).digest()))
 
 
-def _with_attributes(csr_der: bytes, attributes: Mapping[str, bytes], private_key: PrivateKey) -> bytes:
+def with_attributes(csr_der: bytes, attributes: Mapping[str, bytes], private_key: PrivateKey) -> bytes:
     """The CSR with further attributes, signed anew: the library writes none whose value is not a string."""
     info = only(csr_der, what="the CSR").inside(SEQUENCE)
     members = info.whole(INTEGER) + info.whole(SEQUENCE) + info.whole(SEQUENCE)

@@ -140,7 +140,9 @@ class IssuerSpec(SpecPart):
     def _makes_keys_that_may_be_certified(self) -> Self:
         keygen = self.est.server_key_generation
         if keygen.enabled and keygen.key_algorithm not in self.policy.keys:
-            raise ValueError(f"est.serverKeyGeneration.keyAlgorithm: policy.keys has no {keygen.key_algorithm}, so no key gets a certificate")
+            raise ValueError(
+                f"est.serverKeyGeneration.keyAlgorithm: policy.keys has no {keygen.key_algorithm}, so no key gets a certificate"
+            )
         return self
 
 

@@ -12,7 +12,7 @@ that the issuer sends encrypted only, never leaves in plain.
 from dataclasses import replace
 from typing import Final
 
-from estcore import authority, certs_only, enveloped_data, key_package, multipart, pkcs10, registration, transfer, wrapping_keys
+from estcore import authority, certs_only, enveloped_data, key_package, multipart, pkcs10, registration, wrapping_keys
 from estcore.authority import Authority
 from estcore.certification_request import CertificationRequest
 from estcore.errors import Forbidden, SignerError, UnknownLabel
@@ -49,7 +49,7 @@ async def serverkeygen(request: EstRequest, issuer: Issuer, service: Service) ->
         )
     algorithm = spec.est.server_key_generation.key_algorithm
     service.key_generator.check_room(algorithm)
-    csr_der = transfer.decode_body(request.body)
+    csr_der = operations.decode_csr(request, spec)
     # What is refused costs no key: a cheap one stands in for the key that is not made yet.
     csr = pkcs10.parse_for_key(csr_der, generate_private_key(KeyAlgorithm.ECDSA_P256).public_key())
     operations.check_binding(request, requester, csr, spec)

@@ -99,7 +99,7 @@ class EstClient:
         return await self._enroll(csr, renewal=True, idempotency_key=idempotency_key)
 
     async def server_keygen(self, csr: bytes | CsrBuilder, *, decryption_key: DecryptionKey | None = None) -> ServerGeneratedKey:
-        """A key that the server makes, and its certificate for the names of the CSR, whose own key means nothing (RFC 7030 section 4.4).
+        """A key that the server makes, and its certificate for the names of the CSR, whose key means nothing (RFC 7030 section 4.4).
 
         With a `decryption_key` the CSR must ask for it (`estcore.server_key.attributes_for`), and a plain key is an error. A repeat gets
         another key, and est-issuer revokes the certificate of the first one.

@@ -133,12 +133,16 @@ def _programs() -> None:
 
 
 @contextmanager
-def serving(folder: Path, default_issuer: str, *, environment: Mapping[str, str] | None = None) -> Iterator[RunningServer]:
-    """A server of its own, with EST_… variables of its own."""
+def serving(
+    folder: Path, default_issuer: str, *, environment: Mapping[str, str] | None = None, manifests: Path | None = None
+) -> Iterator[RunningServer]:
+    """A server of its own, with EST_… variables of its own, and manifests beside those of all servers here."""
     shutil.copytree(ROOT / "examples" / "issuer", folder / "config")
     (folder / "config" / "rsa.yaml").write_text(RSA_ISSUER)
     (folder / "config" / "bound.yaml").write_text(BOUND_ISSUER)
     (folder / "config" / "manual.yaml").write_text(MANUAL_ISSUER)
+    if manifests is not None:
+        shutil.copytree(manifests, folder / "config", dirs_exist_ok=True)
     options = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--default-issuer", default_issuer, "--log-format", "json")
     command = (Path(sys.executable).with_name("estserver"), "serve", "--config", folder / "config", "--state", folder / "state", *options)
     variables = {**os.environ, **(environment or {})}

@@ -18,9 +18,11 @@ from estcore import (
     csr_template,
     csrattrs,
     der,
+    digest_authentication,
     enveloped_data,
     exchange,
     general_names,
+    http_authentication,
     identity_proof,
     names,
     pkcs10,
@@ -36,7 +38,7 @@ from estcore.errors import EstError
 from estcore.exchange import HttpResponse
 from estcore.recipient_info import KeyEncryptionKey, RecipientKey
 from estcore.signed_data import SubjectKeyIdentifier
-from estserver import authentication, http_head, tokens
+from estserver import authorization_header, http_head, tokens
 from estserver.limits import Limits
 
 Target = Callable[[bytes], None]
@@ -152,14 +154,17 @@ def _certs_only(data: bytes) -> None:
 
 
 def _authorization(data: bytes) -> None:
-    """An Authorization header, as every parser behind it takes it."""
+    """An Authorization header, as every parser behind it takes it; and a challenge, as our client does."""
     text = data.decode("latin-1")
-    scheme, credentials = authentication._parse_authorization(text)
+    scheme, credentials = authorization_header.parse(text)
     assert scheme == scheme.lower()
-    with suppress(EstError):
-        authentication._parse_basic(credentials)
+    for decode in (authorization_header.parse_basic, digest_authentication.parse_credentials):
+        with suppress(EstError):
+            decode(credentials)
     with suppress(EstError):
         tokens._claims_expiry(credentials, frozenset({"est-issuer"}), now=NOW)
+    with suppress(EstError):
+        http_authentication.parse_challenges([text])
 
 
 def _http_head(data: bytes) -> None:

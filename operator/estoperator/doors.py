@@ -8,6 +8,8 @@ GROUP = "est-issuer.io"
 """Our API group: what an issuerRef must name."""
 
 VERSION = "v1alpha1"
+ORIGIN_EST = "EST"
+"""spec.origin of what estserver shows."""
 ISSUER_KINDS = ("EstIssuer", "EstClusterIssuer")
 ISSUER_PLURALS = {"EstIssuer": "estissuers", "EstClusterIssuer": "estclusterissuers"}
 

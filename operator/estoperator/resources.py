@@ -15,7 +15,7 @@ from estcore import issuer_spec
 from estcore.errors import ConfigurationError
 from estcore.issuer_spec import IssuerSpec
 from estcore.requester import Door
-from estoperator.doors import GROUP, ISSUER_KINDS, KubernetesDoor
+from estoperator.doors import EST_ISSUER, GROUP, ISSUER_KINDS, ORIGIN_EST, KubernetesDoor
 
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON gave it, valid under the schema of its CRD."""
@@ -106,12 +106,16 @@ class Issuer:
 def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
     """The request, or None where it names another group's issuer or none of our kinds (contract 1) or is being deleted.
 
+    One that came by EST is estserver's: it shows people what waits, and nothing is ever enrolled by it.
+
     The namespaced issuer is the one of the request's own namespace (contract 2).
     """
     metadata, spec = body["metadata"], body["spec"]
     ref = spec["issuerRef"]
     # cert-manager's own default for an absent kind is its Issuer: such a request is never for us.
     if ref.get("group") != GROUP or ref.get("kind") not in ISSUER_KINDS or "deletionTimestamp" in metadata:
+        return None
+    if door is EST_ISSUER and spec.get("origin") == ORIGIN_EST:
         return None
     namespace = metadata["namespace"]
     status = body.get("status") or {}

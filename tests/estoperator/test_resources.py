@@ -52,6 +52,15 @@ def test_a_request_that_is_being_deleted_is_nothing_to_us() -> None:
     assert resources.read_request(EST_ISSUER, body(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})) is None
 
 
+@pytest.mark.spec("THREAT-23")
+@pytest.mark.parametrize("conditions", [[], [APPROVED], [DENIED]])
+def test_a_request_that_came_by_est_is_estservers_and_never_enrolled(conditions: list[dict[str, str]]) -> None:
+    waiting = body(EST_ISSUER, conditions=conditions)
+    assert resources.read_request(EST_ISSUER, waiting) is not None
+    waiting["spec"]["origin"] = "EST"
+    assert resources.read_request(EST_ISSUER, waiting) is None
+
+
 @pytest.mark.parametrize(
     ("door", "conditions", "approved", "denied"),
     [

@@ -16,6 +16,7 @@ NAMESPACE = "pki"
 # Every switch on, every list filled: what a big installation sets.
 FULL = {
     "doors": {"estIssuer": True, "certManager": True},
+    "approval": {"objects": True, "admissionPolicy": True, "approverRole": True},
     "defaultIssuer": "devices/factory",
     "labels": {"factory": "devices/factory", "lab": "lab/bench"},
     "secretNamespaces": ["devices", "lab", NAMESPACE],
@@ -83,9 +84,11 @@ def run(command: str, values: dict[str, Any] | None = None, *arguments: str) -> 
     )
 
 
-def render(values: dict[str, Any] | None = None, *, release: str = "est-issuer", kubernetes: str = "1.37.2") -> list[dict[str, Any]]:
+def render(
+    values: dict[str, Any] | None = None, *, release: str = "est-issuer", kubernetes: str = "1.37.2", namespace: str = NAMESPACE
+) -> list[dict[str, Any]]:
     """Every object of the chart, hooks included."""
-    done = run(f"template {release}", values, "--namespace", NAMESPACE, "--kube-version", kubernetes)
+    done = run(f"template {release}", values, "--namespace", namespace, "--kube-version", kubernetes)
     assert done.returncode == 0, done.stderr
     return [manifest for manifest in yaml.safe_load_all(done.stdout) if manifest]
 

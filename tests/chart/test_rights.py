@@ -14,6 +14,7 @@ SERVER = {
         ("est-issuer.io", "estissuers", ""): READ,
         ("est-issuer.io", "estclusterissuers", ""): READ,
         ("authentication.k8s.io", "tokenreviews", ""): ("create",),
+        ("est-issuer.io", "certificaterequests", ""): ("list", "watch", "create", "delete"),
     },
     NAMESPACE: {
         ("", "secrets", "est-issuer-serving"): ("get", "update"),
@@ -110,9 +111,7 @@ def test_a_door_that_is_off_is_not_permitted_either(door: str, group: str) -> No
 
 @pytest.mark.spec("THREAT-23")
 def test_cert_managers_approver_and_nobody_else_may_approve_for_both_kinds_of_issuer(objects: list[dict[str, Any]]) -> None:
-    approving = [
-        role for role in of_kind(objects, "ClusterRole").values() for rule in role["rules"] if "approve" in rule["verbs"]
-    ]  # fmt: skip
+    approving = approving_for("cert-manager.io", objects)
     assert [role["rules"] for role in approving] == [
         [
             {
@@ -135,5 +134,49 @@ def test_cert_managers_approver_and_nobody_else_may_approve_for_both_kinds_of_is
 
 @pytest.mark.parametrize("values", [{"doors": {"certManager": False}}, {"certManager": {"approver": {"enabled": False}}}])
 def test_without_the_door_or_by_choice_nobody_may_approve(values: dict[str, Any]) -> None:
-    for role in of_kind(render(values), "ClusterRole").values():
-        assert not any("approve" in rule["verbs"] for rule in role["rules"])
+    assert approving_for("cert-manager.io", render(values)) == []
+
+
+def approving_for(group: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The ClusterRoles that give the verb approve on signers of an API group."""
+    roles = [*of_kind(objects, "ClusterRole").values(), *of_kind(objects, "Role").values()]
+    return [role for role in roles for rule in role["rules"] if "approve" in rule["verbs"] and group in rule["apiGroups"]]
+
+
+@pytest.mark.spec("THREAT-23")
+def test_the_approver_role_is_for_requests_of_est_issuer_alone_and_bound_to_nobody(objects: list[dict[str, Any]]) -> None:
+    (role,) = approving_for("est-issuer.io", objects)
+    assert role["metadata"]["name"] == "est-issuer-approver"
+    assert {(rule["resources"][0], *rule["verbs"]) for rule in role["rules"]} == {
+        ("certificaterequests", "get", "list", "watch"),
+        ("certificaterequests/status", "get", "patch"),
+        ("signers", "approve"),
+    }
+    assert {group for rule in role["rules"] for group in rule["apiGroups"]} == {"est-issuer.io"}
+    bindings = [*of_kind(objects, "ClusterRoleBinding").values(), *of_kind(objects, "RoleBinding").values()]
+    assert not [binding for binding in bindings if binding["roleRef"]["name"] == "est-issuer-approver"]
+    assert approving_for("est-issuer.io", render({"approval": {"approverRole": False}})) == []
+
+
+@pytest.mark.spec("THREAT-24")
+def test_the_policy_refuses_when_it_cannot_be_evaluated_and_holds_in_every_namespace(objects: list[dict[str, Any]]) -> None:
+    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy").values()
+    (binding,) = of_kind(objects, "ValidatingAdmissionPolicyBinding").values()
+    assert policy["spec"]["failurePolicy"] == "Fail"
+    assert policy["spec"]["matchConstraints"]["resourceRules"] == [
+        {
+            "apiGroups": ["est-issuer.io"],
+            "apiVersions": ["*"],
+            "resources": ["certificaterequests", "certificaterequests/status"],
+            "operations": ["CREATE", "UPDATE", "DELETE"],
+        }
+    ]
+    assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+
+
+def test_without_objects_estserver_has_no_right_on_requests_and_is_told_so() -> None:
+    objects = render({"approval": {"objects": False, "admissionPolicy": False}})
+    assert ("est-issuer.io", "certificaterequests", "") not in rights_of("est-issuer-server", objects)[""]
+    (container,) = of_kind(objects, "StatefulSet")["est-issuer-server"]["spec"]["template"]["spec"]["containers"]
+    assert {"name": "EST_APPROVAL_OBJECTS", "value": "false"} in container["env"]
+    assert of_kind(objects, "ValidatingAdmissionPolicy") == of_kind(objects, "ValidatingAdmissionPolicyBinding") == {}

@@ -40,6 +40,9 @@
 {{- /* Until the other replicas get all connections. */}}
 - {name: EST_DRAIN_DELAY, value: 5s}
 {{- end }}
+{{- if not .Values.approval.objects }}
+- {name: EST_APPROVAL_OBJECTS, value: "false"}
+{{- end }}
 - {name: EST_RETRY_WINDOW, value: {{ .Values.retryWindow | quote }}}
 - {name: EST_WORKERS, value: {{ .Values.server.workers | quote }}}
 - {name: EST_LOG_FORMAT, value: json}

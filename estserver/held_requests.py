@@ -28,6 +28,7 @@ MAX_REASON: Final = 512
 """Characters of a decision's reason."""
 MAX_LISTED: Final = 10_000
 _TRIES: Final = 4
+_IDS_AT_ONCE: Final = 500
 _FULL_RETRY_AFTER: Final = timedelta(minutes=10)
 
 
@@ -117,6 +118,18 @@ class HeldRequests:
         if states:
             query = query.where(requests.c.state.in_([state.value for state in states]))
         return await self._ledger.transact(lambda connection: [_from_row(row) for row in connection.execute(query).mappings()])
+
+    async def of(self, request_ids: Sequence[str]) -> list[HeldRequest]:
+        """The rows of those ids that there are. Raises LedgerUnavailable."""
+
+        def read(connection: sa.Connection) -> list[HeldRequest]:
+            found: list[HeldRequest] = []
+            for start in range(0, len(request_ids), _IDS_AT_ONCE):
+                query = sa.select(requests).where(requests.c.id.in_(request_ids[start : start + _IDS_AT_ONCE]))
+                found += map(_from_row, connection.execute(query).mappings())
+            return found
+
+        return await self._ledger.transact(read) if request_ids else []
 
     async def decide(self, request_id: str, state: State, *, by: str, reason: str, now: datetime) -> HeldRequest:
         """Approve or deny what waits, for as long as it might have waited. Raises UndecidableRequest, LedgerUnavailable."""

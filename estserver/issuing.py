@@ -9,7 +9,7 @@ requests that a person approved. Its `Authorized` was made by registration, wher
 import hashlib
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from estcore import authority
@@ -98,15 +98,16 @@ async def issue(order: Order, service: Service) -> Entry:
     authorized = await service.callouts.ask(
         order.authorized, order.spec, issuer=order.issuer.key, operation=order.operation, source=order.source
     )
+    if authorized is not order.authorized:
+        order = replace(order, authorized=authorized)  # a person sees what would be certified
     held = order.approved or await service.approvals.require(order, now=service.clock())
-    transaction = _transaction(order, held)
     serial = authority.serial_number(service.random_octets(16))
-    signature = _signature(order, transaction, serial)
+    signature = _signature(order, _transaction(order, held), serial)
     now = service.clock()
     service.audit.before(signature, now=now)
     try:
-        issued = await _sign(order, authorized, service, now=now, serial=serial)
-        standing = await service.ledger.record(_entry(order, issued, transaction, service.retry_window, now=now))
+        issued = await _sign(order, service, now=now, serial=serial)
+        standing = await service.ledger.record(_entry(order, issued, held, service.retry_window, now=now))
     except BaseException as error:
         reason = error.reason if isinstance(error, EstError) else "InternalError"
         service.audit.after(signature, Outcome(result=reason), now=service.clock())
@@ -132,12 +133,12 @@ def _transaction(order: Order, held: HeldRequest | None) -> str | None:
     return None if order.exempt and held.state is State.ISSUED else approval.transaction(held)
 
 
-async def _sign(order: Order, authorized: Authorized, service: Service, *, now: datetime, serial: int) -> Issued:
+async def _sign(order: Order, service: Service, *, now: datetime, serial: int) -> Issued:
     policy = order.spec.policy
     if order.spec.signer is None:
-        return authority.issue(order.authority, authorized, policy, now=now, serial=serial)
+        return authority.issue(order.authority, order.authorized, policy, now=now, serial=serial)
     return await external_signer.sign(
-        service.programs, order.spec.signer.exec_, order.authority, authorized, policy, issuer=order.issuer.key, now=now
+        service.programs, order.spec.signer.exec_, order.authority, order.authorized, policy, issuer=order.issuer.key, now=now
     )
 
 
@@ -165,11 +166,14 @@ def _outcome(standing: Entry, serial: int, *, repeated: bool) -> Outcome:
     )
 
 
-def _entry(order: Order, issued: Issued, transaction: str | None, retry_window: timedelta, *, now: datetime) -> Entry:
+def _entry(order: Order, issued: Issued, held: HeldRequest | None, retry_window: timedelta, *, now: datetime) -> Entry:
     """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
     requester, csr = order.requester, order.csr
     who = str(requester)
     asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(issued.sans), *sorted(csr.usages or ()))
+    if held is not None:  # its repeats were found by this already
+        asked_for = digest(issued.spki_sha256, held.slot or "")
+    transaction = _transaction(order, held)
     window: timedelta | None = None
     if transaction is None and retry_window and not order.exempt:
         transaction, window = digest(order.operation, who, asked_for), retry_window

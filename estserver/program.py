@@ -111,6 +111,7 @@ class _Server:
                 certificate.keys = await self._or_shutdown(_first_certificate(certificate))
                 await self._or_shutdown(self._registry.judged.wait())
                 running.append(tasks.create_task(certificate.keep(self._front.use)))
+                running.append(tasks.create_task(self._keep_approvals()))
                 asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, certificate.nudged.set)
                 await self._front.serve(self._issuers, certificate.keys, self._metrics, shutdown=self._shutdown.now, started=self._announce)
             except _ShutdownEarly:
@@ -119,6 +120,14 @@ class _Server:
                 for task in running:
                     task.cancel()
         log.info("shut down")
+
+    async def _keep_approvals(self) -> None:
+        """Where workers serve, this process has no use for a ledger (20 MB) until an issuer wants approval."""
+        while self._settings.workers > 1 and not self._registry.any_manual():  # noqa: ASYNC110 - the registry tells nobody
+            await asyncio.sleep(RETRY_SECONDS)
+        from estserver.approval_keeper import keep
+
+        await keep(self._settings, self._metrics)
 
     def _feed(self, snapshot: Snapshot) -> None:
         self._front.feed(snapshot)

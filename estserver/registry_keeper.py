@@ -6,6 +6,7 @@ from datetime import datetime
 
 import structlog
 
+from estcore.issuer_spec import Approval
 from estserver.issuers import Issuer, Issuers, Registry, RegistrySettings, build
 from estserver.snapshot import EMPTY, Snapshot
 
@@ -60,6 +61,11 @@ class RegistryKeeper:
             _say(issuer, self._public_url)
         for key in before.issuers.keys() - registry.issuers.keys():
             log.info("issuer removed", issuer=key)
+
+    def any_manual(self) -> bool:
+        """Whether some issuer's requests wait for approval."""
+        specs = [issuer.spec for issuer in self._issuers.current.issuers.values() if issuer.spec is not None]
+        return any(spec.est.approval is Approval.MANUAL for spec in specs)
 
     def ca_expiries(self) -> Iterable[tuple[str, datetime]]:
         """Key and CA notAfter of each issuer that has a CA, for the metrics."""

@@ -5,6 +5,7 @@ What loads a database is imported late: `estserver serve` has this module too.
 
 import asyncio
 import getpass
+import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
@@ -91,6 +92,11 @@ def deny(
 
 
 def _decide(ids: list[str], state: "State", by: str | None, reason: str, where: tuple[Path | None, Path | None, str | None]) -> None:
+    try:
+        _check_place()
+    except ConfigurationError as error:
+        _complain(error.message)
+        raise typer.Exit(EXIT_SETTINGS) from error
     name = by or getpass.getuser()
 
     async def _each() -> list[str]:
@@ -111,6 +117,18 @@ def _decide(ids: list[str], state: "State", by: str | None, reason: str, where: 
         raise typer.Exit(EXIT_FAILED)
 
 
+def _check_place() -> None:
+    """In a cluster the admission policy says who may decide, so decisions are made there and nowhere else."""
+    from estserver.settings import load
+
+    if _in_cluster() and load({})[0].approval_objects:
+        raise ConfigurationError("in a cluster requests are decided by kubectl, on the CertificateRequests that `kubectl get estcr` shows")
+
+
+def _in_cluster() -> bool:
+    return os.environ.get("EST_KUBERNETES", "").lower() in {"1", "true", "yes", "on"}
+
+
 @asynccontextmanager
 async def _open(config: Path | None, state: Path | None, ledger: str | None) -> "AsyncIterator[HeldRequests]":
     """The requests of the ledger that the options name. Raises ConfigurationError."""
@@ -125,7 +143,9 @@ async def _open(config: Path | None, state: Path | None, ledger: str | None) -> 
 
 
 def _sqlite(config: Path | None, state: Path | None) -> str:
-    directory = state or (config / "state" if config is not None else None)
+    from estserver.settings import KUBERNETES_STATE
+
+    directory = state or (config / "state" if config is not None else KUBERNETES_STATE if _in_cluster() else None)
     if directory is None:
         raise ConfigurationError("give what serve was given: --config DIR, --state DIR or --ledger URL")
     file = directory.absolute() / "ledger.sqlite"

@@ -82,6 +82,7 @@ class Settings(BaseSettings):
     throttle_sources: bool = True
     retry_window: Duration = timedelta(minutes=10)
     longest_outage: Duration = timedelta(hours=1)
+    approval_objects: bool = True
     drain: Duration = timedelta(seconds=30)
     drain_delay: Duration = timedelta(0)
     log_format: Literal["json", "keyvalue"] | None = None

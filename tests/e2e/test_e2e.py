@@ -1,6 +1,6 @@
 """est-issuer on a kind cluster, from `kind/up` to a reinstall: numbered steps, each stands on those before it.
 
-Every certificate that a step sees goes to `journey.issued`; step 13 verifies them all against one /cacerts.
+Every certificate that a step sees goes to `journey.issued`; step 14 verifies them all against one /cacerts.
 """
 
 import base64
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests.collect import collect
-from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster, run, until
+from tests.e2e.cluster import NAMESPACE, RELEASE, Cluster, Failed, run, until
 from tests.e2e.device import Answer, Device
 
 pytestmark = pytest.mark.timeout(480)
@@ -298,7 +298,56 @@ def ready_of(cluster: Cluster) -> int:
     return sum(condition(request).get("status") == "True" for request in cluster.items(OURS, selector="many=requests"))
 
 
-def test_13_everything_issued_verifies_against_the_same_cacerts(journey: Journey, tmp_path: Path) -> None:
+@pytest.mark.spec("EST-RESP-08", "EST-RESP-10", "THREAT-23")
+def test_13_a_device_waits_until_a_person_approves_with_kubectl(journey: Journey) -> None:
+    cluster, device = journey.cluster, journey.device
+    set_approval(cluster, "Manual")
+    csr = device.key_and_csr("waits", subject="/CN=device-7")
+    answer = device.post("simpleenroll", csr, *device.with_password())
+    assert answer.status == 202
+    [request_id] = re.findall(r"as ([0-9a-f]{16})", answer.body)
+    name = f"est-{request_id}"
+    until("the request", lambda: [found for found in cluster.items("estcr") if found["metadata"]["name"] == name], seconds=30)
+    assert cluster.get("estcr", name)["spec"]["username"] == "basic:device-7"
+
+    when = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    approved = {"type": "Approved", "status": "True", "reason": "Checked", "message": "by a person", "lastTransitionTime": when}
+    patch = ("patch", "estcr", name, "--namespace", "devices", "--subresource=status", "--type=merge")
+    forged = json.dumps({"status": {"conditions": [approved], "certificate": "LS0t"}})
+    with pytest.raises(Failed, match="only est-issuer's operator writes"):
+        cluster.kubectl(*patch, "--patch", forged)
+    cluster.kubectl(*patch, "--patch", json.dumps({"status": {"conditions": [approved]}}))
+
+    def served() -> list[x509.Certificate]:
+        again = device.post("simpleenroll", csr, *device.with_password())
+        return again.certificates if again.status == 200 else []
+
+    [leaf] = until("the certificate", served, seconds=30)
+    journey.got(leaf)
+    until("the object to go", lambda: not [found for found in cluster.items("estcr") if found["metadata"]["name"] == name], seconds=30)
+    set_approval(cluster, "Automatic")
+
+
+def set_approval(cluster: Cluster, approval: str) -> None:
+    """Change the issuer, and wait until estserver goes by it."""
+    cluster.kubectl(
+        "patch",
+        "estissuer",
+        "factory",
+        "--namespace",
+        "devices",
+        "--type=merge",
+        "--patch",
+        json.dumps({"spec": {"est": {"approval": approval}}}),
+    )
+    until(
+        f"approval {approval}",
+        lambda: condition(found := cluster.get("estissuer", "factory")).get("observedGeneration") == found["metadata"]["generation"],
+        seconds=30,
+    )
+
+
+def test_14_everything_issued_verifies_against_the_same_cacerts(journey: Journey, tmp_path: Path) -> None:
     """By openssl, which is none of ours."""
     ca_certificates = journey.device.ca_certificates()
     bag = tmp_path / "cacerts.pem"
@@ -307,7 +356,7 @@ def test_13_everything_issued_verifies_against_the_same_cacerts(journey: Journey
     for path, leaf in zip(leaves, journey.issued, strict=True):
         path.write_bytes(leaf.public_bytes(Encoding.PEM))
         collect(leaf.public_bytes(Encoding.DER), ca_certificates[0].public_bytes(Encoding.DER))
-    assert len(leaves) == 5 + 2 * MANY
+    assert len(leaves) == 6 + 2 * MANY
     run("openssl", "verify", "-x509_strict", "-CAfile", str(bag), *map(str, leaves))
 
 
@@ -321,14 +370,14 @@ def ca_keys(cluster: Cluster) -> dict[str, str]:
     }
 
 
-def test_14_the_ledger_is_a_file_of_estservers_alone(journey: Journey) -> None:
+def test_15_the_ledger_is_a_file_of_estservers_alone(journey: Journey) -> None:
     listed = journey.cluster.kubectl(
         "exec", "est-issuer-server-0", "--namespace", NAMESPACE, "--", "sh", "-c", "stat -c %a:%u /var/lib/est-issuer/ledger*"
     )
     assert set(listed.split()) == {"600:65532"}
 
 
-def test_15_uninstall_is_quick_with_issuers_still_there_and_keeps_keys_and_ledger(journey: Journey) -> None:
+def test_16_uninstall_is_quick_with_issuers_still_there_and_keeps_keys_and_ledger(journey: Journey) -> None:
     cluster = journey.cluster
     keys = ca_keys(cluster)
     assert {"devices/factory-ca", f"{NAMESPACE}/est-issuer-serving"} <= keys.keys()
@@ -345,7 +394,7 @@ def test_15_uninstall_is_quick_with_issuers_still_there_and_keeps_keys_and_ledge
     cluster.kubectl("delete", "estcr", "own", "--namespace", "devices", "--timeout=10s")
 
 
-def test_16_a_reinstall_goes_on_with_the_same_ca_and_ledger(journey: Journey) -> None:
+def test_17_a_reinstall_goes_on_with_the_same_ca_and_ledger(journey: Journey) -> None:
     cluster, device = journey.cluster, journey.device
     keys = ca_keys(cluster)
     cluster.up()

@@ -16,6 +16,7 @@ def estserver_kubeconfig(
     cluster_rules = [
         {"apiGroups": ["est-issuer.io"], "resources": ["estissuers", "estclusterissuers"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
+        {"apiGroups": ["est-issuer.io"], "resources": ["certificaterequests"], "verbs": ["list", "watch", "create", "delete"]},
     ]
     own_rules = [
         {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"], "resourceNames": [f"{release}-serving"]},

@@ -25,17 +25,22 @@ class Running:
         self._news = asyncio.Condition()
         self._reading = [asyncio.create_task(self._read_lines()), asyncio.create_task(self._read_errors())]
 
+    async def until_audit(self, audit: str, request_id: str) -> Line:
+        """The audit event of a request that waits, or waited."""
+        return await self._until(f"audit {audit}", {"audit": audit, "request": request_id})
+
     async def until(self, event: str, *, times: int = 1, **more: object) -> Line:
         """The first line (or the one that many times), past or to come, of this event with these members."""
+        return await self._until(event, {"event": event, **more}, times=times)
 
+    async def _until(self, what: str, wanted: Mapping[str, object], *, times: int = 1) -> Line:
         def _found() -> Line | None:
-            wanted = {"event": event, **more}
             return next(iter([line for line in self.lines if wanted.items() <= line.items()][times - 1 :]), None)
 
         async with asyncio.timeout(START_SECONDS), self._news:
             await self._news.wait_for(lambda: _found() or self.process.returncode is not None)
         found = _found()
-        assert found is not None, f"ended without {event!r}: {self.lines} {self.errors.decode()}"
+        assert found is not None, f"ended without {what!r}: {self.lines} {self.errors.decode()}"
         return found
 
     async def url(self) -> str:

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
+from estcore import csr_builder
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage
 from estserver import approval
@@ -367,3 +370,16 @@ def test_the_wait_is_a_whole_number_of_seconds_at_any_age() -> None:
     waits = [approval.retry_after(age) for age in ages]
     assert waits == sorted(waits)
     assert (waits[0], waits[-1]) == (timedelta(seconds=10), timedelta(minutes=10))
+
+
+async def test_a_subject_that_is_spelled_otherwise_in_a_repeat_is_the_same_request(server: Server, tmp_path: Path) -> None:
+    """A rebuilt CSR may hold the name in another string type."""
+    own = tls(leaf(FACTORY_CA))
+    printable = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-1", _ASN1Type.PrintableString)])
+    csrs = [make_csr("device-1", key=KEY), csr_builder.build(KEY, subject=printable, sans=())]
+    for csr_der in csrs:
+        assert (await server.enroll(csr_der, operation="simplereenroll", connection=own)).status == 202
+    await decide(server)
+    answers = [await server.enroll(csr_der, operation="simplereenroll", connection=own) for csr_der in csrs]
+    assert answers[0].certificate == answers[1].certificate
+    assert certificates(tmp_path) == 1

@@ -1,0 +1,146 @@
+"""Who watches over waiting requests: what has ended is told once, people see what waits, and the metrics say how much and how old."""
+
+import base64
+import json
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estserver import approval_objects
+from estserver.approval import Approvals
+from estserver.approval_keeper import ApprovalKeeper
+from estserver.audit import AuditLog
+from estserver.held_requests import HeldRequest, HeldRequests, State
+from estserver.ledger import Ledger
+from estserver.logs import renderer
+from estserver.metrics import Metrics
+from tests.server.app_fixtures import NOW, Clock, make_csr
+from tests.server.test_requests_command import REQUEST
+
+WAITING = replace(
+    REQUEST,
+    requested_by=json.dumps({"groups": ["devices"]}),
+    csr_der=make_csr("device-1", "a.devices.example"),
+    created_at=NOW,
+    expires_at=NOW + timedelta(days=7),
+)
+FACTORY, FLEET = "EstIssuer/devices/factory", "EstClusterIssuer/fleet"
+
+
+class Watch:
+    """A keeper, and what comes of it."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.clock, self.metrics, self.lines = Clock(), Metrics(), list[bytes]()
+        self.held = HeldRequests(ledger)
+        self.shown: list[list[str]] = []
+        audit = AuditLog(self.lines.append, renderer("json"), chain="c0ffee")
+        approvals = Approvals(held=self.held, audit=audit, metrics=self.metrics, retry_window=timedelta(minutes=10))
+        self.keeper = ApprovalKeeper(approvals, self.metrics, clock=self.clock, board=self)
+
+    async def show(self, waiting: Sequence[HeldRequest], *, now: datetime) -> None:
+        """The board: what would be shown to people."""
+        assert now == self.clock.now
+        self.shown.append([request.id for request in waiting])
+
+    async def hold(self, **more: Any) -> HeldRequest:
+        return await self.held.hold(replace(WAITING, **more), now=self.clock.now)
+
+    @property
+    def told(self) -> list[tuple[str, str]]:
+        return [(event["audit"], event["request"]) for event in map(json.loads, self.lines)]
+
+    def metric(self, sample: str) -> float | None:
+        for line in self.metrics.render()[0].decode().splitlines():
+            if line.startswith(f"{sample} "):
+                return float(line.rpartition(" ")[2])
+        return None
+
+
+@pytest.fixture
+async def watch(tmp_path: Path) -> AsyncIterator[Watch]:
+    ledger = await Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    yield Watch(ledger)
+    await ledger.aclose()
+
+
+async def test_a_decision_of_whomever_is_in_the_audit_log_once(watch: Watch) -> None:
+    await watch.hold()
+    await watch.hold(id="00000000000000a2", slot="other")
+    await watch.held.decide(WAITING.id, State.APPROVED, by="alice", reason="on the list", now=NOW)
+    await watch.held.decide("00000000000000a2", State.DENIED, by="bob", reason="stolen", now=NOW)
+    for _ in range(3):
+        await watch.keeper.look()
+    assert watch.told == [("approved", WAITING.id), ("denied", "00000000000000a2")]
+    assert [json.loads(line)["by"] for line in watch.lines] == ["alice", "bob"]
+    assert watch.metric(f'est_request_decisions_total{{decision="denied",issuer="{FACTORY}"}}') == 1
+
+
+async def test_what_nobody_decides_expires_without_a_client_that_asks(watch: Watch) -> None:
+    await watch.hold()
+    watch.clock.advance(days=7, seconds=-1)
+    await watch.keeper.look()
+    assert watch.told == []
+    watch.clock.advance(seconds=1)
+    await watch.keeper.look()
+    await watch.keeper.look()
+    assert watch.told == [("expired", WAITING.id)]
+    found = await watch.held.find(WAITING.id)
+    assert found is not None
+    assert found.state is State.EXPIRED
+    assert watch.shown == [[WAITING.id], [], []]
+
+
+async def test_the_metrics_say_how_many_wait_and_how_long_the_oldest_has(watch: Watch) -> None:
+    await watch.hold()
+    watch.clock.advance(minutes=5)
+    for number, issuer in enumerate([FACTORY, FLEET]):
+        await watch.hold(id=f"b{number}", slot=f"b{number}", issuer=issuer, created_at=watch.clock.now)
+    watch.clock.advance(minutes=1)
+    await watch.keeper.look()
+    assert watch.metric(f'est_requests_waiting{{issuer="{FACTORY}"}}') == 2
+    assert watch.metric(f'est_requests_oldest_waiting_seconds{{issuer="{FACTORY}"}}') == 360
+    assert watch.metric(f'est_requests_waiting{{issuer="{FLEET}"}}') == 1
+    await watch.held.decide("b1", State.DENIED, by="bob", reason="", now=watch.clock.now)
+    await watch.keeper.look()
+    assert watch.metric(f'est_requests_waiting{{issuer="{FLEET}"}}') == 0
+    assert watch.metric(f'est_requests_oldest_waiting_seconds{{issuer="{FLEET}"}}') == 0
+
+
+def test_every_replica_makes_the_same_object_beside_the_issuer() -> None:
+    made = approval_objects.manifest(WAITING, "pki")
+    assert approval_objects.manifest(replace(WAITING, announced=False), "pki") == made
+    assert (made["metadata"]["namespace"], made["metadata"]["name"]) == ("devices", f"est-{WAITING.id}")
+    assert made["spec"]["issuerRef"] == {"group": "est-issuer.io", "kind": "EstIssuer", "name": "factory"}
+    fleet = approval_objects.manifest(replace(WAITING, issuer=FLEET), "pki")
+    assert fleet["metadata"]["namespace"] == "pki"
+    assert fleet["spec"]["issuerRef"] == {"group": "est-issuer.io", "kind": "EstClusterIssuer", "name": "fleet"}
+
+
+def test_an_object_says_who_asks_for_what_and_holds_the_csr() -> None:
+    spec = approval_objects.manifest(WAITING, "pki")["spec"]
+    assert spec["origin"] == "EST"
+    assert (spec["username"], spec["groups"]) == ("basic:device-1", ["devices"])
+    assert spec["extra"]["est-issuer.io/names"] == ["CN=device-1", "DNS:a.devices.example", "DNS:b.devices.example"]
+    assert spec["extra"]["est-issuer.io/source"] == ["192.0.2.7"]
+    csr = x509.load_pem_x509_csr(base64.b64decode(spec["request"]))
+    assert csr.public_bytes(Encoding.DER) == WAITING.csr_der
+
+
+def test_what_is_longer_than_the_schema_takes_is_cut_and_says_so() -> None:
+    sans = tuple(f"DNS:n{number}.devices.example" for number in range(99))
+    names = approval_objects.manifest(replace(WAITING, sans=sans), "pki")["spec"]["extra"]["est-issuer.io/names"]
+    assert len(names) == 64
+    assert names[-1] == "and 37 more"
+    assert len(approval_objects.manifest(replace(WAITING, requester="basic:" + "x" * 2000), "pki")["spec"]["username"]) == 1024
+
+
+def test_an_object_without_usages_or_groups_has_no_such_members() -> None:
+    spec = approval_objects.manifest(replace(WAITING, usages=(), requested_by='{"groups": []}'), "pki")["spec"]
+    assert not {"usages", "groups"} & spec.keys()

@@ -6,7 +6,7 @@ from pathlib import Path
 import atheris
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
-with atheris.instrument_imports(include=["estcore", "estserver.authentication", "estserver.http_head", "estserver.tokens"]):
+with atheris.instrument_imports(include=["estcore", "estserver.authorization_header", "estserver.http_head", "estserver.tokens"]):
     from tests.fuzz.targets import TARGETS
 
 if __name__ == "__main__":

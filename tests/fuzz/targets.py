@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from estcore import (
     authenticated_data,
+    authorization_callout,
     certs_only,
     cmc_control_codec,
     crmf,
@@ -21,9 +22,12 @@ from estcore import (
     digest_authentication,
     enveloped_data,
     exchange,
+    full_exchange,
     general_names,
     http_authentication,
     identity_proof,
+    key_package,
+    multipart,
     names,
     pkcs10,
     pki_data,
@@ -31,6 +35,7 @@ from estcore import (
     pop_challenge,
     ra_witness,
     signed_data,
+    smime_capabilities,
     transfer,
 )
 from estcore.attribute import Attribute
@@ -194,6 +199,37 @@ def _answer(data: bytes) -> None:
         exchange.check_status(response, now=NOW)
 
 
+def _multipart(data: bytes) -> None:
+    """Content-Type on the first line, the body after it."""
+    content_type, _, body = data.partition(b"\n")
+    for header in (content_type.decode("latin-1"), "multipart/mixed; boundary=b"):
+        with suppress(EstError):
+            parts = multipart.decode(header, body)
+            assert multipart.decode(*multipart.encode(parts)) == parts
+
+
+def _key_package(data: bytes) -> None:
+    for decode in (key_package.decode, key_package.load_private_key, smime_capabilities.parse):
+        with suppress(EstError):
+            decode(data)
+
+
+def _callout(data: bytes) -> None:
+    """What a program or a webhook answers, when it is asked whether to issue."""
+    with suppress(EstError):
+        authorization_callout.read_answer(data)
+
+
+def _full_response(data: bytes) -> None:
+    """What a server answers to a Full PKI Request: Content-Type on the first line, the DER after it."""
+    content_type, _, der_body = data.partition(b"\n")
+    for status in (200, 400):
+        headers = {"content-type": content_type.decode("latin-1")}
+        response = HttpResponse(status=status, headers=headers, body=transfer.encode_body(der_body))
+        with suppress(EstError):
+            full_exchange.read_full_response(response, ca_certificates=(), now=NOW, sender_nonce=None, transaction_id=None)
+
+
 TARGETS: dict[str, Target] = {
     "pkcs10": _pkcs10,
     "der": _der,
@@ -210,4 +246,8 @@ TARGETS: dict[str, Target] = {
     "authorization": _authorization,
     "http_head": _http_head,
     "answer": _answer,
+    "multipart": _multipart,
+    "key_package": _key_package,
+    "callout": _callout,
+    "full_response": _full_response,
 }

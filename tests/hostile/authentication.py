@@ -124,6 +124,94 @@ TOKENS: Cases = {
 }
 
 
+DIGEST_PATH = f"{EST}/digest/simpleenroll"
+_MADE = {
+    "username": '"device-1"',
+    "realm": '"digest"',
+    "nonce": f'"{"A" * 40}"',
+    "uri": f'"{DIGEST_PATH}"',
+    "algorithm": "SHA-256",
+    "nc": "00000001",
+    "cnonce": '"b"',
+    "qop": "auth",
+    "response": f'"{"0" * 64}"',
+    "opaque": f'"{"B" * 24}"',
+}
+
+
+def answering(status: int = 400, reason: str = "BadHeader", says: str = "", **other: str | None) -> Case:
+    """Authorization: Digest with other parameters than usual; None leaves one out. The nonce is nobody's."""
+    parameters = {**_MADE, **other}
+    return digest(", ".join(f"{name}={value}" for name, value in parameters.items() if value is not None), status, reason, says)
+
+
+def digest(text: str, status: int = 400, reason: str = "BadHeader", says: str = "") -> Case:
+    header = ("Authorization", f"Digest {text}")
+    return Case(status=status, reason=reason, says=says, path=DIGEST_PATH, headers=(PKCS10, header), body=lambda: BODY)
+
+
+NOT_OURS = (401, "UnknownNonce")
+DIGESTS: Cases = {
+    "a nonce of nobody's": answering(*NOT_OURS),
+    "an empty nonce": answering(*NOT_OURS, nonce='""'),
+    "a nonce of one letter": answering(*NOT_OURS, nonce='"A"'),
+    "a nonce of other letters": answering(*NOT_OURS, nonce=f'"{"!" * 40}"'),
+    "a nonce of 1,000 letters": answering(nonce=f'"{"A" * 1000}"', reason=""),
+    "a nonce that says 1970": answering(*NOT_OURS, nonce=f'"{base64.urlsafe_b64encode(bytes(30)).decode()}"'),
+    "a nonce of the year 292 million": answering(*NOT_OURS, nonce=f'"{base64.urlsafe_b64encode(bytes([255] * 30)).decode()}"'),
+    "the realm of another issuer": answering(401, "WrongRealm", realm='"factory"'),
+    "an empty realm": answering(401, "WrongRealm", realm='""'),
+    "another path": answering(uri='"/.well-known/est/digest/simplereenroll"', says="uri"),
+    "the path without label": answering(uri='"/.well-known/est/simpleenroll"', says="uri"),
+    "the whole address": answering(uri=f'"https://a{DIGEST_PATH}"', says="uri"),
+    "a path and a query": answering(uri=f'"{DIGEST_PATH}?a"', says="uri"),
+    "a star for the path": answering(uri='"*"', says="uri"),
+    "an empty path": answering(uri='""', says="uri"),
+    "qop auth-int": answering(qop="auth-int", says="qop"),
+    "no qop, as in RFC 2069": answering(qop=None, nc=None, cnonce=None),
+    "two qops": answering(qop='"auth,auth-int"', says="qop"),
+    "MD5": answering(401, "", algorithm="MD5", response=f'"{"0" * 32}"'),
+    "no algorithm, which is MD5": answering(401, "", algorithm=None, response=f'"{"0" * 32}"'),
+    "MD5-sess": answering(algorithm="MD5-sess", response=f'"{"0" * 32}"', says="algorithm"),
+    "SHA-256-sess": answering(algorithm="SHA-256-sess", says="algorithm"),
+    "SHA-512-256": answering(algorithm="SHA-512-256", says="algorithm"),
+    "SHA": answering(algorithm="SHA", says="algorithm"),
+    "an empty algorithm": answering(algorithm='""', says="algorithm"),
+    "userhash": answering(userhash="true", says="userhash"),
+    "no user": answering(username=None, says="username"),
+    "two kinds of user": answering(**{"username*": "UTF-8''device-1"}, says="username"),
+    "a user in another character set": answering(username=None, **{"username*": "ISO-8859-1''device-1"}, says="username"),
+    "a user with a colon": answering(username='"a:b"', says="colon"),
+    "a user with an escape": answering(username=None, **{"username*": "UTF-8''%1b%5b"}, says="control"),
+    "a user that is not UTF-8": answering(username=None, **{"username*": "UTF-8''%ff%fe"}, says="UTF-8"),
+    "nc 0": answering(nc="00000000", says="nc"),
+    "nc of seven digits": answering(nc="0000001", says="nc"),
+    "nc of nine digits": answering(nc="000000001", says="nc"),
+    "nc in capitals": answering(nc="0000000A", says="nc"),
+    "nc negative": answering(nc="-0000001", says="nc"),
+    "nc that is no number": answering(nc="zzzzzzzz", says="nc"),
+    "no nc": answering(nc=None, says="nc"),
+    "no cnonce": answering(cnonce=None, says="cnonce"),
+    "a cnonce of 10,000 letters": answering(cnonce=f'"{"c" * 10_000}"', says="longer"),
+    "no response": answering(response=None, says="response"),
+    "an empty response": answering(response='""', says="response"),
+    "half a response": answering(response=f'"{"0" * 32}"', says="response"),
+    "a response that is no hexadecimal": answering(response=f'"{"g" * 64}"', says="response"),
+    "another opaque": answering(*NOT_OURS, opaque='"x"'),
+    "nothing": digest("", 401, ""),
+    "no parameters": digest("abc"),
+    "a parameter without value": digest("username="),
+    "a value without name": digest('="a"'),
+    "a quotation that does not end": digest('username="device-1'),
+    "a parameter twice": digest('username="a", username="b"'),
+    "10,000 commas": digest("," * 10_000, reason=""),
+    "10,000 spaces": digest("a=b" + " " * 10_000 + "c=d", reason=""),
+    "10,000 backslashes": digest('username="' + "\\" * 10_000, reason=""),
+    "5,000 parameters": digest(", ".join(f"a{number}=b" for number in range(2000)), reason=""),
+    "token68": digest("ZGV2aWNlLTE6cGFzc3dvcmQ="),
+}
+
+
 def with_certificate(make: object, path: str, status: int, reason: str, says: str = "", body: bytes = SAME_NAMES) -> Case:
     return Case(
         status=status,
@@ -216,4 +304,4 @@ RENEWALS: Cases = {
     "the CN as a UID": _renewal("", subject_der=pki.sequence(pki.rdn("0.9.2342.19200300.100.1.1", b"device-1"))),
 }
 
-CASES: dict[str, Case] = prefixed(password=PASSWORDS, token=TOKENS, certificate=CERTIFICATES, renewal=RENEWALS)
+CASES: dict[str, Case] = prefixed(password=PASSWORDS, token=TOKENS, digest=DIGESTS, certificate=CERTIFICATES, renewal=RENEWALS)

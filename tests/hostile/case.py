@@ -18,6 +18,7 @@ from cryptography import x509
 from estcore import transfer
 from estserver.connection import TlsConnection
 from tests.server.app_fixtures import (
+    PASSWORD,
     SECRETS,
     SPEC,
     AppConfiguration,
@@ -30,6 +31,7 @@ from tests.server.app_fixtures import (
     secret,
     tls,
 )
+from tests.server.digest_client import digests, line
 
 EST = "/.well-known/est"
 ENROLL = f"{EST}/factory/simpleenroll"
@@ -93,6 +95,7 @@ INSISTING = {
     "est": {**SPEC["est"], "label": "insisting", "csrAttributes": "Enforced"},
     "policy": {**POLICY, "keys": ["ECDSA-P256"], "usages": ["digital signature", "client auth"], "rules": SPEC["policy"]["rules"]},
 }
+DIGEST = {**FACTORY, "est": {"label": "digest", "authentication": [{"digest": {"secretName": "digests"}}]}}
 LETTERS = secret("letters", {"username": b"\xc3\xbcser", "password": b"p\xc3\xa4ss"}, type_="kubernetes.io/basic-auth")
 
 
@@ -114,14 +117,15 @@ class Outcome:
 
 @asynccontextmanager
 async def site(directory: Path) -> AsyncIterator[Server]:
-    """Five issuers; no retry window, so that no answer is a repetition."""
+    """Six issuers; no retry window, so that no answer is a repetition."""
     registry = registry_of(
         manifest(spec=FACTORY),
         manifest("other", OTHER),
         manifest("certificates", CERTIFICATES_ONLY),
         manifest("bound", BOUND),
         manifest("insisting", INSISTING),
-        secrets=(*SECRETS, LETTERS),
+        manifest("digest", DIGEST),
+        secrets=(*SECRETS, LETTERS, digests(line("device-1", PASSWORD, realm="digest"))),
     )
     async with running(directory, registry, configuration=AppConfiguration(retry_window=timedelta(0))) as server:
         yield server

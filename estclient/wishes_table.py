@@ -10,15 +10,32 @@ from rich.text import Text
 from estclient.display import plain
 from estcore import der
 from estcore.csr_template import ANY_DIRECTORY_NAME, ANY_IP_ADDRESS, ExtensionTemplate, NameComponent, general_names
-from estcore.csr_vocabulary import EXTENDED_KEY_USAGE, KEY_USAGE, SUBJECT_ALT_NAME, describe
+from estcore.csr_vocabulary import (
+    CHALLENGE_PASSWORD,
+    EST_IDENTITY_LINKING,
+    EXTENDED_KEY_USAGE,
+    KEY_USAGE,
+    OTP_CHALLENGE,
+    REVOCATION_CHALLENGE,
+    SUBJECT_ALT_NAME,
+    describe,
+)
 from estcore.csr_wishes import Wishes
 from estcore.der import BIT_STRING, SEQUENCE, SET
 from estcore.errors import BadCsr, MalformedBody
+from estcore.foreign import foreign
 from estcore.general_names import parse_general_names
 from estcore.names import describe_general_name, describe_name
 from estcore.usages import EXTENDED_KEY_USAGES
 
 YOURS: Final = "yours to fill in"
+
+_PROOFS: Final = {
+    CHALLENGE_PASSWORD: "the channel binding",
+    EST_IDENTITY_LINKING: "the channel binding",
+    OTP_CHALLENGE: "your one-time password, if you have one",
+    REVOCATION_CHALLENGE: "a secret of yours, if you want to revoke with it",
+}
 
 _KEY_USAGE_BITS: Final = (
     "digital signature",
@@ -57,7 +74,7 @@ def rows(wishes: Wishes) -> Iterator[tuple[str, str]]:
         critical = " (critical)" if extension.critical else ""
         yield f"extension: {describe(extension.oid)}{critical}", YOURS if extension.value is None else _value(extension, extension.value)
     for oid in wishes.supplied:
-        yield f"attribute: {describe(oid)}", YOURS
+        yield f"attribute: {describe(oid)}", _PROOFS.get(oid, YOURS)
     for attribute in wishes.attributes:
         yield f"attribute: {describe(attribute.type)}", "\n".join(value.hex() for value in attribute.values)
     for fault in wishes.ignored:
@@ -67,9 +84,10 @@ def rows(wishes: Wishes) -> Iterator[tuple[str, str]]:
 def _text(component: NameComponent) -> str:
     pair = der.tlv(SEQUENCE, der.object_identifier(component.type) + (component.value or b""))
     try:
-        return describe_name(x509.Name.from_bytes(der.tlv(SEQUENCE, der.tlv(SET, pair)))).partition("=")[2]
-    except ValueError:
+        name = foreign(lambda: x509.Name.from_bytes(der.tlv(SEQUENCE, der.tlv(SET, pair))), lambda: MalformedBody("it is no name"))
+    except MalformedBody:
         return (component.value or b"").hex()
+    return describe_name(name).partition("=")[2]
 
 
 def _value(extension: ExtensionTemplate, value: bytes) -> str:

@@ -29,6 +29,7 @@ from estcore.csr_wishes import Wishes
 from estcore.der import SEQUENCE, SET
 from estcore.errors import BadCsr, MalformedBody
 from estcore.extension_request import CMC_RA
+from estcore.foreign import foreign
 from estcore.general_names import parse_general_names
 from estcore.names import describe_general_name, describe_name, same_general_names, same_name
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGES, key_usage
@@ -94,8 +95,8 @@ def _has_component(subject: x509.Name, wanted: NameComponent) -> bool:
 def _name(component: NameComponent) -> x509.Name | None:
     pair = der.tlv(SEQUENCE, der.object_identifier(component.type) + (component.value or b""))
     try:
-        return x509.Name.from_bytes(der.tlv(SEQUENCE, der.tlv(SET, pair)))
-    except ValueError:
+        return foreign(lambda: x509.Name.from_bytes(der.tlv(SEQUENCE, der.tlv(SET, pair))), lambda: MalformedBody("it is no name"))
+    except MalformedBody:
         return None
 
 

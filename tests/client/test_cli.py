@@ -332,7 +332,7 @@ def test_csrattrs_asks_as_whoever_it_is_told(options: list[str], wishing_ca: Est
     wishing_ca.csr_attrs = csr_attrs(vectors.body("rfc9908-5.2-csrattrs"))
     shown = est("csrattrs", *options, "--user", "device-7", "--password-file", password_file).stdout
     assert wishing_ca.seen[0].headers["authorization"] == "Basic ZGV2aWNlLTc6Y29ycmVjdCBob3JzZQ=="
-    for cell in ("EC P-384", "ECDSA with SHA-384", "attribute: challengePassword", "attribute: macAddress"):
+    for cell in ("EC P-384", "ECDSA with SHA-384", "attribute: challengePassword", "the channel binding", "attribute: macAddress"):
         assert cell in shown
 
 

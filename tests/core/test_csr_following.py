@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
@@ -219,6 +220,18 @@ FOLLOWING = {
 @pytest.mark.parametrize("case", FOLLOWING)
 def test_a_csr_that_follows_is_let_pass(case: str) -> None:
     check_follows(*FOLLOWING[case])
+
+
+@pytest.mark.spec("EST-ATTR-18")
+def test_the_hash_of_a_pss_signature_is_seen() -> None:
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    key = pki.key(KeyAlgorithm.RSA_2048)
+    assert isinstance(key, rsa.RSAPrivateKey)
+    pss = padding.PSS(mgf=padding.MGF1(SHA384()), salt_length=48)
+    csr = pkcs10.parse(builder.sign(key, SHA384(), rsa_padding=pss).public_bytes(Encoding.DER))
+    check_follows(csr, Wishes(signature="2.16.840.1.101.3.4.2.2"))
+    assert lacks(csr, Wishes(signature="2.16.840.1.101.3.4.2.1")) == "a signature by SHA-256"
+    assert lacks(csr, Wishes(signature="1.2.840.113549.1.1.12")) == "a signature by RSA with SHA-384"
 
 
 @pytest.mark.spec("EST-ATTR-18")

@@ -16,7 +16,7 @@ from estcore.certification_request import CertificationRequest
 from estcore.csr_advice import CsrAdvice, Proofs
 from estcore.errors import Forbidden, IssuerNotReady, Unauthenticated
 from estcore.issuer_spec import ChannelBinding, CsrAttributes, IssuerSpec
-from estcore.requester import Requester
+from estcore.requester import AuthenticatedBy, Requester
 from estcore.rules import rule_for, values_of
 from estserver.authentication import Authenticator
 from estserver.issuers import Issuer
@@ -25,6 +25,9 @@ from estserver.messages import MEDIA_CSRATTRS, EstRequest, EstResponse
 MAX_ISSUERS: Final = 256
 MAX_ADVICES_OF_ONE_ISSUER: Final = 512
 """One per rule, and per requester where a rule has placeholders; about 1 KiB each. Deriving one anew takes about a millisecond."""
+
+_KNOWN_BY_THEIR_REQUEST: Final = frozenset({AuthenticatedBy.ONE_TIME_PASSWORD, AuthenticatedBy.CMC_SHARED_SECRET})
+"""Their secret is in the CSR or around it, so a GET shows nothing of it."""
 
 NO_WISHES: Final = EstResponse(status=204, body=b"", headers=())
 
@@ -54,10 +57,12 @@ class AdviceCache:
         """Refuse a CSR that ignores the CSR attributes of an issuer that enforces them. Raises BadCsr (CsrAttributesIgnored).
 
         Without `names` those are not looked for: a renewal asks for the names of its certificate. Without `own_key` neither are key and
-        signature, which mean nothing at serverkeygen. A registration authority answers for what it sends.
+        signature, which mean nothing at serverkeygen. A registration authority answers for what it sends; who can prove itself by the
+        request only is held against what it was told, which is what anybody is.
         """
         if spec.est.csr_attributes is CsrAttributes.ENFORCED and not requester.registration_authority:
-            wishes = self.advice(issuer, spec, requester, names=names).enforced
+            told_as = None if requester.authenticated_by in _KNOWN_BY_THEIR_REQUEST else requester
+            wishes = self.advice(issuer, spec, told_as, names=names).enforced
             csr_following.check_follows(csr, wishes if own_key else replace(wishes, key=None, signature=None))
 
 

@@ -1,6 +1,7 @@
 """/csrattrs from the path to the octets, and CSRs held against it."""
 
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from estcore import csr_builder, csr_wishes, csrattrs, issuer_spec, transfer
+from estcore import csr_builder, csr_wishes, csrattrs, issuer_spec, pkcs10, transfer
 from estcore.csr_advice import CsrAdvice
 from estcore.csr_vocabulary import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, OTP_CHALLENGE, SUBJECT_ALT_NAME
 from estcore.csr_wishes import Wishes
-from estcore.errors import ConfigurationError
+from estcore.errors import BadCsr, ConfigurationError
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage
 from estserver.csr_attributes import AdviceCache
@@ -281,6 +282,17 @@ async def test_a_renewal_is_held_against_all_but_the_names(server: Server) -> No
     answer = await server.enroll(ignores, operation="simplereenroll", connection=tls(old))
     assert answer.status == 400
     assert "it lacks a key of EC P-256, the extension keyUsage" in answer.text
+
+
+@pytest.mark.parametrize(("by", "refused"), [("basic", True), ("oneTimePassword", False), ("cmcSharedSecret", False)])
+def test_who_is_known_by_its_request_only_is_held_against_what_anybody_is_told(by: str, refused: bool) -> None:
+    spec = with_policy(with_est(csrAttributes="Enforced"), **P256_ONLY, rules=[{"subject": {"commonName": "{user}"}}, {}])
+    (issuer,) = registry_of(manifest(spec=spec)).issuers.values()
+    assert issuer.spec is not None
+    requester = Requester(authenticated_by=AuthenticatedBy(by), identity=USER, user=USER)
+    nameless = pkcs10.parse(make_csr(None, "a.devices.example", usages=USAGES))
+    with pytest.raises(BadCsr, match="commonName") if refused else nullcontext():
+        AdviceCache().check(issuer, issuer.spec, requester, nameless, names=True)
 
 
 def test_advice_is_derived_once_for_each_that_is_told_something_else() -> None:

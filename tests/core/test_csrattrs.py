@@ -214,6 +214,14 @@ ILL_FORMED = {
     "a size of an EC key": attrs(attribute(EC_PUBLIC_KEY, b"\x02\x01\x05")),
     "a curve of an RSA key": attrs(attribute(RSA_ENCRYPTION, oid(P384))),
     "an RSA key of a negative size": attrs(attribute(RSA_ENCRYPTION, b"\x02\x01\xff")),
+    "an RSA key of no size": attrs(attribute(RSA_ENCRYPTION, b"\x02\x01\x00")),
+    "a template with a key of two parameters": template(der.tlv(0xA0, der.tlv(0x30, oid(EC_PUBLIC_KEY) + oid(P384) * 2)), NO_ATTRIBUTES),
+    "a template with two placeholder keys": template(
+        der.tlv(0xA0, der.tlv(0x30, oid(RSA_ENCRYPTION) + b"\x05\x00") + b"\x03\x02\x00\x04" * 2), NO_ATTRIBUTES
+    ),
+    "a template with a placeholder key that is no BIT STRING": template(
+        der.tlv(0xA0, der.tlv(0x30, oid(RSA_ENCRYPTION) + b"\x05\x00") + b"\x04\x01\x04"), NO_ATTRIBUTES
+    ),
     "a template of no value": attrs(attribute(CERTIFICATION_REQUEST_INFO_TEMPLATE)),
     "a template of version 1": template(NO_ATTRIBUTES, version=b"\x02\x01\x01"),
     "a template without attributes": template(),
@@ -253,6 +261,18 @@ def test_ill_formed_wishes_are_read_and_never_written(case: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as raised:
         csrattrs.encode(read)
     assert "\n" not in str(raised.value)
+
+
+def test_no_more_items_are_written_than_are_read() -> None:
+    csrattrs.encode(tuple(f"2.999.{number}" for number in range(csrattrs.MAX_ITEMS)))
+    with pytest.raises(ValueError, match="more than 100 items"):
+        csrattrs.encode(tuple(f"2.999.{number}" for number in range(csrattrs.MAX_ITEMS + 1)))
+
+
+def test_no_more_octets_are_written_than_are_read() -> None:
+    most = Attribute(type="2.999.1", values=(der.tlv(0x04, bytes(csrattrs.MAX_OCTETS)),))
+    with pytest.raises(ValueError, match="more than 32768"):
+        csrattrs.encode((most,))
 
 
 HOSTILE = {

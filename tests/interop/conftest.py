@@ -29,7 +29,7 @@ PACKAGES = {
     "gcc": "gcc and libc6-dev",
 }
 PASSWORD = "replace-this-example-password"
-START_SECONDS = 30
+START_SECONDS = 120
 
 RSA_ISSUER = """\
 apiVersion: est-issuer.io/v1alpha1

@@ -44,7 +44,7 @@ spec:
     label: {name}
     authentication: [{{basic: {{secretName: device-passwords}}}}]
     serverKeyGeneration:
-      {{enabled: true, encryption: Optional, keyAlgorithm: {key_algorithm}, wrappingKeys: {{secretName: wrapping-keys}}}}
+      {{enabled: true, encryption: Optional, keyAlgorithm: {key_algorithm}, wrappingKeys: {{secretName: factory-wrapping-keys}}}}
   policy:
     rules: [{{from: {{authentication: basic}}, subject: {{commonName: "{{user}}"}}}}]
 """
@@ -58,7 +58,7 @@ def wrapping_keys() -> str:
     return f"""\
 apiVersion: v1
 kind: Secret
-metadata: {{name: wrapping-keys, namespace: devices}}
+metadata: {{name: factory-wrapping-keys, namespace: devices}}
 type: Opaque
 stringData:
   device-7.key: {KEK}
@@ -67,13 +67,13 @@ stringData:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
-    """Labels keygen (an ECDSA CA, P-256 keys) and keygen-rsa (an RSA CA, RSA keys)."""
+    """Labels factory, which here makes keys (an ECDSA CA, P-256 keys), and factory-rsa (an RSA CA, RSA keys)."""
     folder = tmp_path_factory.mktemp("keygen")
     more = tmp_path_factory.mktemp("more")
-    (more / "keygen.yaml").write_text(issuer("keygen", "ECDSA-P256", "ECDSA-P256"))
-    (more / "keygen-rsa.yaml").write_text(issuer("keygen-rsa", "RSA-2048", "RSA-2048"))
-    (more / "wrapping-keys.yaml").write_text(wrapping_keys())
-    with serving(folder, "devices/keygen", manifests=more) as running:
+    (more / "estissuer.yaml").write_text(issuer("factory", "ECDSA-P256", "ECDSA-P256"))
+    (more / "factory-rsa.yaml").write_text(issuer("factory-rsa", "RSA-2048", "RSA-2048"))
+    (more / "factory-wrapping.yaml").write_text(wrapping_keys())
+    with serving(folder, "devices/factory", manifests=more) as running:
         yield running
 
 
@@ -105,7 +105,7 @@ def check_pair(workshop: Workshop, key: str, certificate: str) -> x509.Certifica
     return found
 
 
-def est(workshop: Workshop, *options: object, label: str = "keygen") -> tuple[int, bytes]:
+def est(workshop: Workshop, *options: object, label: str = "factory") -> tuple[int, bytes]:
     command = (
         Path(sys.executable).with_name("est"),
         "serverkeygen",
@@ -130,14 +130,14 @@ def test_the_documented_est_command_works_as_it_is(workshop: Workshop) -> None:
 
 
 @pytest.mark.spec("EST-SKG-01", "EST-SKG-09", "EST-SKG-10", "EST-SKG-15")
-@pytest.mark.parametrize("label", ["keygen", "keygen-rsa"])
+@pytest.mark.parametrize("label", ["factory", "factory-rsa"])
 def test_the_documented_commands_for_a_plain_key_work_as_they_are(workshop: Workshop, label: str) -> None:
     workshop.bash(shown(1), EST=f"{workshop.server.url}/{label}", PASSWORD=PASSWORD)
     check_pair(workshop, "device-7.key", "device-7.pem")
 
 
 @pytest.mark.spec("EST-SKG-05", "EST-SKG-11", "EST-SKG-12")
-@pytest.mark.parametrize("label", ["keygen", "keygen-rsa"])
+@pytest.mark.parametrize("label", ["factory", "factory-rsa"])
 def test_the_documented_commands_for_an_encrypted_key_work_as_they_are(workshop: Workshop, label: str) -> None:
     workshop.bash(shown(2), EST=f"{workshop.server.url}/{label}", PASSWORD=PASSWORD, KEK=KEK)
     check_pair(workshop, "device-7.key", "device-7.pem")
@@ -145,13 +145,13 @@ def test_the_documented_commands_for_an_encrypted_key_work_as_they_are(workshop:
 
 @pytest.mark.spec("EST-SKG-13", "EST-SKG-14")
 @pytest.mark.parametrize("name", RECIPIENTS)
-@pytest.mark.parametrize("label", ["keygen", "keygen-rsa"])
+@pytest.mark.parametrize("label", ["factory", "factory-rsa"])
 def test_est_gets_a_key_that_is_encrypted_for_its_own(workshop: Workshop, name: str, label: str) -> None:
     status, stderr = est(workshop, "--decrypt-key", f"{name}.key", "--decrypt-cert", f"{name}.pem", label=label)
     assert status == 0, stderr
     check_pair(workshop, "out/tls.key", "out/tls.crt")
     key = load_pem_private_key((workshop.folder / "out" / "tls.key").read_bytes(), None)
-    assert isinstance(key, ec.EllipticCurvePrivateKey if label == "keygen" else rsa.RSAPrivateKey)
+    assert isinstance(key, ec.EllipticCurvePrivateKey if label == "factory" else rsa.RSAPrivateKey)
 
 
 @pytest.mark.spec("EST-SKG-05", "EST-SKG-17")

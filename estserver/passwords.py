@@ -11,11 +11,16 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import bcrypt
+from cachetools import TTLCache
 
 from estcore.errors import Busy, ConfigurationError, Unauthenticated
 from estserver import user_lines
@@ -26,6 +31,11 @@ MAX_BCRYPT_COST = 14
 """About a second of CPU; 31 would be two days."""
 BCRYPT_OCTETS = 72
 """bcrypt reads no further, and neither does htpasswd when it makes a hash."""
+REMEMBERED_FOR: Final = timedelta(seconds=5)
+REMEMBERED: Final = 1024
+"""Users of one issuer whose right password is remembered at once."""
+
+T = TypeVar("T")
 
 _BCRYPT = re.compile(
     rb"\$2[aby]\$([0-9]{2})\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}"
@@ -143,24 +153,58 @@ def read_bcrypt(line: UserLine) -> Bcrypt:
 
 
 class PasswordChecker:
-    """Runs slow checks in a bounded pool: `threads` at once, `waiting` more in line, the next one is told to come back."""
+    """Runs slow checks in a bounded pool: `threads` at once, `waiting` more in line, the next one is told to come back.
 
-    def __init__(self, *, threads: int = 2, waiting: int = 32) -> None:
+    A password that was right is remembered for five seconds, by an HMAC under a key of this process, and requests that bring the same
+    one at once share a check: a fleet that comes back after an outage costs one slow hash a user, not one a request. What is remembered
+    belongs to the `Passwords` it was checked against, so a Secret that changes is a new page. Wrong ones are never remembered.
+    """
+
+    def __init__(self, *, threads: int = 2, waiting: int = 32, timer: Callable[[], float] = time.monotonic) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="passwords")
         self._room = threads + waiting
+        self._timer = timer
+        self._key = secrets.token_bytes(32)
+        self._recent: WeakKeyDictionary[Passwords, TTLCache[bytes, None]] = WeakKeyDictionary()
+        self._running: dict[tuple[int, bytes], asyncio.Task[None]] = {}
 
     async def check(self, passwords: Passwords, user: str, password: str) -> None:
         """As Passwords.check, off the event loop where it is slow. Raises Busy where the line is full."""
         if not passwords.is_slow(user):
             passwords.check(user, password)
             return
+        recent = self._recent.get(passwords)
+        if recent is None:
+            recent = self._recent[passwords] = TTLCache(REMEMBERED, REMEMBERED_FOR.total_seconds(), timer=self._timer)
+        key = hmac.digest(self._key, f"{len(user)}:{user}{password}".encode(), "sha256")
+        if key in recent:
+            return
+        await self._once((id(passwords), key), lambda: passwords.check(user, password))
+        recent[key] = None
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do slow work in the pool. Raises Busy where the line is full, and what `work` raises."""
         if self._room == 0:
             raise Busy("too many passwords are being checked; try again")
         self._room -= 1
         try:
-            await asyncio.get_running_loop().run_in_executor(self._pool, passwords.check, user, password)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         finally:
             self._room += 1
+
+    async def _once(self, key: tuple[int, bytes], work: Callable[[], None]) -> None:
+        running = self._running.get(key)
+        if running is None:
+            if self._room == 0:
+                raise Busy("too many passwords are being checked; try again")
+            running = self._running[key] = asyncio.create_task(self.run(work), name="password")
+            running.add_done_callback(lambda done: self._done(key, done))
+        await asyncio.shield(running)  # a request that goes away takes no other's check along
+
+    def _done(self, key: tuple[int, bytes], done: asyncio.Task[None]) -> None:
+        self._running.pop(key, None)
+        if not done.cancelled():
+            done.exception()  # whoever waited has it; where nobody did any more, it is nobody's
 
     def close(self) -> None:
         """End the threads; what is in line is dropped."""

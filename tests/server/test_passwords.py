@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import dataclass
 
 import bcrypt
 import pytest
@@ -135,12 +136,90 @@ async def test_slow_checks_run_off_the_loop_and_the_line_is_bounded(monkeypatch:
         assert go.wait(10)
 
     monkeypatch.setattr(Passwords, "check", _slow)
-    running = [asyncio.create_task(checker.check(passwords, "a", "x")) for _ in range(3)]
-    await asyncio.sleep(0)
+    running = [asyncio.create_task(checker.check(passwords, "a", f"{number}")) for number in range(3)]
+    for _ in range(3):
+        await asyncio.sleep(0)
     with pytest.raises(Busy):
         await checker.check(passwords, "a", "x")
     go.set()
     await asyncio.gather(*running)
     assert all(thread.startswith("passwords") for thread in threads)
     await checker.check(passwords, "a", "x")
+    checker.close()
+
+
+@dataclass
+class Timer:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def hashes(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The slow hashes that were computed."""
+    computed: list[bytes] = []
+    checkpw = bcrypt.checkpw
+
+    def _counted(password: bytes, entry: bytes) -> bool:
+        computed.append(password)
+        return checkpw(password, entry)
+
+    monkeypatch.setattr(bcrypt, "checkpw", _counted)
+    return computed
+
+
+@pytest.mark.spec("THREAT-14")
+async def test_a_burst_with_one_right_password_costs_one_slow_hash(hashes: list[bytes]) -> None:
+    passwords, timer = load([htpasswd(b"a:" + hashed("x"))]), Timer()
+    checker = PasswordChecker(timer=timer)
+    await asyncio.gather(*(checker.check(passwords, "a", "x") for _ in range(20)))
+    timer.now = 4.9
+    await checker.check(passwords, "a", "x")
+    assert hashes == [b"x"]
+    timer.now = 5.1
+    await checker.check(passwords, "a", "x")
+    assert hashes == [b"x", b"x"]
+    checker.close()
+
+
+@pytest.mark.spec("THREAT-14")
+async def test_what_is_remembered_opens_for_nobody_else(hashes: list[bytes]) -> None:
+    """Another password, another user, parts that read alike when they are put together, and the same user of another issuer."""
+    lines = htpasswd(b"a:" + hashed("bx"), b"ab:" + hashed("y"))
+    passwords, other = load([lines]), load([htpasswd(b"a:" + hashed("other"))])
+    checker = PasswordChecker()
+    await checker.check(passwords, "a", "bx")
+    for where, user, password in ((passwords, "a", "bX"), (passwords, "ab", "x"), (passwords, "", "abx"), (other, "a", "bx")):
+        for _ in range(2):
+            with pytest.raises(Unauthenticated):
+                await checker.check(where, user, password)
+    assert len(hashes) == 1 + 8, "wrong ones are never remembered"
+    checker.close()
+
+
+async def test_a_secret_that_changes_empties_what_is_remembered(hashes: list[bytes]) -> None:
+    checker = PasswordChecker()
+    await checker.check(load([htpasswd(b"a:" + hashed("x"))]), "a", "x")
+    with pytest.raises(Unauthenticated):
+        await checker.check(load([htpasswd(b"a:" + hashed("new"))]), "a", "x")
+    checker.close()
+
+
+async def test_a_request_that_goes_away_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, go = load([htpasswd(b"a:" + hashed("x"))]), threading.Event()
+    check = Passwords.check
+
+    def _slow(self: Passwords, user: str, password: str) -> None:
+        assert go.wait(10)
+        check(self, user, password)
+
+    monkeypatch.setattr(Passwords, "check", _slow)
+    checker = PasswordChecker()
+    first, second = (asyncio.create_task(checker.check(passwords, "a", "x")) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    go.set()
+    await second
     checker.close()

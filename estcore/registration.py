@@ -189,6 +189,12 @@ def _authorized(
         raise BadCsr("the CSR names nobody: give it a subject or a subjectAltName (RFC 5280 section 4.1.2.6)", reason="NoName")
     if not csr.proven:
         raise BadCsr("the request does not prove that its sender has the private key (RFC 5272 section 6.7)", reason="NotProven")
+    if csr.one_time_password is not None and requester.authenticated_by is not AuthenticatedBy.ONE_TIME_PASSWORD:
+        raise BadCsr(
+            "otpChallenge is taken by issuers that list oneTimePassword, and where it is the only password: leave it out "
+            "(RFC 7894 section 3.1)",
+            reason="OneTimePasswordNotTaken",
+        )
     if csr.cmc_ra:
         _check_becomes_ra(requester, sans)
     return Authorized(

@@ -1,6 +1,6 @@
 """Who asks: the one value that authentication hands to registration, ledger and audit."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cryptography import x509
@@ -40,6 +40,7 @@ class Requester:
     `certificate` is the TLS client certificate, where one was accepted; `with_certificate` says whose it is when it came beside another
     proof. `registration_authority` is true for the operator's ServiceAccount and for the holder of a certificate of this issuer with
     id-kp-cmcRA: it vouches for names, so no rule is looked for.
+    `single_use` is set where the proof is good for one certificate: what the ledger calls that certificate's transaction.
     """
 
     authenticated_by: AuthenticatedBy
@@ -52,6 +53,7 @@ class Requester:
     certificate: x509.Certificate | None = None
     with_certificate: AuthenticatedBy | None = None
     registration_authority: bool = False
+    single_use: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         """As the ledger and the audit log write it."""

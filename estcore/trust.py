@@ -6,7 +6,7 @@ or serial alone. Revocation is the ledger's.
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Final, TypeVar
 
@@ -65,8 +65,11 @@ def verify_issued_by(
     *,
     now: datetime,
     purpose: ObjectIdentifier = ExtendedKeyUsageOID.CLIENT_AUTH,
+    expired_for: timedelta = timedelta(0),
 ) -> None:
     """Check that one of our own CA certificates, present or former, issued this end-entity certificate, and that it is for `purpose`.
+
+    The leaf may have expired as long ago as `expired_for`: it is then judged at its last moment.
 
     The purpose must be named: a certificate of ours without extendedKeyUsage was granted no purpose, so it authenticates nobody, though
     RFC 5280 would let it. Raises Untrusted.
@@ -75,7 +78,8 @@ def verify_issued_by(
     if issuer is None:
         raise Untrusted("the certificate was not issued by this issuer", reason="UnknownIssuer")
     check_time(issuer, now=now)
-    check_time(leaf, now=now)
+    last_moment = leaf.not_valid_after_utc
+    check_time(leaf, now=last_moment if last_moment < now <= last_moment + expired_for else now)
     extensions = _extensions(leaf)
     foreign = [extension.oid.dotted_string for extension in extensions if extension.critical and extension.oid not in _UNDERSTOOD]
     if foreign:

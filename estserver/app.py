@@ -24,9 +24,11 @@ from estserver.ledger import Ledger
 from estserver.metrics import Metrics
 from estserver.passwords import PasswordChecker
 from estserver.program_call import ProgramCalls
+from estserver.proofs import Proofs
 from estserver.registration_authority import RegistrationAuthority
 from estserver.routes import EstRoute
 from estserver.spent import Spent
+from estserver.throttle import Guesses
 from estserver.tokens import TokenReviewer, Tokens
 
 REVOKED_REFRESH: Final = timedelta(seconds=10)
@@ -92,19 +94,18 @@ def build_app(
     ledger.on_writable = metrics.ledger_writable
     passwords = PasswordChecker()
     spent = Spent(ledger)
-    authenticator = Authenticator(
+    proofs = Proofs(
         tokens=Tokens(tokens, clock=clock),
         passwords=passwords,
         digest=DigestVerifier(spent, clock=clock),
         registration_authority=RegistrationAuthority(
             service_accounts=frozenset(settings.ra_service_accounts), audience=settings.ra_audience
         ),
-        is_revoked=ledger.is_revoked,
-        clock=clock,
-        throttle_sources=settings.throttle_sources,
+        guesses=Guesses(clock=clock, throttle_sources=settings.throttle_sources),
     )
     programs = ProgramCalls()
     callouts = Callouts(programs)
+    authenticator = Authenticator(proofs, is_revoked=ledger.is_revoked, clock=clock)
     service = Service(
         authenticator=authenticator,
         ledger=ledger,

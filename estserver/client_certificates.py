@@ -40,9 +40,23 @@ def issued_by_this(tls: TlsConnection, issuer: Issuer, *, is_revoked: IsRevoked,
     Raises Unauthenticated with one sentence why not.
     """
     requester = _kept(tls, issuer, "this", _judge_own, now)
-    if requester.certificate is not None and is_revoked(issuer.key, requester.certificate.serial_number):
-        raise Unauthenticated("it is revoked", reason="CertificateRevoked")
+    _check_not_revoked(requester, issuer, is_revoked)
     return requester
+
+
+def renewable(tls: TlsConnection, issuer: Issuer, *, expired_for: timedelta | None, is_revoked: IsRevoked, now: datetime) -> Requester:
+    """As `issued_by_this`, also of a certificate that expired at most `expired_for` ago: judged at its last moment, and never an RA's.
+
+    For simplereenroll only, where a device that was switched off for too long renews itself. Raises Unauthenticated.
+    """
+    try:
+        return issued_by_this(tls, issuer, is_revoked=is_revoked, now=now)
+    except Unauthenticated as error:
+        if error.reason != "Expired" or not expired_for:
+            raise
+    requester = _judge_own(tls, issuer, now, expired_for=expired_for)
+    _check_not_revoked(requester, issuer, is_revoked)
+    return replace(requester, registration_authority=False)
 
 
 def under_anchors(tls: TlsConnection, issuer: Issuer, secret_name: str, *, now: datetime) -> Requester:
@@ -85,11 +99,16 @@ def _holds(verdict: _Verdict, judged_by: tuple[object, object], now: datetime) -
     return same and verdict.judged_at <= now < verdict.judged_at + VERDICT_LIFE
 
 
-def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
+def _check_not_revoked(requester: Requester, issuer: Issuer, is_revoked: IsRevoked) -> None:
+    if requester.certificate is not None and is_revoked(issuer.key, requester.certificate.serial_number):
+        raise Unauthenticated("it is revoked", reason="CertificateRevoked")
+
+
+def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime, *, expired_for: timedelta = timedelta(0)) -> Requester:
     leaf = tls.unverified_client_chain[0]
     if issuer.authority is None:
         raise Unauthenticated("this issuer is not ready to check it", reason="IssuerNotReady")
-    trust.verify_issued_by(leaf, issuer.authority.present_and_former, now=now)
+    trust.verify_issued_by(leaf, issuer.authority.present_and_former, now=now, expired_for=expired_for)
     return replace(_requester(leaf, AuthenticatedBy.CERTIFICATE), registration_authority=trust.is_registration_authority(leaf))
 
 

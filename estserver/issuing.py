@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from estcore import authority
 from estcore.authority import Authority, Issued
 from estcore.certification_request import CertificationRequest
-from estcore.errors import Busy, Conflict, EstError
+from estcore.errors import Busy, Conflict, EstError, Forbidden
 from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
 from estcore.requester import Requester
@@ -29,6 +29,7 @@ from estserver.held_requests import HeldRequest, State
 from estserver.issuers import Issuer
 from estserver.key_generator import KeyGenerator
 from estserver.ledger import Entry, Ledger, digest
+from estserver.ledger_schema import STATE_ISSUED
 from estserver.messages import Operation
 from estserver.metrics import Metrics
 from estserver.program_call import ProgramCalls
@@ -107,7 +108,7 @@ async def issue(order: Order, service: Service) -> Entry:
     service.audit.before(signature, now=now)
     try:
         issued = await _sign(order, service, now=now, serial=serial)
-        standing = await service.ledger.record(_entry(order, issued, held, service.retry_window, now=now))
+        standing = await _record(order, _entry(order, issued, held, service.retry_window, now=now), service, now=now)
     except BaseException as error:
         reason = error.reason if isinstance(error, EstError) else "InternalError"
         service.audit.after(signature, Outcome(result=reason), now=service.clock())
@@ -122,12 +123,35 @@ async def issue(order: Order, service: Service) -> Entry:
     return standing
 
 
+async def _record(order: Order, entry: Entry, service: Service, *, now: datetime) -> Entry:
+    """As Ledger.record; what a one-time password was used for before is given again to its own retry only, within the retry window.
+
+    The ledger's unique constraint is what spends the password: in the transaction that records the certificate, so of two replicas one
+    has it, and a request that is refused for another reason has not used it up. Raises Forbidden for a used one.
+    """
+    if order.requester.single_use is None:
+        return await service.ledger.record(entry)
+    try:
+        standing = await service.ledger.record(entry)
+    except Conflict as error:
+        raise _used() from error
+    if standing.serial != entry.serial and (standing.state != STATE_ISSUED or now - standing.recorded_at >= service.retry_window):
+        raise _used()
+    return standing
+
+
+def _used() -> Forbidden:
+    return Forbidden("this one-time password was used before; ask for another one", reason="OneTimePasswordUsed")
+
+
 def _transaction(order: Order, held: HeldRequest | None) -> str | None:
     """The name of the order's transaction, where it has one. An approved request is one, whichever poll is served first.
 
     But for server-side key generation, where a retry gets a new key: there the first certificate is the request's transaction, and a
-    retry afterwards is a retry like any other.
+    retry afterwards is a retry like any other. A one-time password is one transaction, whatever it is used for.
     """
+    if order.requester.single_use is not None:
+        return order.requester.single_use
     if held is None:
         return order.transaction
     return None if order.exempt and held.state is State.ISSUED else approval.transaction(held)

@@ -9,6 +9,7 @@ Source: RFC 7030 sections 4.1, 4.2 and 4.5, RFC 8951 section 3.
 """
 
 from collections.abc import Callable
+from functools import cache
 
 from estcore import certs_only, pkcs10, registration, transfer
 from estcore.authority import Authority
@@ -21,6 +22,7 @@ from estserver import csr_attributes, issuing
 from estserver.issuers import Issuer
 from estserver.issuing import Order, Service
 from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PEM, MEDIA_PKCS10, EstRequest, EstResponse, Operation
+from estserver.proofs import ReadCsr
 
 Register = Callable[[Requester, CertificationRequest, Policy], Authorized]
 
@@ -39,15 +41,22 @@ async def csrattrs(request: EstRequest, issuer: Issuer, service: Service) -> Est
 async def enroll(request: EstRequest, issuer: Issuer, service: Service) -> EstResponse:
     """A certificate for the key of a PKCS#10 CSR, for names that a rule permits (RFC 7030 section 4.2.1)."""
     spec, ca = ready(request, issuer, service, media_type=MEDIA_PKCS10)
-    requester = await service.authenticator.enroller(request, issuer)
-    return await _issue(request, issuer, spec, ca, requester, registration.authorize, service)
+    read_csr = csr_reader(request, spec)
+    requester = await service.authenticator.enroller(request, issuer, read_csr)
+    return await _issue(request, issuer, spec, ca, requester, registration.authorize, read_csr, service)
 
 
 async def reenroll(request: EstRequest, issuer: Issuer, service: Service) -> EstResponse:
     """A new certificate for the names of the client certificate, which this issuer signed (RFC 7030 section 4.2.2)."""
     spec, ca = ready(request, issuer, service, media_type=MEDIA_PKCS10)
-    requester = service.authenticator.reenroller(request, issuer)
-    return await _issue(request, issuer, spec, ca, requester, registration.authorize_renewal, service)
+    read_csr = csr_reader(request, spec)
+    requester = await service.authenticator.reenroller(request, issuer, read_csr)
+    return await _issue(request, issuer, spec, ca, requester, registration.authorize_renewal, read_csr, service)
+
+
+def csr_reader(request: EstRequest, spec: IssuerSpec) -> ReadCsr:
+    """Parses the body when it is first asked for, and once: authentication looks into it for a one-time password only."""
+    return cache(lambda: pkcs10.parse(decode_csr(request, spec)))
 
 
 def ready(request: EstRequest, issuer: Issuer, service: Service, *, media_type: str) -> tuple[IssuerSpec, Authority]:
@@ -86,9 +95,16 @@ def check_binding(request: EstRequest, requester: Requester, csr: CertificationR
 
 
 async def _issue(
-    request: EstRequest, issuer: Issuer, spec: IssuerSpec, ca: Authority, requester: Requester, register: Register, service: Service
+    request: EstRequest,
+    issuer: Issuer,
+    spec: IssuerSpec,
+    ca: Authority,
+    requester: Requester,
+    register: Register,
+    read_csr: ReadCsr,
+    service: Service,
 ) -> EstResponse:
-    csr = pkcs10.parse(decode_csr(request, spec))
+    csr = read_csr()
     check_binding(request, requester, csr, spec)
     authorized = register(requester, csr, spec.policy)
     renewal = request.operation is Operation.SIMPLE_REENROLL

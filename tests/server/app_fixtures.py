@@ -359,6 +359,7 @@ def leaf(
     *,
     key: PrivateKey | None = None,
     purpose: x509.ObjectIdentifier | None = ExtendedKeyUsageOID.CLIENT_AUTH,
+    purposes: Sequence[x509.ObjectIdentifier] = (),
     not_before: datetime = NOW - timedelta(days=1),
     not_after: datetime = NOW + timedelta(days=30),
     signed_by: SecretManifest | None = None,
@@ -381,5 +382,5 @@ def leaf(
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()), critical=False)  # type: ignore[arg-type]  # an EC key
     )
     if purpose is not None:
-        builder = builder.add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage(purposes or [purpose]), critical=False)
     return builder.sign(signing_key, hashes.SHA256())

@@ -10,6 +10,7 @@ that the issuer sends encrypted only, never leaves in plain.
 """
 
 from dataclasses import replace
+from functools import cache
 from typing import Final
 
 from estcore import authority, certs_only, enveloped_data, key_package, multipart, pkcs10, registration, wrapping_keys
@@ -42,16 +43,18 @@ async def serverkeygen(request: EstRequest, issuer: Issuer, service: Service) ->
     if issuer.spec is not None and not issuer.spec.est.server_key_generation.enabled:
         raise UnknownLabel("this issuer makes no keys for others (serverkeygen); make a key and use simpleenroll", reason="NotEnabled")
     spec, ca = operations.ready(request, issuer, service, media_type=MEDIA_PKCS10)
-    requester = await service.authenticator.enroller(request, issuer)
+    # What is refused costs no key: a cheap one stands in for the key that is not made yet.
+    read_csr = cache(
+        lambda: pkcs10.parse_for_key(operations.decode_csr(request, spec), generate_private_key(KeyAlgorithm.ECDSA_P256).public_key())
+    )
+    requester = await service.authenticator.enroller(request, issuer, read_csr)
     if request.idempotency_key is not None:
         raise Forbidden(
             "serverkeygen takes no Idempotency-Key, for a repeat gets another key; leave it out", reason="IdempotencyKeyForbidden"
         )
     algorithm = spec.est.server_key_generation.key_algorithm
     service.key_generator.check_room(algorithm)
-    csr_der = operations.decode_csr(request, spec)
-    # What is refused costs no key: a cheap one stands in for the key that is not made yet.
-    csr = pkcs10.parse_for_key(csr_der, generate_private_key(KeyAlgorithm.ECDSA_P256).public_key())
+    csr = read_csr()
     operations.check_binding(request, requester, csr, spec)
     encryption = _encryption(csr, issuer, spec)
     authorized = _register(requester, csr, spec)
@@ -70,7 +73,7 @@ async def serverkeygen(request: EstRequest, issuer: Issuer, service: Service) ->
     approved = await service.approvals.require(order, now=service.clock())
     private_key = await service.key_generator.generate(algorithm)
     key_part = _key_part(private_key, encryption, ca, service)
-    csr = pkcs10.parse_for_key(csr_der, private_key.public_key())
+    csr = pkcs10.parse_for_key(csr.csr_der, private_key.public_key())
     order = replace(order, csr=csr, authorized=_register(requester, csr, spec), approved=approved)
     standing = await _issue(order, service)
     return _answer(key_part, standing)

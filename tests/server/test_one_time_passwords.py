@@ -182,6 +182,17 @@ async def test_it_is_spent_for_good_also_when_the_server_starts_anew(tmp_path: P
         assert (await second.enroll(otp_csr("new" + RANDOM))).status == 200
 
 
+@pytest.mark.spec("EST-POP-18")
+async def test_a_key_from_the_server_is_had_once_too_and_by_no_other_operation_afterwards(tmp_path: Path) -> None:
+    keygen = {"enabled": True, "encryption": "Optional"}
+    async with running(tmp_path, registry(serverKeyGeneration=keygen)) as server:
+        csr = otp_csr()
+        assert (await server.enroll(csr, operation="serverkeygen")).status == 200
+        for operation in ("serverkeygen", "simpleenroll"):
+            answer = await server.enroll(csr, operation=operation)
+            assert (answer.status, answer.text) == (403, "this one-time password was used before; ask for another one")
+
+
 # guesses
 
 

@@ -4,6 +4,16 @@ A thin layer of IO over `estcore.exchange`. As a library: `EstClient`; as a comm
 """
 
 from estclient.client import CsrBuilder, EstClient, JsonAnswer
-from estclient.credentials import Basic, Bearer, ClientCertificate, Credentials
+from estclient.credentials import Basic, Bearer, CertificateAndPassword, ClientCertificate, Credentials, Digest
 
-__all__ = ["Basic", "Bearer", "ClientCertificate", "Credentials", "CsrBuilder", "EstClient", "JsonAnswer"]
+__all__ = [
+    "Basic",
+    "Bearer",
+    "CertificateAndPassword",
+    "ClientCertificate",
+    "Credentials",
+    "CsrBuilder",
+    "Digest",
+    "EstClient",
+    "JsonAnswer",
+]

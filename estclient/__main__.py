@@ -22,7 +22,7 @@ from estclient.client import EstClient
 from estclient.credentials import ClientCertificate, Credentials
 from estclient.decryption import decryption_key_from
 from estclient.enrolment import Enrolment, Wanted
-from estclient.options import credentials_from, one_time_password_from
+from estclient.options import PasswordScheme, credentials_from, one_time_password_from
 from estcore import csr_wishes
 from estcore.errors import (
     ConfigurationError,
@@ -77,7 +77,11 @@ Label = Annotated[str | None, typer.Option(envvar="EST_LABEL", help="Which of th
 Timeout = Annotated[float, typer.Option(min=0.1, max=3600, help="Seconds for each exchange with the server.")]
 Binding = Annotated[ChannelBinding, typer.Option(help="Link the CSR to its TLS connection (RFC 7030 section 3.5).")]
 Certificate = Annotated[Path | None, typer.Option(help="PEM file of a client certificate (and its intermediates) to authenticate with.")]
-User = Annotated[str | None, typer.Option(help="User name for HTTP Basic.")]
+User = Annotated[str | None, typer.Option(help="User name for HTTP Basic or Digest.")]
+Auth = Annotated[
+    PasswordScheme,
+    typer.Option(help="How the password is shown: basic sends it at once, digest answers the server's challenge with a hash."),
+]
 PasswordFile = Annotated[
     Path | None, typer.Option(help="File with the password in its first line; else EST_PASSWORD, else it is asked for.")
 ]
@@ -117,6 +121,7 @@ def csrattrs(
     label: Label = None,
     user: User = None,
     password_file: PasswordFile = None,
+    auth: Auth = PasswordScheme.BASIC,
     cert: Certificate = None,
     key: Key = None,
     token_file: TokenFile = None,
@@ -126,7 +131,7 @@ def csrattrs(
     with _one_sentence_errors():
         credentials = None
         if _any(user, password_file, cert, key, token_file):
-            credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+            credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file, scheme=auth)
         items = _run(_client(url, anchors, label, credentials, timeout), lambda client: client.csr_attrs())
         wishes = csr_wishes.read(items)
         console.print(wishes_table.table(wishes) if items else "the issuer wants nothing in particular", markup=False)
@@ -140,6 +145,7 @@ def enroll(
     label: Label = None,
     user: User = None,
     password_file: PasswordFile = None,
+    auth: Auth = PasswordScheme.BASIC,
     cert: Certificate = None,
     key: Key = None,
     token_file: TokenFile = None,
@@ -163,7 +169,7 @@ def enroll(
         one_time_password = one_time_password_from(one_time_password_file)
         credentials = None
         if one_time_password is None or _any(user, password_file, cert, key, token_file):
-            credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+            credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file, scheme=auth)
         wanted = Wanted(subject=_subject(subject), sans=_sans(dns or [], ip or [], uri or []), usages=frozenset(usage or ()))
         client = _client(url, anchors, label, credentials, timeout)
         if (out_dir / "tls.crt").exists():
@@ -190,6 +196,7 @@ def serverkeygen(
     label: Label = None,
     user: User = None,
     password_file: PasswordFile = None,
+    auth: Auth = PasswordScheme.BASIC,
     cert: Certificate = None,
     key: Key = None,
     token_file: TokenFile = None,
@@ -211,7 +218,7 @@ def serverkeygen(
 ) -> None:
     """Have the server make a key, and get it with a first certificate for it."""
     with _one_sentence_errors():
-        credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file)
+        credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=token_file, scheme=auth)
         wanted = Wanted(subject=_subject(subject), sans=_sans(dns or [], ip or [], uri or []), usages=frozenset(usage or ()))
         decryption_key = decryption_key_from(kek_id=kek_id, kek_file=kek_file, decrypt_key=decrypt_key, decrypt_cert=decrypt_cert)
         for there in (out_dir / "tls.key", out_dir / "tls.crt"):

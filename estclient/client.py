@@ -11,13 +11,15 @@ from cryptography import x509
 
 from estclient import address, anchors
 from estclient.connection import HttpConnection
-from estclient.credentials import Basic, Bearer, ClientCertificate, Credentials
+from estclient.credentials import Basic, Bearer, CertificateAndPassword, ClientCertificate, Credentials, Digest
+from estclient.digest import DigestAnswers
 from estclient.pool import Pool
 from estclient.transport import ConnectionCut, TlsContext
 from estcore import exchange, server_key
 from estcore.csrattrs import CsrAttrs
 from estcore.errors import MalformedResponse, ServerUnavailable
 from estcore.exchange import HttpRequest, HttpResponse
+from estcore.http_authentication import parse_challenges
 from estcore.recipient_info import DecryptionKey
 from estcore.server_key import ServerGeneratedKey
 
@@ -27,8 +29,10 @@ CsrBuilder = Callable[[bytes], bytes]
 RequestBuilder = Callable[[HttpConnection], HttpRequest]
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
+MAX_CHALLENGES = 2
+"""Answered for one operation: the first one, and a second one where its nonce was stale."""
 MAX_EXCHANGES = 5
-"""For one operation: three redirects, and one repeat on a fresh connection."""
+"""For one operation, beside the answers to challenges: three redirects, and one repeat on a fresh connection."""
 
 MAX_JSON_OCTETS = 16 * 1024 * 1024
 """The list of all issuers of a cluster: 2 KiB and a CA bundle each."""
@@ -63,6 +67,7 @@ class EstClient:
     ) -> None:
         self.address = address.parse(url, label)
         self._credentials = credentials
+        self._digest = _digest_answers(credentials)
         self._timeout = timeout
         self._now = now
         self._pool = Pool(self._connect)
@@ -75,6 +80,7 @@ class EstClient:
         credentials = self._credentials if credentials is None else credentials
         self._context = self._tls_context(anchors_pem, credentials)
         self._anchors_pem, self._credentials = anchors_pem, credentials
+        self._digest = _digest_answers(credentials)
         self._pool.clear()
 
     async def ca_certs(self) -> tuple[x509.Certificate, ...]:
@@ -175,11 +181,12 @@ class EstClient:
         """
         target: str | None = None
         fresh = False
-        for _ in range(MAX_EXCHANGES):
+        exchanges_left, challenges_left = MAX_EXCHANGES, MAX_CHALLENGES
+        while exchanges_left:
+            exchanges_left -= 1
             async with self._pool.connection(fresh=fresh) as connection:
-                request = self._authenticated(build(connection))
-                if target is not None:
-                    request = replace(request, target=target)
+                request = build(connection)
+                request = self._authenticated(request if target is None else replace(request, target=target))
                 kept = connection.answers > 0
                 try:
                     response = await connection.exchange(request, max_octets=max_octets)
@@ -188,6 +195,10 @@ class EstClient:
                         raise
                     fresh = True
                     continue
+            if response.status == 401 and challenges_left and self._answers(request, response):
+                challenges_left -= 1
+                exchanges_left += 1
+                continue
             redirected = exchange.redirect(request, response, origin=self.address.origin)
             if redirected is None:
                 return response
@@ -195,11 +206,20 @@ class EstClient:
         raise MalformedResponse(f"{self.address.origin} redirects in a circle")
 
     def _authenticated(self, request: HttpRequest) -> HttpRequest:
-        match self._credentials:
-            case Basic() | Bearer() as credentials:
-                return request.with_headers(("Authorization", credentials.header()))
-            case ClientCertificate() | None:
-                return request
+        credentials = self._credentials
+        if isinstance(credentials, CertificateAndPassword):
+            credentials = credentials.password
+        value = self._digest.header(request) if self._digest is not None else None
+        if value is None and isinstance(credentials, Basic | Bearer):
+            value = credentials.header()
+        return request if value is None else request.with_headers(("Authorization", value))
+
+    def _answers(self, request: HttpRequest, response: HttpResponse) -> bool:
+        """Whether a challenge of Digest is answered now. Who has a password for Basic answers it too, where Basic is not taken."""
+        sent = next((value for name, value in request.headers if name == "Authorization"), "")
+        if self._digest is None or (sent.startswith("Basic ") and _takes_basic(response)):
+            return False
+        return self._digest.take(response.challenges, answered=sent.startswith("Digest "))
 
     async def _connect(self) -> HttpConnection:
         return await HttpConnection.open(self._context, port=self.address.port, authority=self.address.authority)
@@ -208,5 +228,20 @@ class EstClient:
         return TlsContext(
             host=self.address.host,
             anchors=anchors.load(anchors_pem),
-            certificate=credentials if isinstance(credentials, ClientCertificate) else None,
+            certificate=_certificate(credentials),
         )
+
+
+def _certificate(credentials: Credentials | None) -> ClientCertificate | None:
+    if isinstance(credentials, CertificateAndPassword):
+        return credentials.certificate
+    return credentials if isinstance(credentials, ClientCertificate) else None
+
+
+def _digest_answers(credentials: Credentials | None) -> DigestAnswers | None:
+    password = credentials.password if isinstance(credentials, CertificateAndPassword) else credentials
+    return DigestAnswers(user=password.user, password=password.password) if isinstance(password, Basic | Digest) else None
+
+
+def _takes_basic(response: HttpResponse) -> bool:
+    return any(challenge.scheme == "basic" for challenge in parse_challenges(response.challenges))

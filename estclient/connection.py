@@ -91,8 +91,11 @@ class HttpConnection:
                     raise MalformedResponse(f"the server's answer is longer than {max_octets} octets")
             elif isinstance(event, h11.EndOfMessage) and head is not None:
                 headers: dict[str, str] = {}
+                challenges: list[str] = []
                 for name, value in head.headers:
                     headers.setdefault(name.decode("ascii"), value.decode("latin-1"))
-                return HttpResponse(status=head.status_code, headers=headers, body=bytes(body))
+                    if name == b"www-authenticate":
+                        challenges.append(value.decode("latin-1"))
+                return HttpResponse(status=head.status_code, headers=headers, body=bytes(body), challenges=tuple(challenges))
             elif not isinstance(event, h11.InformationalResponse):
                 raise MalformedResponse("the server closed the connection in its answer")

@@ -1,7 +1,7 @@
-"""What a client authenticates with: a name and password, a bearer token, or a TLS client certificate.
+"""What a client authenticates with: a name and password, a bearer token, a TLS client certificate, or a certificate and a password.
 
-A password or token leaves only on a connection whose server was verified, and at once, without waiting for a challenge: the
-server is known by then (RFC 7030 section 3.2.3). Nothing here is shown in a repr.
+A password for Basic or a token leaves only on a connection whose server was verified, and at once, without waiting for a challenge: the
+server is known by then (RFC 7030 section 3.2.3). A password for Digest never leaves. Nothing here is shown in a repr.
 """
 
 import base64
@@ -20,14 +20,22 @@ class Basic:
     password: str = field(repr=False)
 
     def __post_init__(self) -> None:
-        if ":" in self.user:
-            raise ConfigurationError("a user name cannot hold a colon (RFC 7617 section 2)", field="user")
-        if any(unicodedata.category(character) == "Cc" for character in self.user + self.password):
-            raise ConfigurationError("user name and password cannot hold control characters (RFC 7617 section 2)", field="password")
+        _check(self.user, self.password)
 
     def header(self) -> str:
         """The value of Authorization, in UTF-8 (RFC 7617 section 2.1)."""
         return "Basic " + base64.b64encode(f"{self.user}:{self.password}".encode()).decode("ascii")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Digest:
+    """HTTP Digest (RFC 7616): the server's challenge is waited for, and answered with SHA-256 or, where it offers nothing better, MD5."""
+
+    user: str
+    password: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        _check(self.user, self.password)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,4 +65,19 @@ class ClientCertificate:
     key_pem: bytes = field(repr=False)
 
 
-Credentials = Basic | Bearer | ClientCertificate
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateAndPassword:
+    """Both, for an issuer that asks for both (RFC 7030 section 3.2.3)."""
+
+    certificate: ClientCertificate
+    password: Basic | Digest
+
+
+Credentials = Basic | Digest | Bearer | ClientCertificate | CertificateAndPassword
+
+
+def _check(user: str, password: str) -> None:
+    if ":" in user:
+        raise ConfigurationError("a user name cannot hold a colon (RFC 7617 section 2)", field="user")
+    if any(unicodedata.category(character) == "Cc" for character in user + password):
+        raise ConfigurationError("user name and password cannot hold control characters (RFC 7617 section 2)", field="password")

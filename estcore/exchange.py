@@ -64,11 +64,15 @@ class HttpRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HttpResponse:
-    """One answer, read whole: header names in lower case, of a repeated header the first value."""
+    """One answer, read whole: header names in lower case, of a repeated header the first value.
+
+    `challenges` are all values of WWW-Authenticate, the one header that is repeated on purpose.
+    """
 
     status: int
     headers: Mapping[str, str]
     body: bytes = field(repr=False)
+    challenges: tuple[str, ...] = ()
 
 
 def target(label: str | None, operation: str) -> str:

@@ -196,6 +196,25 @@ def test_exactly_one_way_to_authenticate(options: list[str], tmp_path: Path, aut
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.spec("EST-AUTH-03")
+def test_a_password_by_digest_waits_for_the_challenge(
+    options: list[str], ca: Identity, server: Identity, password_file: Path, tmp_path: Path
+) -> None:
+    def behave(seen: Seen) -> Answer:
+        if seen.target.endswith("/cacerts"):
+            return certificates(ca.certificate)
+        if "authorization" not in seen.headers:
+            return Answer(status=401, headers={"WWW-Authenticate": 'Digest realm="factory", qop="auth", algorithm=SHA-256, nonce="n"'})
+        return certificates(issue(ca, seen.csr_der))
+
+    with est_double(behave, server) as double:
+        command = ("enroll", *options, "--url", double.url, "--user", "u", "--password-file", password_file, "--auth", "digest")
+        result = est(*command, "--subject", "CN=device-7", "--out-dir", tmp_path / "d")
+        assert result.exit_code == 0, result.stderr
+        sent = [seen.headers.get("authorization", "").partition(" ")[0] for seen in double.seen if seen.method == "POST"]
+    assert sent == ["", "Digest"]
+
+
 @pytest.mark.parametrize(("option", "value"), [("--subject", "device 7"), ("--ip", "1.2.3"), ("--dns", "bücher.example")])
 def test_names_that_cannot_be_are_told(options: list[str], password_file: Path, tmp_path: Path, option: str, value: str) -> None:
     command = ("enroll", *options, "--user", "u", "--password-file", password_file, "--out-dir", tmp_path / "d", option, value)

@@ -1,13 +1,15 @@
 """curl's own HTTP Digest, and the promise that a nonce is one thing at all processes that share a ledger."""
 
 import base64
+import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from tests.interop.conftest import PASSWORD, RunningServer, Workshop, serving
+from tests.interop.conftest import PASSWORD, ROOT, RunningServer, Workshop, serving
 from tests.interop.test_curl import make_csr, post
 from tests.server.digest_client import line, offered, respond
 
@@ -90,6 +92,18 @@ def test_a_nonce_of_one_process_is_good_at_the_other_and_a_replay_is_refused_by_
         for workshop in workshops:
             answered = challenges(workshop, body, authorization)
             assert offered(answered)["stale"] == "true"
+
+
+def test_the_documented_commands_make_the_lines_of_the_secrets(workshops: list[Workshop]) -> None:
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    (made,) = re.findall(r"`(printf 'device-7:factory:SHA-256:[^`]*)`", text)
+    done = workshops[0].run("bash", "-euc", made, environment={"PASSWORD": PASSWORD})
+    assert done.stdout.decode() == line(USER, PASSWORD) + "\n"
+    (made,) = re.findall(r"`(otp=[^`]*)`", text)
+    done = workshops[0].run("bash", "-euc", f'{made}; printf %s "$otp"')
+    hashed, _, password = done.stdout.decode().partition("  -\n")
+    assert hashed == hashlib.sha256(password.encode()).hexdigest()
+    assert len(password) == 32, "128 bits in hex"
 
 
 def challenges(workshop: Workshop, body: bytes, authorization: str | None = None) -> list[str]:

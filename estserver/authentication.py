@@ -39,6 +39,9 @@ class _Certificates:
         return any(one is way for one, _ in self.accepted)
 
 
+_NO_CERTIFICATE: Final = _Certificates()
+
+
 class Authenticator:
     """Judges the proofs of a request by the ways of its issuer."""
 
@@ -102,7 +105,7 @@ class Authenticator:
     async def _enroller(self, request: EstRequest, issuer: Issuer, read_csr: ReadCsr | None) -> Requester:
         ways = _ways(issuer)
         proof, why_not = await self._by_password_or_token(request, issuer, ways, read_csr)
-        certificates = self._by_certificate(request, issuer, ways)
+        certificates = self._by_certificate(request, issuer, ways, alone=proof is None)
         if proof is not None:
             requester = _beside(proof.requester, certificates)
             counting = [way for way in ways if proof.counts_for(way)]
@@ -155,10 +158,10 @@ class Authenticator:
             raise await self._refused(request, issuer, error.message, reason=error.reason) from None
         return proof, why_not
 
-    def _by_certificate(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...]) -> _Certificates:
-        """What the TLS client certificate proves at each way that names one."""
+    def _by_certificate(self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...], *, alone: bool) -> _Certificates:
+        """What the TLS client certificate proves at each way that names one; `alone`, up to the first that needs no more."""
         if not request.tls.unverified_client_chain:
-            return _Certificates()
+            return _NO_CERTIFICATE
         now = self._clock()
         accepted: list[tuple[Authentication, Requester]] = []
         why_not: list[str] = []
@@ -176,6 +179,8 @@ class Authenticator:
                 why_not.append(error.message)
             else:
                 accepted.append((way, requester))
+                if alone and not _names_password(way):
+                    break
         reasons = "; ".join(dict.fromkeys(why_not)) or "this issuer takes no client certificates"
         return _Certificates(accepted=tuple(accepted), why_not=f"the client certificate was not accepted: {reasons}")
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from estcore.errors import Busy, Unauthenticated
@@ -116,6 +117,7 @@ class Guesses:
             raise
 
 
+@lru_cache(maxsize=1024)
 def _source_key(address: str) -> str:
     """Who counts as one source: an IPv4 address, or the /64 that one site has of IPv6."""
     try:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from estcore import (
@@ -16,6 +17,7 @@ from estcore import (
     certs_only,
     cmc_control_codec,
     crmf,
+    csr_builder,
     csr_template,
     csrattrs,
     der,
@@ -36,6 +38,7 @@ from estcore import (
     ra_witness,
     signed_data,
     smime_capabilities,
+    template_modification,
     transfer,
 )
 from estcore.attribute import Attribute
@@ -54,6 +57,7 @@ PRIVATE_KEY = ec.derive_private_key(0x1F2E3D4C5B6A79889786756453423120, ec.SECP2
 PASSWORD = b"correct horse battery"
 WRAPPING_KEY = KeyEncryptionKey(key=bytes(range(16)), key_identifier=b"kek-1")
 DECRYPTION_KEYS = (RecipientKey(private_key=PRIVATE_KEY, identifiers=(SubjectKeyIdentifier(bytes(20)),)), WRAPPING_KEY)
+REQUEST = pkcs10.parse(csr_builder.build(PRIVATE_KEY, subject=x509.Name([]), sans=[x509.DNSName("a.example")]))
 LIMITS = Limits()
 CONSTRUCTED = 0x20
 
@@ -141,6 +145,14 @@ def _controls(data: bytes) -> None:
 def _crmf(data: bytes) -> None:
     with suppress(EstError):
         crmf.parse(data, now=NOW)
+
+
+def _template(data: bytes) -> None:
+    """A modCertTemplate or an addExtensions of a registration authority, applied to a request."""
+    for parse in (template_modification.parse_mod_cert_template, template_modification.parse_add_extensions):
+        with suppress(EstError):
+            placed = template_modification.Placed(layer=(), body_part_id=9, modification=parse(data))
+            template_modification.apply_all({(1,): REQUEST}, [placed], now=NOW)
 
 
 def _enveloped_data(data: bytes) -> None:
@@ -240,6 +252,7 @@ TARGETS: dict[str, Target] = {
     "pki_data": _pki_data,
     "controls": _controls,
     "crmf": _crmf,
+    "template": _template,
     "enveloped_data": _enveloped_data,
     "authenticated_data": _authenticated_data,
     "certs_only": _certs_only,

@@ -77,7 +77,7 @@ requests = sa.Table(
     sa.Column("requested_by", sa.Text, nullable=False),  # JSON of the Requester
     sa.Column("operation", sa.Text, nullable=False),
     sa.Column("slot", sa.Text),  # digest of what is asked for; NULL: the same may be asked for anew
-    sa.Column("spki_sha256", sa.Text, nullable=False),  # hex of the SubjectPublicKeyInfo's digest
+    sa.Column("spki_sha256", sa.Text, nullable=False),  # hex of the SubjectPublicKeyInfo's digest; empty: the server makes the key
     sa.Column("subject", sa.Text, nullable=False),  # RFC 4514
     sa.Column("sans", sa.Text, nullable=False),  # JSON list, as in certificates
     sa.Column("usages", sa.Text, nullable=False),  # JSON list
@@ -135,11 +135,12 @@ class BatchInsert:
 
 
 def insert_or_nothing(table: sa.Table, dialect: str) -> sa.Insert:
-    """INSERT … ON CONFLICT DO NOTHING for a dialect's name."""
+    """INSERT … ON CONFLICT DO NOTHING for a dialect's name; its rowcount says whether the row went in."""
     if dialect == "postgresql":
         from sqlalchemy.dialects import postgresql  # not for a server on SQLite
 
-        return postgresql.insert(table).on_conflict_do_nothing()
+        # for INSERT SQLAlchemy gives -1 with psycopg unless it is told to keep what the driver said
+        return postgresql.insert(table).on_conflict_do_nothing().execution_options(preserve_rowcount=True)
     return sqlite.insert(table).on_conflict_do_nothing()
 
 

@@ -138,12 +138,11 @@ def _waits(request: HeldRequest) -> str:
 
 def _request(asked: Asked, request_id: str, *, now: datetime) -> HeldRequest:
     csr, authorized = asked.csr, asked.authorized
-    spki_sha256 = hashlib.sha256(csr.spki_der).hexdigest()
     # /serverkeygen: the CSR's key is not the certificate's, and may be another one in each CSR (RFC 7030 section 4.4.1)
-    key = "" if asked.operation is Operation.SERVER_KEYGEN else spki_sha256
+    spki_sha256 = "" if asked.operation is Operation.SERVER_KEYGEN else hashlib.sha256(csr.spki_der).hexdigest()
     names = sorted(x509.SubjectAlternativeName([name]).public_bytes().hex() for name in authorized.sans)
     usages = tuple(sorted(authorized.usages))
-    slot = digest(asked.operation, key, authorized.subject.public_bytes().hex(), *names, *usages)
+    slot = digest(asked.operation, spki_sha256, authorized.subject.public_bytes().hex(), *names, *usages)
     return HeldRequest(
         id=request_id,
         issuer=asked.issuer_key,

@@ -130,7 +130,7 @@ def manifest(request: HeldRequest, install_namespace: str) -> dict[str, Any]:
     extra = {
         "operation": [request.operation],
         "names": [text[:MAX_VALUE] for text in _few(shown_names(request))],
-        "key-sha256": [request.spki_sha256],
+        "key-sha256": [request.spki_sha256 or "made by the server"],
         "source": [request.source],
         "expires": [request.expires_at.isoformat()],
     }

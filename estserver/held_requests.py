@@ -48,7 +48,7 @@ class HeldRequest:
 
     `issuer` and `requester` as in the ledger's certificates; `requested_by` is JSON of the Requester. `slot` is the digest by which a
     repeat is known, None once the same may be asked for anew. `csr_der` is the request as it came first: a PKCS#10 CSR, or a CRMF
-    message. `announced`: the audit log has the state. Times are aware UTC.
+    message. `spki_sha256` is empty where the server makes the key. `announced`: the audit log has the state. Times are aware UTC.
     """
 
     id: str

@@ -428,7 +428,7 @@ async def test_a_key_is_made_when_a_person_has_approved_and_a_retry_afterwards_g
             assert answer.header("retry-after")
         held = HeldRequests(server.ledger)
         (waiting,) = await held.listed(State.WAITING)
-        assert waiting.operation == "serverkeygen"
+        assert (waiting.operation, waiting.spki_sha256) == ("serverkeygen", ""), "the key that the CSR has is nobody's"
         await held.decide(waiting.id, State.APPROVED, by="alice", reason="", now=server.clock.now)
         first, second = [read(await ask(server, csr_for(KEK)), KEK) for _ in range(2)]
         assert first.certificate != second.certificate

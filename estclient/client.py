@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Self
@@ -15,16 +15,20 @@ from estclient.credentials import Basic, Bearer, CertificateAndPassword, ClientC
 from estclient.digest import DigestAnswers
 from estclient.pool import Pool
 from estclient.transport import ConnectionCut, TlsContext
-from estcore import exchange, server_key
+from estcore import exchange, full_exchange, server_key
 from estcore.csrattrs import CsrAttrs
 from estcore.errors import MalformedResponse, ServerUnavailable
 from estcore.exchange import HttpRequest, HttpResponse
+from estcore.full_exchange import FullRequest
 from estcore.http_authentication import parse_challenges
 from estcore.recipient_info import DecryptionKey
 from estcore.server_key import ServerGeneratedKey
 
 CsrBuilder = Callable[[bytes], bytes]
 """Channel binding of the connection → CSR as DER, made anew for each connection with the same key (RFC 7030 section 3.2.1)."""
+
+FullRequestBuilder = Callable[[bytes], FullRequest]
+"""The same for a Full PKI Request."""
 
 RequestBuilder = Callable[[HttpConnection], HttpRequest]
 
@@ -113,6 +117,33 @@ class EstClient:
         ca_certificates = await self.ca_certs() if decryption_key is not None else ()
         response, _ = await self._send_csr(csr, lambda csr_der: server_key.post_csr(self.address.label, csr_der))
         return server_key.read_answer(response, decryption_key=decryption_key, ca_certificates=ca_certificates, now=self._now())
+
+    async def full_cmc(
+        self, request: FullRequest | FullRequestBuilder, *, ca_certificates: Sequence[x509.Certificate]
+    ) -> full_exchange.FullAnswer:
+        """What a Full PKI Request is answered with (RFC 7030 section 4.3); `estcore.full_request` and `estcore.secret_request` make them.
+
+        A builder makes the request anew for each connection, with a senderNonce of its own. `ca_certificates` are those of `ca_certs`,
+        which whoever signs a Full PKI Response is one of or is under. Raises FullRefused and FullPending beside the usual errors.
+        """
+        sent: FullRequest | None = None if callable(request) else request
+
+        def build(connection: HttpConnection) -> HttpRequest:
+            nonlocal sent
+            if callable(request):
+                sent = request(connection.channel_binding)
+            assert sent is not None  # noqa: S101 - it is one or the other
+            return full_exchange.post_full_request(self.address.label, sent.content_info_der)
+
+        response = await self._send(build)
+        assert sent is not None  # noqa: S101 - it was sent
+        return full_exchange.read_full_response(
+            response,
+            ca_certificates=ca_certificates,
+            sender_nonce=sent.sender_nonce,
+            transaction_id=sent.transaction_id,
+            now=self._now(),
+        )
 
     async def get_json(self, path: str, etag: str | None = None) -> JsonAnswer | None:
         """The JSON document at `path`, or None when it is still the one of `etag`. Not EST: est-issuer's own endpoints."""

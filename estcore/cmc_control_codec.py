@@ -6,14 +6,14 @@ neither cannot be sent and is unknown when it comes.
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from estcore import cmc_controls as controls
 from estcore import cmc_status
 from estcore.cmc_controls import Control, UnknownControl
 from estcore.cmc_status import BodyPartPath, read_numbers, read_references, write_numbers, write_reference
 from estcore.der import BIT_STRING, SEQUENCE, UTF8_STRING, integer, tlv
-from estcore.der_reader import BOOLEAN, ENUMERATED, GENERALIZED_TIME, OCTET_STRING, Reader
+from estcore.der_reader import ENUMERATED, GENERALIZED_TIME, OCTET_STRING, Reader
 from estcore.errors import CmcFailed, CmcFailInfo, MalformedBody
 from estcore.pki_data import TaggedAttribute
 
@@ -90,50 +90,6 @@ def _status_v2(reader: Reader) -> Control:
     return controls.Status(cmc_status.read_v2(reader.inside(SEQUENCE)))
 
 
-def _identity_proof_v2(reader: Reader) -> Control:
-    inner = reader.inside(SEQUENCE)
-    value = controls.IdentityProofV2(inner.whole(SEQUENCE), inner.whole(SEQUENCE), _octets(inner))
-    inner.close()
-    return value
-
-
-def _add_extensions(reader: Reader) -> Control:
-    inner = reader.inside(SEQUENCE)
-    value = controls.AddExtensions(_number(inner), _numbers(inner), inner.whole(SEQUENCE))
-    inner.close()
-    return value
-
-
-def _mod_cert_template(reader: Reader) -> Control:
-    inner = reader.inside(SEQUENCE)
-    reference, references = _numbers(inner), _numbers(inner)
-    replace = inner.boolean() if inner.next_is(BOOLEAN) else True
-    value = controls.ModCertTemplate(reference, references, inner.whole(SEQUENCE), replace)
-    inner.close()
-    return value
-
-
-def _encrypted_pop(reader: Reader) -> Control:
-    inner = reader.inside(SEQUENCE)
-    value = controls.EncryptedPop(inner.opaque(), inner.whole(SEQUENCE), inner.whole(SEQUENCE), inner.whole(SEQUENCE), _octets(inner))
-    inner.close()
-    return value
-
-
-def _decrypted_pop(reader: Reader) -> Control:
-    inner = reader.inside(SEQUENCE)
-    value = controls.DecryptedPop(_number(inner), inner.whole(SEQUENCE), _octets(inner))
-    inner.close()
-    return value
-
-
-def _lra_pop_witness(reader: Reader) -> Control:
-    inner = reader.inside(SEQUENCE)
-    value = controls.LraPopWitness(_number(inner), tuple(read_numbers(inner.inside(SEQUENCE))))
-    inner.close()
-    return value
-
-
 def _get_cert(reader: Reader) -> Control:
     inner = reader.inside(SEQUENCE)
     value = controls.GetCert(inner.opaque(), inner.integer())
@@ -187,15 +143,15 @@ _READING: Final[dict[str, Callable[[Reader], Control]]] = {
     for number, reading in {
         1: _status_v1,
         2: lambda reader: controls.Identification(_text(reader)),
-        3: lambda reader: controls.IdentityProof(_octets(reader)),
+        3: lambda reader: controls.IdentityProof(reader.whole(OCTET_STRING)),
         4: lambda reader: controls.DataReturn(_octets(reader)),
         5: lambda reader: controls.TransactionId(reader.integer()),
         6: lambda reader: controls.SenderNonce(_octets(reader)),
         7: lambda reader: controls.RecipientNonce(_octets(reader)),
-        8: _add_extensions,
-        9: _encrypted_pop,
-        10: _decrypted_pop,
-        11: _lra_pop_witness,
+        8: lambda reader: controls.AddExtensions(reader.whole(SEQUENCE)),
+        9: lambda reader: controls.EncryptedPop(reader.whole(SEQUENCE)),
+        10: lambda reader: controls.DecryptedPop(reader.whole(SEQUENCE)),
+        11: lambda reader: controls.LraPopWitness(reader.whole(SEQUENCE)),
         15: _get_cert,
         16: _get_crl,
         17: _revoke_request,
@@ -210,9 +166,9 @@ _READING: Final[dict[str, Callable[[Reader], Control]]] = {
         28: lambda reader: controls.BatchRequests(_numbers(reader)),
         29: lambda reader: controls.BatchResponses(_numbers(reader)),
         30: lambda reader: controls.PublishCert(reader.whole(SEQUENCE)),
-        31: _mod_cert_template,
+        31: lambda reader: controls.ModCertTemplate(reader.whole(SEQUENCE)),
         32: lambda reader: controls.ControlProcessed(tuple(read_references(_controls_processed(reader)))),
-        34: _identity_proof_v2,
+        34: lambda reader: controls.IdentityProofV2(reader.whole(SEQUENCE)),
         35: lambda reader: controls.RaIdentityWitness(_numbers(reader)),
         37: lambda reader: controls.ResponseBody(_numbers(reader)),
     }.items()
@@ -235,6 +191,10 @@ def _octet_string(octets: bytes) -> bytes:
     return tlv(OCTET_STRING, octets)
 
 
+def _value_der(value: Any) -> bytes:
+    return bytes(value.value_der)
+
+
 def _path(path: BodyPartPath) -> bytes:
     return write_numbers(path)
 
@@ -245,15 +205,6 @@ def _time(moment: datetime | None) -> bytes:
 
 def _sequence(*members: bytes) -> bytes:
     return tlv(SEQUENCE, b"".join(members))
-
-
-def _write_mod_cert_template(value: controls.ModCertTemplate) -> bytes:
-    replace = b"" if value.replace else tlv(BOOLEAN, b"\x00")
-    return _sequence(_path(value.pki_data_reference), write_numbers(value.cert_references), replace, value.cert_template_der)
-
-
-def _write_encrypted_pop(value: controls.EncryptedPop) -> bytes:
-    return _sequence(value.request_der, value.cms_der, value.pop_algorithm_der, value.witness_algorithm_der, _octet_string(value.witness))
 
 
 def _write_revoke_request(value: controls.RevokeRequest) -> bytes:
@@ -278,21 +229,15 @@ def _write_trust_anchors(value: controls.PublishTrustAnchors) -> bytes:
 _WRITING: Final[dict[type, tuple[int, Callable[..., bytes]]]] = {
     controls.Status: (25, lambda value: cmc_status.write_v2(value.info)),
     controls.Identification: (2, lambda value: tlv(UTF8_STRING, value.text.encode())),
-    controls.IdentityProof: (3, lambda value: _octet_string(value.witness)),
+    controls.IdentityProof: (3, _value_der),
     controls.DataReturn: (4, lambda value: _octet_string(value.octets)),
     controls.TransactionId: (5, lambda value: integer(value.number)),
     controls.SenderNonce: (6, lambda value: _octet_string(value.octets)),
     controls.RecipientNonce: (7, lambda value: _octet_string(value.octets)),
-    controls.AddExtensions: (
-        8,
-        lambda value: _sequence(integer(value.pki_data_reference), write_numbers(value.cert_references), value.extensions_der),
-    ),
-    controls.EncryptedPop: (9, _write_encrypted_pop),
-    controls.DecryptedPop: (
-        10,
-        lambda value: _sequence(integer(value.body_part_id), value.pop_algorithm_der, _octet_string(value.pop)),
-    ),
-    controls.LraPopWitness: (11, lambda value: _sequence(integer(value.pki_data_body_id), write_numbers(value.body_ids))),
+    controls.AddExtensions: (8, _value_der),
+    controls.EncryptedPop: (9, _value_der),
+    controls.DecryptedPop: (10, _value_der),
+    controls.LraPopWitness: (11, _value_der),
     controls.GetCert: (15, lambda value: _sequence(value.issuer_name_der, integer(value.serial_number))),
     controls.GetCrl: (16, _write_get_crl),
     controls.RevokeRequest: (17, _write_revoke_request),
@@ -306,12 +251,9 @@ _WRITING: Final[dict[type, tuple[int, Callable[..., bytes]]]] = {
     controls.BatchRequests: (28, lambda value: write_numbers(value.body_part_ids)),
     controls.BatchResponses: (29, lambda value: write_numbers(value.body_part_ids)),
     controls.PublishCert: (30, lambda value: value.value_der),
-    controls.ModCertTemplate: (31, _write_mod_cert_template),
+    controls.ModCertTemplate: (31, _value_der),
     controls.ControlProcessed: (32, lambda value: _sequence(_sequence(*map(write_reference, value.references)))),
-    controls.IdentityProofV2: (
-        34,
-        lambda value: _sequence(value.hash_algorithm_der, value.mac_algorithm_der, _octet_string(value.witness)),
-    ),
+    controls.IdentityProofV2: (34, _value_der),
     controls.RaIdentityWitness: (35, lambda value: _path(value.path)),
     controls.ResponseBody: (37, lambda value: _path(value.path)),
 }

@@ -1,8 +1,8 @@
 """The controls of CMC, each as a frozen value.
 
-RFC 5272 section 6, RFC 6402 section 2; who must support which: RFC 5274 section 4.2. Fields keep the DER of what other modules read:
-algorithms, names, templates, whole messages. A control that is not listed is an `UnknownControl`, never dropped.
-`estcore.cmc_control_codec` reads and writes them.
+RFC 5272 section 6, RFC 6402 section 2; who must support which: RFC 5274 section 4.2. A control that has a module of its own keeps its
+value as DER, which that module reads. A control that is not listed is an `UnknownControl`, never dropped. `estcore.cmc_control_codec`
+reads and writes them.
 """
 
 from dataclasses import dataclass, field
@@ -27,18 +27,16 @@ class Identification:
 
 @dataclass(frozen=True, slots=True)
 class IdentityProof:
-    """id-cmc-identityProof: HMAC-SHA1 over reqSequence under a shared secret."""
+    """id-cmc-identityProof: HMAC-SHA1 over reqSequence under a shared secret; see `estcore.identity_proof`."""
 
-    witness: bytes = field(repr=False)
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class IdentityProofV2:
-    """id-cmc-identityProofV2: the same with algorithms named; both are DER AlgorithmIdentifiers."""
+    """id-cmc-identityProofV2: the same with algorithms named; see `estcore.identity_proof`."""
 
-    hash_algorithm_der: bytes
-    mac_algorithm_der: bytes
-    witness: bytes = field(repr=False)
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,49 +69,37 @@ class RecipientNonce:
 
 @dataclass(frozen=True, slots=True)
 class AddExtensions:
-    """id-cmc-addExtensions, deprecated; `extensions_der` is a SEQUENCE OF Extension."""
+    """id-cmc-addExtensions, deprecated; see `estcore.template_modification`."""
 
-    pki_data_reference: int
-    cert_references: tuple[int, ...]
-    extensions_der: bytes
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ModCertTemplate:
-    """id-cmc-modCertTemplate: fields that a registration authority puts into requests, or takes out of them where `replace` is false."""
+    """id-cmc-modCertTemplate: what a registration authority changes in requests; see `estcore.template_modification`."""
 
-    pki_data_reference: BodyPartPath
-    cert_references: tuple[int, ...]
-    cert_template_der: bytes
-    replace: bool = True
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class EncryptedPop:
-    """id-cmc-encryptedPOP: a challenge to the holder of an encryption key, in the response. All but `witness` are DER."""
+    """id-cmc-encryptedPOP: a challenge to the holder of an encryption key, in the response; see `estcore.pop_challenge`."""
 
-    request_der: bytes
-    cms_der: bytes
-    pop_algorithm_der: bytes
-    witness_algorithm_der: bytes
-    witness: bytes
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class DecryptedPop:
-    """id-cmc-decryptedPOP: the answer to it, in the next request."""
+    """id-cmc-decryptedPOP: the answer to it, in the next request; see `estcore.pop_challenge`."""
 
-    body_part_id: int
-    pop_algorithm_der: bytes
-    pop: bytes = field(repr=False)
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
 class LraPopWitness:
-    """id-cmc-lraPOPWitness: a registration authority says that these requests' senders have their keys."""
+    """id-cmc-lraPOPWitness: an RA says that senders have their keys; see `estcore.ra_witness`."""
 
-    pki_data_body_id: int
-    body_ids: tuple[int, ...]
+    value_der: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,13 +13,12 @@ from typing import Final
 from estcore.der import CONTEXT_1, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, UTF8_STRING, integer, tlv
 from estcore.der_reader import GENERALIZED_TIME, OCTET_STRING, Reader
 from estcore.errors import (
-    BadCsr,
     BindingMismatch,
     CmcFailed,
     CmcFailInfo,
     EstError,
-    Forbidden,
     MalformedBody,
+    RequestError,
     Unauthenticated,
     Unavailable,
 )
@@ -43,6 +42,19 @@ class CmcStatus(IntEnum):
     CONFIRM_REQUIRED = 5
     POP_REQUIRED = 6
     PARTIAL = 7
+
+
+class CmcNotSupported(CmcFailed):
+    """A part of the request asks for what this server does not do: answered by the status noSupport (RFC 5272 section 6.1.3)."""
+
+    reason = "NotSupported"
+
+    def __init__(self, message: str, *, body_parts: Sequence[BodyPartPath] = ()) -> None:
+        super().__init__(message, fail_info=CmcFailInfo.BAD_REQUEST, body_parts=body_parts)
+
+    def about(self, *body_parts: BodyPartPath) -> "CmcNotSupported":
+        """As `CmcFailed.about`."""
+        return CmcNotSupported(self.message, body_parts=self.body_parts or body_parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,11 +82,12 @@ class StatusInfo:
     @classmethod
     def failed(cls, failure: CmcFailed) -> "StatusInfo":
         """What a failure says of its body parts, or of the whole message where it names none."""
+        unsupported = isinstance(failure, CmcNotSupported)
         return cls(
-            status=CmcStatus.FAILED,
+            status=CmcStatus.NO_SUPPORT if unsupported else CmcStatus.FAILED,
             body_parts=failure.body_parts or (WHOLE_MESSAGE,),
             text=failure.message[:MAX_STATUS_CHARACTERS],
-            fail_info=failure.fail_info,
+            fail_info=None if unsupported else failure.fail_info,
         )
 
 
@@ -86,16 +99,16 @@ def failure_of(error: EstError) -> CmcFailed:
     fail_info = by_reason if by_reason is not None else next((info for kind, info in _BY_KIND if isinstance(error, kind)), None)
     if fail_info is None:
         fail_info = CmcFailInfo.INTERNAL_CA_ERROR
-    return CmcFailed(error.message, fail_info=fail_info, reason=error.reason)
+    failed = CmcFailed(error.message, fail_info=fail_info, reason=error.reason)
+    failed.http_status = error.http_status
+    return failed
 
 
 _BY_KIND: Final[Sequence[tuple[type[EstError], CmcFailInfo]]] = (
     (Unavailable, CmcFailInfo.TRY_LATER),
     (BindingMismatch, CmcFailInfo.POP_FAILED),  # RFC 7030 section 3.5
     (Unauthenticated, CmcFailInfo.BAD_IDENTITY),
-    (Forbidden, CmcFailInfo.BAD_REQUEST),
-    (BadCsr, CmcFailInfo.BAD_REQUEST),
-    (MalformedBody, CmcFailInfo.BAD_REQUEST),
+    (RequestError, CmcFailInfo.BAD_REQUEST),
 )
 _BY_REASON: Final = {
     "UnsupportedExtension": CmcFailInfo.UNSUPPORTED_EXT,
@@ -104,7 +117,8 @@ _BY_REASON: Final = {
     "SignatureAlgorithm": CmcFailInfo.BAD_ALG,
     "DigestAlgorithm": CmcFailInfo.BAD_ALG,
     "KeyNotAllowed": CmcFailInfo.BAD_ALG,
-    "KeyReuse": CmcFailInfo.NO_KEY_REUSE,
+    "KeyReused": CmcFailInfo.NO_KEY_REUSE,
+    "NotProven": CmcFailInfo.POP_REQUIRED,
     "SignerError": CmcFailInfo.INTERNAL_CA_ERROR,
 }
 """Where the reason says more than the kind."""

@@ -63,11 +63,15 @@ class Reader:
         _, self._position = der_module.member(self._der, begin, self._end, identifier, what=self._what)
         return self._der[begin : self._position]
 
-    def opaque(self) -> bytes:
-        """The next value of whatever tag, header included, checked to be DER all through."""
+    def unread(self) -> bytes:
+        """The next value of whatever tag, header included; what is within it is for somebody else to check."""
         begin = self._position
         *_, self._position = der_module.read(self._der, begin, self._end, what=self._what)
-        value = self._der[begin : self._position]
+        return self._der[begin : self._position]
+
+    def opaque(self) -> bytes:
+        """The next value of whatever tag, header included, checked to be DER all through."""
+        value = self.unread()
         der_module.check(value, what=self._what, max_octets=len(value))
         return value
 
@@ -122,14 +126,12 @@ class Reader:
 
     def generalized_time(self) -> datetime:
         """The next GeneralizedTime, in whole seconds and UTC (RFC 5280 section 4.1.2.5.2)."""
-        return self._moment(self.content(GENERALIZED_TIME), 15, "%Y%m%d%H%M%SZ")
+        return self._moment(self.content(GENERALIZED_TIME), 4)
 
     def time(self) -> datetime:
         """The next Time: UTCTime through 2049, GeneralizedTime otherwise (RFC 5652 section 11.3)."""
         if self.next_is(UTC_TIME):
-            moment = self._moment(self.content(UTC_TIME), 13, "%y%m%d%H%M%SZ")
-            # Two digits below 50 are of this century, others of the last (RFC 5280 section 4.1.2.5.1); Python divides at 69.
-            return moment.replace(year=moment.year - 100) if moment.year >= 2050 else moment
+            return self._moment(self.content(UTC_TIME), 2)
         return self.generalized_time()
 
     def _number(self, content: bytes) -> int:
@@ -139,13 +141,19 @@ class Reader:
             raise MalformedBody(f"{self._what} holds an INTEGER that is not minimal, which DER forbids")
         return int.from_bytes(content, signed=True)
 
-    def _moment(self, content: bytes, octets: int, form: str) -> datetime:
+    def _moment(self, content: bytes, year_digits: int) -> datetime:
+        """YYYYMMDDhhmmssZ, or the same with a year of two digits: seconds are there, and fractions and offsets are not."""
+        text = content[year_digits:-1]
+        if len(content) != year_digits + 11 or not content[:-1].isdigit() or content[-1:] != b"Z":
+            raise MalformedBody(f"{self._what} holds a time that is not DER")
+        year = int(content[:year_digits])
+        if year_digits == 2:
+            # Two digits below 50 are of this century, others of the last (RFC 5280 section 4.1.2.5.1).
+            year += 2000 if year < 50 else 1900
         try:
-            if len(content) != octets:
-                raise ValueError(content)
-            return datetime.strptime(content.decode("ascii"), form).replace(tzinfo=UTC)
+            return datetime(year, int(text[0:2]), int(text[2:4]), int(text[4:6]), int(text[6:8]), int(text[8:10]), tzinfo=UTC)
         except ValueError as error:
-            raise MalformedBody(f"{self._what} holds a time that is not DER") from error
+            raise MalformedBody(f"{self._what} holds a time that there is not") from error
 
 
 def only(der: bytes, identifier: int = SEQUENCE, *, what: str) -> Reader:

@@ -35,7 +35,7 @@ It never holds a key, a password or raw bytes.
 """
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import IntEnum
 
 
@@ -125,7 +125,9 @@ class CmcFailed(RequestError):
 
     def about(self, *body_parts: tuple[int, ...]) -> "CmcFailed":
         """The same failure, of these body parts unless it names its own."""
-        return CmcFailed(self.message, fail_info=self.fail_info, body_parts=self.body_parts or body_parts, reason=self.reason)
+        failed = CmcFailed(self.message, fail_info=self.fail_info, body_parts=self.body_parts or body_parts, reason=self.reason)
+        failed.http_status = self.http_status
+        return failed
 
 
 class Unauthenticated(RequestError):
@@ -182,14 +184,19 @@ class UnsupportedMediaType(RequestError):
 
 
 class AwaitingApproval(EstError):
-    """The request is good and waits for a person (RFC 7030 section 4.2.3). The same request gives its certificate after `retry_after`."""
+    """The request is good and waits for a person (RFC 7030 section 4.2.3). The same request gives its certificate after `retry_after`.
+
+    `request_id` is what it waits as, since `asked_at` (aware, UTC).
+    """
 
     reason = "AwaitingApproval"
     http_status = 202
 
-    def __init__(self, message: str, *, retry_after: timedelta) -> None:
+    def __init__(self, message: str, *, retry_after: timedelta, request_id: str, asked_at: datetime) -> None:
         super().__init__(message)
         self.retry_after = retry_after
+        self.request_id = request_id
+        self.asked_at = asked_at
 
 
 class Unavailable(EstError):

@@ -5,7 +5,7 @@ for CMC signatures (id-kp-cmcCA, id-kp-cmcRA); a refusal counts unsigned too, fo
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
@@ -38,9 +38,15 @@ _T = TypeVar("_T")
 class FullRefused(Refused):
     """The CA refused; `statuses` say which parts of the request and why (CMCFailInfo)."""
 
-    def __init__(self, message: str, *, http_status: int, statuses: tuple[StatusInfo, ...]) -> None:
+    def __init__(self, message: str, *, http_status: int, response: PkiResponse) -> None:
         super().__init__(message, http_status=http_status)
-        self.statuses = statuses
+        self.response = response
+        """Not vouched for: an encryptedPOP in it may be answered, for its witness is checked."""
+
+    @property
+    def statuses(self) -> tuple[StatusInfo, ...]:
+        """What the CA says of the parts of the request."""
+        return self.response.statuses
 
 
 class FullPending(Pending):
@@ -49,6 +55,15 @@ class FullPending(Pending):
     def __init__(self, message: str, *, retry_after: timedelta, pend_info: PendInfo | None) -> None:
         super().__init__(message, retry_after=retry_after)
         self.pend_info = pend_info
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullRequest:
+    """A Full PKI Request as DER ContentInfo, with its senderNonce and transactionId (or None), which the answer must repeat."""
+
+    content_info_der: bytes = field(repr=False)
+    sender_nonce: bytes | None = None
+    transaction_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,10 +131,9 @@ def _full(
     failed = [info for info in answer.statuses if info.status in (CmcStatus.FAILED, CmcStatus.NO_SUPPORT, CmcStatus.POP_REQUIRED)]
     if failed or response.status >= 400:
         text = "; ".join(dict.fromkeys(map(_describe, failed))) or "the CA refused and did not say why"
-        check_status_is_refusal = max(response.status, 400)
         if response.status >= 500:  # not the request's fault: the same sentence, and Retry-After
             check_status(replace(response, headers={**response.headers, "content-type": "text/plain"}, body=text.encode()), now=now)
-        raise FullRefused(f"the CA refused: {text}", http_status=check_status_is_refusal, statuses=answer.statuses)
+        raise FullRefused(f"the CA refused: {text}", http_status=max(response.status, 400), response=answer)
     certificates = tuple(foreign(partial(x509.load_der_x509_certificate, der), _unreadable) for der in message.certificates_der)
     _check_signed(message, ca_certificates, now=now)
     _check_echoes(answer, sender_nonce=sender_nonce, transaction_id=transaction_id)
@@ -163,12 +177,11 @@ def _check_echoes(answer: PkiResponse, *, sender_nonce: bytes | None, transactio
 def _check_signed(message: SignedData, ca_certificates: Sequence[x509.Certificate], *, now: datetime) -> None:
     known = (*(ca.public_bytes(Encoding.DER) for ca in ca_certificates), *message.certificates_der)
     for signer in message.signers:
-        certificate = signer_certificate.find(signer.identifier, known)
-        if certificate is None or not _may_sign(certificate, ca_certificates, now=now):
+        certificate_der = signer_certificate.find(signer.identifier, known)
+        if certificate_der is None or not _may_sign(signer_certificate.load(certificate_der), ca_certificates, now=now):
             continue
-        public_key = foreign(certificate.public_key, _unreadable)
         try:
-            signed_data.verify(signer, public_key)  # type: ignore[arg-type]  # keys of other kinds do not verify
+            signed_data.verify(signer, signer_certificate.public_key(certificate_der))  # type: ignore[arg-type]  # keys of other kinds do not verify
         except EstError as error:
             raise MalformedResponse("the signature of the server's answer is not valid") from error
         return

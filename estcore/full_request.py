@@ -17,7 +17,7 @@ from typing import Final
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estcore import cmc_control_codec, pki_data, signed_data
+from estcore import cmc_control_codec, pki_data, ra_witness, signed_data, template_modification
 from estcore.cmc_controls import Control, LraPopWitness, ModCertTemplate, RegInfo, SenderNonce, TransactionId
 from estcore.cms_signature import MessageSigner
 from estcore.pki_data import ID_CCT_PKI_DATA
@@ -25,20 +25,20 @@ from estcore.signed_data import IssuerAndSerialNumber, SubjectKeyIdentifier
 
 REQUEST: Final = 1
 """The bodyPartID of the first certification request; the others follow, and then the controls."""
-THIS_MESSAGE: Final = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vouched:
     """What a registration authority says of a CSR that somebody else made.
 
-    `transaction_id`: the same for a retry, another for anything else. `cert_template_der`: a CertTemplate (RFC 4211 section 5) whose
+    `transaction_id`: the same for a retry, another for anything else. `sender_nonce`: fresh for each message; one asks for a Full PKI
+    Response, which repeats it, and without one a success is certs-only. `cert_template_der`: a CertTemplate (RFC 4211 section 5) whose
     fields take the place of the CSR's. `reg_info`: octets for the CA's records. `possession`: it checked that the sender has the key.
     """
 
     csr_der: bytes
     transaction_id: int
-    sender_nonce: bytes
+    sender_nonce: bytes | None = None
     cert_template_der: bytes | None = None
     reg_info: bytes | None = field(default=None, repr=False)
     possession: bool = True
@@ -53,11 +53,14 @@ def body(requests_der: Sequence[bytes], controls: Sequence[Control]) -> bytes:
 
 def vouched_body(vouched: Vouched) -> bytes:
     """The DER PKIData in which a registration authority passes on one PKCS#10 CSR, as it is (RFC 5272 sections 6.5, 6.8 and 7)."""
-    controls: list[Control] = [TransactionId(vouched.transaction_id), SenderNonce(vouched.sender_nonce)]
+    controls: list[Control] = [TransactionId(vouched.transaction_id)]
+    if vouched.sender_nonce is not None:
+        controls.append(SenderNonce(vouched.sender_nonce))
     if vouched.possession:
-        controls.append(LraPopWitness(THIS_MESSAGE, (REQUEST,)))
+        controls.append(LraPopWitness(ra_witness.build_pop_witness(REQUEST)))
     if vouched.cert_template_der is not None:
-        controls.append(ModCertTemplate((THIS_MESSAGE,), (REQUEST,), vouched.cert_template_der))
+        value_der = template_modification.build_mod_cert_template(vouched.cert_template_der, requests=[REQUEST])
+        controls.append(ModCertTemplate(value_der))
     if vouched.reg_info is not None:
         controls.append(RegInfo(vouched.reg_info))
     return body([pki_data.tagged_pkcs10(REQUEST, vouched.csr_der)], controls)

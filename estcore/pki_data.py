@@ -201,7 +201,7 @@ def _control(der: bytes) -> TaggedAttribute:
     while not values.at_end:
         if len(values_der) == MAX_CONTROL_VALUES:
             raise MalformedBody(f"a control has more than {MAX_CONTROL_VALUES} values")
-        values_der.append(values.opaque())
+        values_der.append(values.unread())  # its type says who reads it, and one that is unknown refuses the whole
     return TaggedAttribute(body_part_id=body_part_id, attr_type=attr_type, values_der=tuple(values_der))
 
 

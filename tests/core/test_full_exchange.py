@@ -9,7 +9,18 @@ from asn1crypto import cms
 from cryptography import x509
 from cryptography.x509.oid import ObjectIdentifier
 
-from estcore import certs_only, cmc_control_codec, full_exchange, full_request, pki_data, pki_response, signed_data, transfer
+from estcore import (
+    certs_only,
+    cmc_control_codec,
+    full_exchange,
+    full_request,
+    pki_data,
+    pki_response,
+    ra_witness,
+    signed_data,
+    template_modification,
+    transfer,
+)
 from estcore.cmc_controls import Control, LraPopWitness, ModCertTemplate, RecipientNonce, RegInfo, SenderNonce, Status, TransactionId
 from estcore.cmc_status import CmcStatus, PendInfo, StatusInfo
 from estcore.cms_signature import signer_of
@@ -53,8 +64,8 @@ def test_a_registration_authority_passes_a_csr_on_unchanged_and_says_what_it_add
     assert [cmc_control_codec.read(control) for control in body.controls] == [
         TransactionId(1 << 127),
         SenderNonce(NONCE),
-        LraPopWitness(0, (1,)),
-        ModCertTemplate((0,), (1,), TEMPLATE),
+        LraPopWitness(ra_witness.build_pop_witness(1)),
+        ModCertTemplate(template_modification.build_mod_cert_template(TEMPLATE, requests=[1])),
         RegInfo(b'{"door":"cert-manager.io"}'),
     ]
 

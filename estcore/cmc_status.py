@@ -117,6 +117,7 @@ _BY_REASON: Final = {
     "SignatureAlgorithm": CmcFailInfo.BAD_ALG,
     "DigestAlgorithm": CmcFailInfo.BAD_ALG,
     "KeyNotAllowed": CmcFailInfo.BAD_ALG,
+    "KeyNotPermitted": CmcFailInfo.BAD_ALG,
     "KeyReused": CmcFailInfo.NO_KEY_REUSE,
     "NotProven": CmcFailInfo.POP_REQUIRED,
     "SignerError": CmcFailInfo.INTERNAL_CA_ERROR,

@@ -95,7 +95,7 @@ class Approvals:
             self.tell(standing, now=now)
         match standing.state:
             case State.WAITING:
-                raise AwaitingApproval(_waits(standing), retry_after=retry_after(now - standing.created_at))
+                raise awaiting(standing, now=now)
             case State.DENIED:
                 reason = f": {standing.reason}" if standing.reason else ""
                 raise Forbidden(f"request {standing.id} was denied{reason}", reason="Denied")
@@ -117,6 +117,13 @@ class Approvals:
         """Write a decision, or that none came, into the audit log and the metrics."""
         self.audit.request(request.state, request, now=now)
         self.metrics.decided(request.issuer, request.state)
+
+
+def awaiting(request: HeldRequest, *, now: datetime) -> AwaitingApproval:
+    """What a client is told whose request waits."""
+    return AwaitingApproval(
+        _waits(request), retry_after=retry_after(now - request.created_at), request_id=request.id, asked_at=request.created_at
+    )
 
 
 def retry_after(waited: timedelta) -> timedelta:

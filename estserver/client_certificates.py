@@ -9,17 +9,29 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import Protocol
 
 from cryptography import x509
 
 from estcore import trust
 from estcore.errors import EstError, Unauthenticated
 from estcore.requester import AuthenticatedBy, Requester
-from estserver.connection import TlsConnection
 from estserver.issuers import Issuer
 
 VERDICT_LIFE = timedelta(seconds=60)
 """How long a path check is believed on one connection: intermediates and anchors expire too."""
+
+class Presented(Protocol):
+    """A chain whose leaf's key the sender was seen to hold, and what was found of it: a TLS connection's, or a signed message's."""
+
+    @property
+    def unverified_client_chain(self) -> tuple[x509.Certificate, ...]:
+        """The leaf first."""
+
+    @property
+    def verdicts(self) -> dict[str, object]:
+        """Kept between checks of the same chain."""
+
 
 IsRevoked = Callable[[str, int], bool]
 """Whether the ledger says that this issuer (key) revoked this serial."""
@@ -32,7 +44,7 @@ class _Verdict:
     judged_at: datetime
 
 
-def issued_by_this(tls: TlsConnection, issuer: Issuer, *, is_revoked: IsRevoked, now: datetime) -> Requester:
+def issued_by_this(tls: Presented, issuer: Issuer, *, is_revoked: IsRevoked, now: datetime) -> Requester:
     """The owner of a certificate that this issuer signed (RFC 7030 section 3.3.2: it may enrol and re-enrol).
 
     With id-kp-cmcRA it is a registration authority of this issuer (section 3.7); from any other issuer that says nothing.
@@ -44,7 +56,7 @@ def issued_by_this(tls: TlsConnection, issuer: Issuer, *, is_revoked: IsRevoked,
     return requester
 
 
-def renewable(tls: TlsConnection, issuer: Issuer, *, expired_for: timedelta | None, is_revoked: IsRevoked, now: datetime) -> Requester:
+def renewable(tls: Presented, issuer: Issuer, *, expired_for: timedelta | None, is_revoked: IsRevoked, now: datetime) -> Requester:
     """As `issued_by_this`, also of a certificate that expired at most `expired_for` ago: judged at its last moment, and never an RA's.
 
     For simplereenroll only, where a device that was switched off for too long renews itself. Raises Unauthenticated.
@@ -59,7 +71,7 @@ def renewable(tls: TlsConnection, issuer: Issuer, *, expired_for: timedelta | No
     return replace(requester, registration_authority=False)
 
 
-def under_anchors(tls: TlsConnection, issuer: Issuer, secret_name: str, *, now: datetime) -> Requester:
+def under_anchors(tls: Presented, issuer: Issuer, secret_name: str, *, now: datetime) -> Requester:
     """The owner of a third party's certificate, such as a manufacturer's: it may enrol only (RFC 7030 section 3.3.2).
 
     The anchors are those of the Secret `secret_name`, which must be loaded.
@@ -67,7 +79,7 @@ def under_anchors(tls: TlsConnection, issuer: Issuer, secret_name: str, *, now: 
     Raises Unauthenticated with one sentence why not.
     """
 
-    def judge(tls: TlsConnection, issuer: Issuer, now: datetime) -> Requester:
+    def judge(tls: Presented, issuer: Issuer, now: datetime) -> Requester:
         leaf, *intermediates = tls.unverified_client_chain
         trust.verify_under_anchors(leaf, intermediates, issuer.anchors[secret_name], now=now)
         return _requester(leaf, AuthenticatedBy.THIRD_PARTY_CERTIFICATE)
@@ -76,7 +88,7 @@ def under_anchors(tls: TlsConnection, issuer: Issuer, secret_name: str, *, now: 
 
 
 def _kept(
-    tls: TlsConnection, issuer: Issuer, way: str, judge: Callable[[TlsConnection, Issuer, datetime], Requester], now: datetime
+    tls: Presented, issuer: Issuer, way: str, judge: Callable[[Presented, Issuer, datetime], Requester], now: datetime
 ) -> Requester:
     judged_by = (issuer.authority, issuer.secrets.anchors.value)
     key = f"{way} {issuer.key}"
@@ -104,7 +116,7 @@ def _check_not_revoked(requester: Requester, issuer: Issuer, is_revoked: IsRevok
         raise Unauthenticated("it is revoked", reason="CertificateRevoked")
 
 
-def _judge_own(tls: TlsConnection, issuer: Issuer, now: datetime, *, expired_for: timedelta = timedelta(0)) -> Requester:
+def _judge_own(tls: Presented, issuer: Issuer, now: datetime, *, expired_for: timedelta = timedelta(0)) -> Requester:
     leaf = tls.unverified_client_chain[0]
     if issuer.authority is None:
         raise Unauthenticated("this issuer is not ready to check it", reason="IssuerNotReady")

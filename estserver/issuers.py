@@ -20,6 +20,7 @@ from estcore import certs_only, issuer_spec, transfer
 from estcore.authority import Authority
 from estcore.errors import ConfigurationError, IssuerNotReady
 from estcore.issuer_spec import IssuerSpec
+from estcore.recipient_info import DecryptionKey
 from estcore.wrapping_keys import WrappingKeys
 from estserver import issuer_secrets
 from estserver.digests import Digests
@@ -89,6 +90,11 @@ class Issuer:
     def wrapping_keys(self) -> WrappingKeys | None:
         """What server-generated keys are encrypted with, likewise."""
         return self.secrets.wrapping_keys.value
+
+    @property
+    def decryption_keys(self) -> tuple[DecryptionKey, ...]:
+        """What opens the envelope of a Full PKI Request. Never the CA's own key: it signs, and an oracle for it would sign too."""
+        return tuple(self.wrapping_keys.symmetric.values()) if self.wrapping_keys is not None else ()
 
     def usable_authority(self, *, now: datetime) -> Authority:
         """The CA, where it may sign at `now`; raises IssuerNotReady, whose text tells a client nothing of the inside."""

@@ -19,7 +19,7 @@ from estcore.errors import Busy, Conflict, EstError, Forbidden
 from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
 from estcore.requester import Requester
-from estserver import approval, external_signer
+from estserver import approval, external_signer, revocation_secret
 from estserver.approval import Approvals
 from estserver.audit import AuditLog, Outcome, Signature
 from estserver.authentication import Authenticator
@@ -67,7 +67,8 @@ class Order:
     `transaction` names it for ever (an Idempotency-Key, a CMC transactionId); without one a retry is known by what was asked for, within
     the retry window. `exempt` from both is server-side key generation: a retry gets a new key. `source` is the peer's address;
     `on_behalf_of` JSON of whom a registration authority asked for; `revocation_secret` the hash of a passphrase.
-    `approved` is what `Approvals.require` said, where it had to be asked before a key was made.
+    `approved` is what `Approvals.require` said, where it had to be asked before a key was made; `permitted` is set by the function of
+    that name.
     """
 
     issuer: Issuer
@@ -83,6 +84,7 @@ class Order:
     on_behalf_of: str | None = None
     revocation_secret: str | None = None
     approved: HeldRequest | None = None
+    permitted: bool = False
 
     @property
     def issuer_key(self) -> str:
@@ -90,18 +92,32 @@ class Order:
         return self.issuer.key
 
 
-async def issue(order: Order, service: Service) -> Entry:
-    """Sign, record, and return the entry that stands for the order's transaction: the new one, or that of an earlier try.
+async def permitted(order: Order, service: Service) -> Order:
+    """The order with what others have to say: the issuer's callout, which may narrow it, and a person. Asked once.
 
-    Raises what `Callouts.ask`, `Approvals.require`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes
-    nowhere.
+    `issue` asks by itself; who issues several certificates or none asks for each before the first is signed. Raises what `Callouts.ask` and
+    `Approvals.require` raise.
     """
+    if order.permitted:
+        return order
     authorized = await service.callouts.ask(
         order.authorized, order.spec, issuer=order.issuer.key, operation=order.operation, source=order.source
     )
     if authorized is not order.authorized:
         order = replace(order, authorized=authorized)  # a person sees what would be certified
     held = order.approved or await service.approvals.require(order, now=service.clock())
+    return replace(order, approved=held, permitted=True)
+
+
+async def issue(order: Order, service: Service) -> Entry:
+    """Sign, record, and return the entry that stands for the order's transaction: the new one, or that of an earlier try.
+
+    Raises what `permitted`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
+    """
+    order = await permitted(order, service)
+    held = order.approved
+    if order.csr.revocation_challenge is not None:
+        order = replace(order, revocation_secret=await revocation_secret.hash_passphrase(order.csr.revocation_challenge))
     serial = authority.serial_number(service.random_octets(16))
     signature = _signature(order, _transaction(order, held), serial)
     now = service.clock()

@@ -27,8 +27,9 @@ from estcore.errors import (
     UnknownLabel,
     WrongMethod,
 )
-from estserver import operations, server_keygen
+from estserver import full_cmc, full_cmc_response, operations, server_keygen
 from estserver.challenges import Challenged
+from estserver.full_cmc_response import CmcRefused
 from estserver.http_answer import BODILESS
 from estserver.issuer_endpoint import IssuerEndpoint
 from estserver.issuers import Issuer, Issuers
@@ -47,6 +48,7 @@ Run = Callable[[EstRequest, Issuer, Service], Awaitable[EstResponse]]
 OPERATIONS: Final[Mapping[bytes, tuple[str, Operation, Run]]] = {
     b"cacerts": ("GET", Operation.CACERTS, operations.cacerts),
     b"csrattrs": ("GET", Operation.CSRATTRS, operations.csrattrs),
+    b"fullcmc": ("POST", Operation.FULL_CMC, full_cmc.full_cmc),
     b"simpleenroll": ("POST", Operation.SIMPLE_ENROLL, operations.enroll),
     b"simplereenroll": ("POST", Operation.SIMPLE_REENROLL, operations.reenroll),
     b"serverkeygen": ("POST", Operation.SERVER_KEYGEN, server_keygen.serverkeygen),
@@ -89,6 +91,8 @@ class EstRoute(BaseRoute):
             response = await self._answer(scope, receive, seen)
         except EstError as error:
             response = self._refuse(error, scope, seen)
+            if seen.operation == Operation.FULL_CMC:
+                response = full_cmc_response.refused(response, error)
         except Exception as error:  # noqa: BLE001 - nothing internal leaves: an id outside, the trace in the log
             response = self._fail(error, seen)
         body = response.body
@@ -133,9 +137,10 @@ class EstRoute(BaseRoute):
             raise UnknownLabel("this server has no default issuer; use /.well-known/est/<label>/…")
         return registry.default
 
-    def _refuse(self, error: EstError, scope: Scope, seen: _Seen) -> EstResponse:
+    def _refuse(self, refused: EstError, scope: Scope, seen: _Seen) -> EstResponse:
+        error = refused.cause if isinstance(refused, CmcRefused) else refused
         if not isinstance(error, RequestError | Unavailable | AwaitingApproval):
-            return self._fail(error, seen)
+            return self._fail(refused.__cause__ if isinstance(refused.__cause__, Exception) else error, seen)
         self._service.metrics.refused(seen.issuer, error.reason)
         details: dict[str, object] = {"cause": str(error.__cause__)} if isinstance(error, Unavailable) and error.__cause__ else {}
         _log.info(

@@ -1,0 +1,260 @@
+"""Who sent a Full PKI Request: what its signature or its shared secret shows, together with what the connection shows.
+
+RFC 5272 sections 3.2 and 6.2, RFC 7030 sections 3.3.2 and 3.7. One of these must hold:
+
+    signed with a certificate of this issuer, or under its anchors     the sender is its holder; with id-kp-cmcRA an RA
+    signed with the key to be certified                                the sender is who the connection or an identity proof says
+    under a shared secret (AuthenticatedData, identityProof)           the sender is who the secret belongs to
+    signed by nobody                                                   only a revocation with a passphrase
+
+Credentials on the connection that are wrong are refused whatever the message shows.
+"""
+
+import asyncio
+import secrets
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Final
+
+from cachetools import LRUCache
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estcore import authenticated_data, cmc_control_codec, identity_proof, pop_link
+from estcore import cmc_controls as controls
+from estcore.cmc_status import WHOLE_MESSAGE, BodyPartPath
+from estcore.errors import Busy, CmcFailed, CmcFailInfo, EstError, Forbidden, Unauthenticated
+from estcore.full_message import FullMessage
+from estcore.full_processing import Requests
+from estcore.identity_proof import wrong_identity
+from estcore.instructions import Instructions
+from estcore.issuer_spec import Authentication
+from estcore.pki_data import PkiData
+from estcore.requester import AuthenticatedBy, Requester
+from estcore.signatory import Signatory, signatory_of
+from estcore.signer_certificate import load
+from estserver import client_certificates
+from estserver.issuers import Issuer
+from estserver.issuing import Service
+from estserver.messages import EstRequest
+
+MAX_DERIVATIONS: Final = 2
+"""PBKDF2 of AuthenticatedData, at a time in this process: each may take a core for a tenth of a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Presented:
+    """The chain that a message brought, where a TLS connection would have brought one."""
+
+    unverified_client_chain: tuple[x509.Certificate, ...]
+    verdicts: dict[str, object] = field(default_factory=dict)
+
+
+MAX_CHAINS: Final = 256
+_chains: LRUCache[tuple[bytes, tuple[bytes, ...]], _Presented] = LRUCache(MAX_CHAINS)
+_derivations = asyncio.Semaphore(MAX_DERIVATIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sender:
+    """Who sent a message. `requester` is None for one that nobody vouches for.
+
+    `registration_authority` says that the signature is one's, which its assertions need; `token` that the connection has the token of the
+    registration authority; `secret` is the shared secret that proved the identity.
+    """
+
+    requester: Requester | None
+    signatory: Signatory
+    registration_authority: bool = False
+    token: bool = False
+    secret: str | None = field(default=None, repr=False)
+
+
+async def on_connection(request: EstRequest, issuer: Issuer, service: Service) -> tuple[Requester | None, EstError | None]:
+    """Who the connection shows, or why nobody. Raises where credentials were sent on purpose and are wrong."""
+    if request.idempotency_key is not None:
+        raise Forbidden("Idempotency-Key is not for fullcmc, which has transactionId; leave it out", reason="IdempotencyKeyForbidden")
+    try:
+        return await service.authenticator.enroller(request, issuer), None
+    except (Unauthenticated, Forbidden) as error:
+        if request.authorization is not None:
+            raise
+        return None, error
+
+
+async def of_message(
+    message: FullMessage, requests: Requests, issuer: Issuer, service: Service, *, connected: Requester | None, accept_sha1: bool
+) -> Sender:
+    """Who sent this message, its signature or MAC verified; `connected` is who the connection shows.
+
+    Raises CmcFailed: badMessageCheck for a signature or a MAC, badIdentity for a certificate that is not accepted here.
+    """
+    token = (
+        connected is not None and connected.registration_authority and connected.authenticated_by is AuthenticatedBy.SERVICE_ACCOUNT_TOKEN
+    )
+    if message.authenticated is not None:
+        requester, secret = await _by_authenticated_data(message, issuer, accept_sha1=accept_sha1)
+        return Sender(requester=requester, signatory=Signatory(), token=token, secret=secret)
+    assert message.signed is not None  # noqa: S101 - a message is the one or the other
+    signatory = signatory_of(message.signed, requests)
+    if message.outer is not None:
+        _check_outer(signatory_of(message.outer, requests), signatory, issuer, service, token=token)
+    if signatory.certificate is None:
+        return Sender(requester=connected, signatory=signatory, token=token)
+    requester = _holder(signatory, issuer, service, token=token)
+    return Sender(requester=requester, signatory=signatory, registration_authority=requester.registration_authority, token=token)
+
+
+async def with_identity_proof(
+    sender: Sender, body: PkiData, instructions: Instructions, requests: Requests, issuer: Issuer, *, accept_sha1: bool
+) -> Sender:
+    """The sender once the identity proofs in the message are checked, and the linking of its requests to the secret (section 6.3.1).
+
+    A proof says who the sender is where a certificate does not. Raises CmcFailed (badIdentity, popFailed, badAlg).
+    """
+    proofs = [
+        *((number, identity_proof.parse_v2(value.value_der)) for number, value in instructions.each(controls.IdentityProofV2)),
+        *((number, identity_proof.parse_v1(value.value_der)) for number, value in instructions.each(controls.IdentityProof)),
+    ]
+    identification = instructions.one(controls.Identification)
+    random = instructions.one(controls.PopLinkRandom)
+    for number, proof in proofs:
+        if identification is None:
+            raise wrong_identity().about((number,))
+        known = _secret(issuer, identification.text)
+        try:
+            identity_proof.verify(
+                proof,
+                secret=known if known is not None else _decoy(),
+                identification=identification.text,
+                req_sequence_der=body.req_sequence_der,
+                accept_sha1=accept_sha1,
+            )
+        except CmcFailed as failed:
+            raise failed.about((number,)) from failed
+        if known is None:  # nobody finds a random secret
+            raise wrong_identity().about((number,))
+        requester = sender.requester if sender.signatory.certificate is not None else _owner(identification.text)
+        sender = replace(sender, requester=requester, secret=known)
+    if sender.secret is not None:
+        pop_link.verify_all(requests, secret=sender.secret, random=random.octets if random else None, accept_sha1=accept_sha1)
+    elif random is not None:
+        raise CmcFailed(
+            "there is a popLinkRandom and no shared secret that it could link to", fail_info=CmcFailInfo.BAD_IDENTITY, reason="NoSecret"
+        )
+    return sender
+
+
+def _owner(name: str) -> Requester:
+    return Requester(authenticated_by=AuthenticatedBy.CMC_SHARED_SECRET, identity=name, user=name)
+
+
+async def _by_authenticated_data(message: FullMessage, issuer: Issuer, *, accept_sha1: bool) -> tuple[Requester, str]:
+    """RFC 5272 section 3.2: the identification in it, which is not believed before the MAC holds, says whose secret to try."""
+    assert message.authenticated is not None  # noqa: S101 - asked for by the caller
+    if message.authenticated.unauthenticated_attributes_der:
+        raise CmcFailed(
+            "the message has unauthenticated attributes, which no MAC covers; leave them out",
+            fail_info=CmcFailInfo.BAD_REQUEST,
+            body_parts=(WHOLE_MESSAGE,),
+        )
+    name = identification_of(message.body)
+    if name is None or issuer.shared_secrets is None:
+        raise wrong_identity().about(WHOLE_MESSAGE)
+    known = _secret(issuer, name)
+    password = authenticated_data.key_derivation_input(name, known if known is not None else _decoy())
+    if _derivations.locked():
+        raise Busy("too many messages under shared secrets are being checked; try again")
+    async with _derivations:
+        await asyncio.to_thread(partial(authenticated_data.verify, message.authenticated, password, accept_sha1=accept_sha1))
+    if known is None:  # nobody finds a random secret
+        raise wrong_identity().about(WHOLE_MESSAGE)
+    return _owner(name), known
+
+
+def _secret(issuer: Issuer, name: str) -> str | None:
+    """The shared secret of this name, text as RFC 5272 section 6.2 has it; None where there is none."""
+    octets = issuer.shared_secrets.get(name) if issuer.shared_secrets is not None else None
+    try:
+        return octets.decode() if octets is not None else None
+    except UnicodeDecodeError:
+        return None
+
+
+def _decoy() -> str:
+    """What stands for the secret of a name that there is not, so that the check takes as long."""
+    return secrets.token_hex(16)
+
+
+def identification_of(body: PkiData) -> str | None:
+    """The text of the first control identification of a message that nothing is believed of yet; None where there is none."""
+    for control in body.controls:
+        if control.attr_type == f"{cmc_control_codec.ID_CMC}2":
+            value = cmc_control_codec.read(control)
+            return value.text if isinstance(value, controls.Identification) else None
+    return None
+
+
+def identity_controls(body: PkiData, path: BodyPartPath) -> list[BodyPartPath]:
+    """The paths of the identity proofs in a message at `path`."""
+    proofs = {f"{cmc_control_codec.ID_CMC}{number}" for number in (3, 34)}
+    return [(*path, control.body_part_id) for control in body.controls if control.attr_type in proofs]
+
+
+def _holder(signatory: Signatory, issuer: Issuer, service: Service, *, token: bool) -> Requester:
+    """The holder of the signer's certificate, as an owner of a TLS client certificate would be one. Raises CmcFailed (badIdentity)."""
+    assert signatory.certificate is not None  # noqa: S101 - asked for by the caller
+    presented = _presented(signatory)
+    # A way that needs a password too is no way for a message: the connection's password is not in it.
+    ways = [way.certificate for way in issuer.spec.est.authentication if way.certificate is not None and _alone(way)] if issuer.spec else []
+    why_not: list[str] = []
+    try:
+        requester = client_certificates.issued_by_this(presented, issuer, is_revoked=service.ledger.is_revoked, now=service.clock())
+        # The registration authority that the token shows is believed at every issuer, and so is the certificate that it got here.
+        if any(way.issued_by == "this" for way in ways) or (token and requester.registration_authority):
+            return requester
+        why_not.append("this issuer takes no messages signed with its own certificates")
+    except Unauthenticated as error:
+        why_not.append(error.message)
+    for way in ways:
+        if way.ca_secret_name is not None and way.ca_secret_name in issuer.anchors:
+            try:
+                return client_certificates.under_anchors(presented, issuer, way.ca_secret_name, now=service.clock())
+            except Unauthenticated as error:
+                why_not.append(error.message)
+    raise CmcFailed(
+        f"the certificate that signed the message is not accepted: {'; '.join(dict.fromkeys(why_not))}",
+        fail_info=CmcFailInfo.BAD_IDENTITY,
+        body_parts=(WHOLE_MESSAGE,),
+        reason="SignerNotAccepted",
+    )
+
+
+def _alone(way: Authentication) -> bool:
+    return way.basic is None and way.digest is None and way.one_time_password is None
+
+
+def _presented(signatory: Signatory) -> _Presented:
+    """The signer's chain, the same object for the same chain, so that its path is not checked for every message of a sender."""
+    assert signatory.certificate is not None  # noqa: S101 - asked for by the caller
+    # The whole certificate and not its name or number: the bag is not signed, so it may hold another one with the same.
+    key = (signatory.certificate.public_bytes(Encoding.DER), signatory.bag_der)
+    presented = _chains.get(key)
+    if presented is None:
+        others = (load(der) for der in signatory.bag_der)
+        presented = _chains[key] = _Presented((signatory.certificate, *(each for each in others if each != signatory.certificate)))
+    return presented
+
+
+def _check_outer(outer: Signatory, inner: Signatory, issuer: Issuer, service: Service, *, token: bool) -> None:
+    """Around what is encrypted signs whoever signed within it, or a registration authority that passes it on (RFC 5272 section 5)."""
+    if outer == inner or (outer.certificate is not None and outer.certificate == inner.certificate):
+        return
+    if outer.certificate is not None and _holder(outer, issuer, service, token=token).registration_authority:
+        return
+    raise CmcFailed(
+        "the two signatures of the message are of different signers, and the outer one is no registration authority of this CA",
+        fail_info=CmcFailInfo.BAD_MESSAGE_CHECK,
+        body_parts=(WHOLE_MESSAGE,),
+        reason="OuterSigner",
+    )

@@ -21,6 +21,7 @@ from estserver.issuers import Issuer
 VERDICT_LIFE = timedelta(seconds=60)
 """How long a path check is believed on one connection: intermediates and anchors expire too."""
 
+
 class Presented(Protocol):
     """A chain whose leaf's key the sender was seen to hold, and what was found of it: a TLS connection's, or a signed message's."""
 
@@ -87,9 +88,7 @@ def under_anchors(tls: Presented, issuer: Issuer, secret_name: str, *, now: date
     return _kept(tls, issuer, f"anchors {secret_name}", judge, now)
 
 
-def _kept(
-    tls: Presented, issuer: Issuer, way: str, judge: Callable[[Presented, Issuer, datetime], Requester], now: datetime
-) -> Requester:
+def _kept(tls: Presented, issuer: Issuer, way: str, judge: Callable[[Presented, Issuer, datetime], Requester], now: datetime) -> Requester:
     judged_by = (issuer.authority, issuer.secrets.anchors.value)
     key = f"{way} {issuer.key}"
     verdict = tls.verdicts.get(key)

@@ -32,7 +32,6 @@ from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PrivateKey
 from estcore.recipient_info import KeyEncryptionKey
 from estserver.issuers import Registry
-from estserver.shared_secrets import SharedSecrets
 from tests import pki
 from tests.server import app_fixtures
 from tests.server.app_fixtures import Server, basic, make_csr, name, new_key, running
@@ -71,8 +70,9 @@ SPEC = {
 
 def registry() -> Registry:
     """The factory with a shared secret and a key that envelopes may be made for."""
-    built = app_fixtures.registry_of(app_fixtures.manifest(spec=SPEC))
-    factory = replace(built.issuers["EstIssuer/devices/factory"], decryption_keys=(KEK,), shared_secrets=SharedSecrets({NAME: SECRET}))
+    secrets = (*app_fixtures.SECRETS, app_fixtures.secret("cmc-secrets", {NAME: SECRET.encode()}))
+    built = app_fixtures.registry_of(app_fixtures.manifest(spec=SPEC), secrets=secrets)
+    factory = replace(built.issuers["EstIssuer/devices/factory"], decryption_keys=(KEK,))
     return Registry(issuers={factory.key: factory}, by_label={"factory": factory}, default=factory)
 
 

@@ -1,7 +1,6 @@
 """Shared secrets, challenges, CRMF and envelopes in Full PKI Requests (RFC 5272 sections 3.2, 5, 6.2, 6.3 and 6.7)."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -58,6 +57,7 @@ SPEC = {
     "est": {
         **app_fixtures.SPEC["est"],
         "authentication": [*app_fixtures.SPEC["est"]["authentication"], {"cmcSharedSecret": {"secretName": "cmc-secrets"}}],
+        "serverKeyGeneration": {"wrappingKeys": {"secretName": "fleet-keys"}},
     },
     "policy": {
         "rules": [
@@ -70,10 +70,12 @@ SPEC = {
 
 def registry() -> Registry:
     """The factory with a shared secret and a key that envelopes may be made for."""
-    secrets = (*app_fixtures.SECRETS, app_fixtures.secret("cmc-secrets", {NAME: SECRET.encode()}))
-    built = app_fixtures.registry_of(app_fixtures.manifest(spec=SPEC), secrets=secrets)
-    factory = replace(built.issuers["EstIssuer/devices/factory"], decryption_keys=(KEK,))
-    return Registry(issuers={factory.key: factory}, by_label={"factory": factory}, default=factory)
+    secrets = (
+        *app_fixtures.SECRETS,
+        app_fixtures.secret("cmc-secrets", {NAME: SECRET.encode()}),
+        app_fixtures.secret("fleet-keys", {"fleet.key": KEK.key.hex().encode()}),
+    )
+    return app_fixtures.registry_of(app_fixtures.manifest(spec=SPEC), secrets=secrets)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ObjectIdentifier
 
-from estcore import certs_only, pki_response, signed_data, signer_certificate, transfer
+from estcore import certs_only, pki_response, signed_data, signer_certificate, transfer, trust_publication
 from estcore.cmc_controls import RecipientNonce, TransactionId
 from estcore.cmc_status import CmcStatus, PendInfo, StatusInfo
 from estcore.errors import CmcFailInfo, EstError, MalformedResponse, Pending, Refused
@@ -72,6 +72,24 @@ class FullAnswer:
 
     certificates: tuple[x509.Certificate, ...]
     response: PkiResponse | None
+    signer: x509.Certificate | None = None
+    """Who signed the Full PKI Response, and when, by their own clock."""
+    signing_time: datetime | None = None
+
+    def trust_anchors(
+        self, trusted: Sequence[x509.Certificate], *, last_sequence_number: int, now: datetime
+    ) -> trust_publication.Published | None:
+        """New trust anchors that one of the `trusted` ones vouches for; None where there are none (RFC 5272 section 6.15)."""
+        values = [value for _, value in self.response.controls] if self.response is not None else []
+        return trust_publication.published(
+            values,
+            self.certificates,
+            signer=self.signer,
+            signing_time=self.signing_time,
+            trusted=trusted,
+            last_sequence_number=last_sequence_number,
+            now=now,
+        )
 
     def certificate_for(self, public_key: PublicKey) -> x509.Certificate:
         """The certificate in the bag that is for this key. Raises MalformedResponse where there is none."""
@@ -135,7 +153,7 @@ def _full(
             check_status(replace(response, headers={**response.headers, "content-type": "text/plain"}, body=text.encode()), now=now)
         raise FullRefused(f"the CA refused: {text}", http_status=max(response.status, 400), response=answer)
     certificates = tuple(foreign(partial(x509.load_der_x509_certificate, der), _unreadable) for der in message.certificates_der)
-    _check_signed(message, ca_certificates, now=now)
+    signer, signing_time = _check_signed(message, ca_certificates, now=now)
     _check_echoes(answer, sender_nonce=sender_nonce, transaction_id=transaction_id)
     for info in answer.statuses:
         if info.status in (CmcStatus.PENDING, CmcStatus.PARTIAL) and info.pend_info is not None:
@@ -143,7 +161,7 @@ def _full(
             raise FullPending(info.text or "the request waits for approval", retry_after=wait, pend_info=info.pend_info)
         if info.status is CmcStatus.PENDING:
             raise FullPending(info.text or "the request waits for approval", retry_after=_DEFAULT_PENDING, pend_info=None)
-    return FullAnswer(certificates=certificates, response=answer)
+    return FullAnswer(certificates=certificates, response=answer, signer=signer, signing_time=signing_time)
 
 
 def _decoded(response: HttpResponse, decode: Callable[[bytes], _T]) -> _T:
@@ -174,7 +192,10 @@ def _check_echoes(answer: PkiResponse, *, sender_nonce: bytes | None, transactio
         raise MalformedResponse("the server's answer does not repeat our senderNonce")
 
 
-def _check_signed(message: SignedData, ca_certificates: Sequence[x509.Certificate], *, now: datetime) -> None:
+def _check_signed(
+    message: SignedData, ca_certificates: Sequence[x509.Certificate], *, now: datetime
+) -> tuple[x509.Certificate, datetime | None]:
+    """Who signed the message, and when they say that was. Raises MalformedResponse."""
     known = (*(ca.public_bytes(Encoding.DER) for ca in ca_certificates), *message.certificates_der)
     for signer in message.signers:
         certificate_der = signer_certificate.find(signer.identifier, known)
@@ -184,7 +205,7 @@ def _check_signed(message: SignedData, ca_certificates: Sequence[x509.Certificat
             signed_data.verify(signer, signer_certificate.public_key(certificate_der))  # type: ignore[arg-type]  # keys of other kinds do not verify
         except EstError as error:
             raise MalformedResponse("the signature of the server's answer is not valid") from error
-        return
+        return signer_certificate.load(certificate_der), signer.signing_time
     raise MalformedResponse("nobody vouches for the server's answer: it is not signed by the CA or by a CMC signer under it")
 
 

@@ -20,6 +20,8 @@ from estcore.pki_data import OtherMessage, TaggedContentInfo
 from estcore.signed_data import SignedData, SignerIdentifier
 
 ID_CCT_PKI_RESPONSE: Final = "1.3.6.1.5.5.7.12.3"
+MAX_CERTIFICATES: Final = 64
+"""As many as /cacerts may give out, and one for each request of a message."""
 _EMPTY: Final = tlv(SEQUENCE, b"")
 
 
@@ -52,7 +54,7 @@ def parse(der: bytes) -> PkiResponse:
 
 def parse_message(content_info_der: bytes, *, max_octets: int = signed_data.MAX_OCTETS) -> tuple[SignedData, PkiResponse]:
     """Parse a DER ContentInfo of SignedData over a PKIResponse. Nothing is verified. Raises as `signed_data.parse` and `parse`."""
-    message = signed_data.parse(content_info_der, max_octets=max_octets)
+    message = signed_data.parse(content_info_der, max_octets=max_octets, max_certificates=MAX_CERTIFICATES)
     if message.content_type != ID_CCT_PKI_RESPONSE or message.content is None:
         raise MalformedBody("the message is no Full PKI Response (RFC 5272 section 4.2)")
     return message, parse(message.content)

@@ -80,12 +80,12 @@ class SignedData:
     signers: tuple[Signer, ...]
 
 
-def parse(content_info_der: bytes, *, max_octets: int = MAX_OCTETS) -> SignedData:
+def parse(content_info_der: bytes, *, max_octets: int = MAX_OCTETS, max_certificates: int = MAX_CERTIFICATES) -> SignedData:
     """Parse a DER ContentInfo that holds SignedData. Raises MalformedBody; BadSignature for a digest that is not accepted."""
     content_type, content = parse_content_info(content_info_der, max_octets=max_octets)
     if content_type != SIGNED_DATA:
         raise MalformedBody("the message is not SignedData")
-    return parse_bare(content, max_octets=max_octets)
+    return parse_bare(content, max_octets=max_octets, max_certificates=max_certificates)
 
 
 def parse_content_info(der: bytes, *, max_octets: int = MAX_OCTETS) -> tuple[str, bytes]:
@@ -101,7 +101,7 @@ def parse_content_info(der: bytes, *, max_octets: int = MAX_OCTETS) -> tuple[str
     return content_type, content
 
 
-def parse_bare(der: bytes, *, max_octets: int = MAX_OCTETS) -> SignedData:
+def parse_bare(der: bytes, *, max_octets: int = MAX_OCTETS, max_certificates: int = MAX_CERTIFICATES) -> SignedData:
     """As `parse`, for a SignedData that no ContentInfo is around, as within EnvelopedData."""
     if len(der) > max_octets:
         raise MalformedBody(f"{_WHAT} has {len(der)} octets, more than {max_octets}")
@@ -121,7 +121,7 @@ def parse_bare(der: bytes, *, max_octets: int = MAX_OCTETS) -> SignedData:
     if reader.next_is(CONTEXT_0):
         # Attribute certificates and certificates of other formats have context tags, and nobody here reads them.
         bag = reader.inside(CONTEXT_0, what="the message's certificates")
-        certificates = tuple(bag.each(SEQUENCE, at_most=MAX_CERTIFICATES))
+        certificates = tuple(bag.each(SEQUENCE, at_most=max_certificates))
     if reader.next_is(CONTEXT_1):
         reader.opaque()  # CRLs: ours are in the ledger, and others' are for those whose certificates they are
     signer_infos = reader.inside(SET, what="the message's signers").each(SEQUENCE, at_most=MAX_SIGNERS)

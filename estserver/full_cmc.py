@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from estcore import cmc_control_codec, enveloped_data, full_processing, pki_response, profile, transfer
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estcore import cmc_control_codec, enveloped_data, full_processing, pki_response, profile, transfer, trust_publication
 from estcore import cmc_controls as controls
 from estcore.authority import Authority
 from estcore.cmc_controls import Control, Status
@@ -123,7 +125,13 @@ def _message_of(exchange: Exchange, part: Part, certificates: Sequence[bytes], s
     if any(isinstance(value, Status) and value.info.status is CmcStatus.PENDING for value in said):
         statuses = []  # what waits is said, and nothing was issued
     echoes = pki_response.echoes(values, sender_nonce=exchange.service.random_octets(NONCE_OCTETS))
-    der = full_cmc_response.full([*statuses, *said, *echoes], signed_by=exchange.authority, now=exchange.now, certificates_der=certificates)
+    anchors, anchors_der = _published(exchange)
+    der = full_cmc_response.full(
+        [*statuses, *said, *echoes, *anchors],
+        signed_by=exchange.authority,
+        now=exchange.now,
+        certificates_der=[*certificates, *anchors_der],
+    )
     return der, True
 
 
@@ -138,6 +146,14 @@ def _echoable(body: PkiData) -> list[Control]:
 
 
 _ECHOED: Final = frozenset(f"{cmc_control_codec.ID_CMC}{number}" for number in (4, 5, 6))
+
+
+def _published(exchange: Exchange) -> tuple[list[Control], list[bytes]]:
+    """The roots, old and new, while the CA's key rolls over (RFC 5272 section 6.15)."""
+    if not exchange.authority.rollover:
+        return [], []
+    certificates = exchange.authority.certificates
+    return [trust_publication.publish(certificates, now=exchange.now)], [each.public_bytes(Encoding.DER) for each in certificates]
 
 
 async def _admit(

@@ -7,17 +7,20 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estcore import cmc_controls as controls
-from estcore import cms_signature, full_request, pki_data, signed_data
+from estcore import cms_signature, full_exchange, full_request, pki_data, roll_over, signed_data
 from estcore.cmc_status import CmcStatus
 from estcore.cms_signature import signer_of
 from estcore.errors import CmcFailInfo
+from estcore.exchange import HttpResponse
 from estcore.issuer_spec import KeyAlgorithm
+from estserver.snapshot import SecretManifest
 from tests import pki
 from tests.server import app_fixtures
-from tests.server.app_fixtures import NOW, OTHER_CA, Server, basic, leaf, make_csr, name, new_key, running, tls
+from tests.server.app_fixtures import FACTORY_CA, NOW, OTHER_CA, Server, basic, leaf, make_csr, name, new_key, running, tls
 from tests.server.cmc_fixtures import (
     CA_CERTIFICATE,
     REG_INFO,
@@ -474,6 +477,14 @@ async def test_a_nonce_is_good_once_for_each_sender(server: Server) -> None:
     assert (await send(server, other, authorization=basic())).answer.status == 200
 
 
+@pytest.mark.spec("EST-CMC-03")
+async def test_as_many_requests_as_a_message_may_hold_are_all_answered(server: Server, ra: Authority) -> None:
+    requests = [pki_data.tagged_pkcs10(number, make_csr(f"web-{number}")) for number in range(1, pki_data.MAX_REQUESTS + 1)]
+    reply = await send(server, ra.sign(full_request.body(requests, [controls.SenderNonce(b"many")])))
+    names = {each.subject for each in reply.certificates if each != CA_CERTIFICATE}
+    assert names == {name(f"web-{number}") for number in range(1, 17)}
+
+
 # ---- linking to the connection
 
 
@@ -490,3 +501,42 @@ async def test_another_connections_binding_is_pop_failed_and_the_text_speaks_of_
 async def test_what_a_registration_authority_passes_on_is_bound_to_another_connection(server: Server, ra: Authority) -> None:
     csr_der = make_csr("web-1", channel_binding=b"the device's connection")
     assert (await send(server, ra.pass_on(vouched(csr_der)))).answer.status == 200
+
+
+# ---- trust anchors
+
+
+@pytest.mark.spec("EST-CMC-32", "EST-KEYUPD-01")
+async def test_while_the_cas_key_rolls_over_a_full_response_publishes_both_roots(tmp_path: Path) -> None:
+    old, new = FACTORY_CA, app_fixtures.ca_secret("new", "Factory CA")
+    certificates = [x509.load_pem_x509_certificate(secret.data["tls.crt"]) for secret in (old, new)]
+    rolling = app_fixtures.secret(
+        "factory-ca", {**old.data, "rollover.crt": new.data["tls.crt"] + links(old, new)}, type_="kubernetes.io/tls"
+    )
+    secrets = (rolling, *app_fixtures.SECRETS[1:])
+    async with running(tmp_path, app_fixtures.registry_of(app_fixtures.manifest(), secrets=secrets)) as server:
+        key = new_key()
+        message = newcomer(key, newcomer_csr(key), [controls.SenderNonce(b"nonce")])
+        answer = (await send(server, message, authorization=basic())).answer
+    found = full_exchange.read_full_response(
+        HttpResponse(status=200, headers=dict(answer.headers), body=answer.body),
+        ca_certificates=[certificates[0]],
+        sender_nonce=b"nonce",
+        transaction_id=None,
+        now=NOW,
+    )
+    published = found.trust_anchors([certificates[0]], last_sequence_number=0, now=NOW)
+    assert published is not None
+    assert set(published.anchors) == set(certificates)
+    assert found.trust_anchors([certificates[0]], last_sequence_number=published.sequence_number, now=NOW) is None
+
+
+def links(old: SecretManifest, new: SecretManifest) -> bytes:
+    """OldWithNew and NewWithOld in PEM."""
+    (old_certificate, old_key), (new_certificate, new_key) = map(loaded, (old, new))
+    both = roll_over.link_certificates(old_certificate, old_key, new_certificate, new_key, serials=(1 << 64, (1 << 64) + 1))  # type: ignore[arg-type]  # P-256 keys
+    return b"".join(link.public_bytes(Encoding.PEM) for link in both)
+
+
+def loaded(secret: SecretManifest) -> tuple[x509.Certificate, object]:
+    return x509.load_pem_x509_certificate(secret.data["tls.crt"]), load_pem_private_key(secret.data["tls.key"], None)

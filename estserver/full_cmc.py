@@ -10,7 +10,7 @@ request and every registration comes before the first signature. Members of a ba
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
@@ -168,7 +168,13 @@ async def _admit(
     """Parse the requests of a message, find out who sent it, and read its controls as instructions of that sender."""
     requests = full_processing.read_requests(message.body, path=path, ca_name=exchange.authority.certificate.subject, now=exchange.now)
     sender = await full_cmc_requester.of_message(
-        message, requests, exchange.issuer, exchange.service, connected=connected, accept_sha1=exchange.accept_sha1
+        message,
+        requests,
+        exchange.issuer,
+        exchange.service,
+        connected=connected,
+        source=exchange.request.source,
+        accept_sha1=exchange.accept_sha1,
     )
     if sender.requester is not None:
         heard.signed_by = exchange.authority
@@ -254,9 +260,7 @@ async def _answer_member(exchange: Exchange, around: Part, member: Part | EstErr
         if isinstance(member, EstError):
             raise member
         heard.values = member.values()
-        # Whoever is around a message vouches for it, as a registration authority does for a CSR that it sends to simpleenroll.
-        vouched = replace(member, sender=replace(member.sender, requester=around.sender.requester))
-        certificates, said = await _perform(exchange, vouched, [around.layer, member.layer])
+        certificates, said = await _perform(exchange, member, [around.layer, member.layer], around=around)
         return _message_of(exchange, member, certificates, said)[0], False
     except EstError as error:
         failure = failure_of(error)
@@ -271,12 +275,16 @@ async def _answer_member(exchange: Exchange, around: Part, member: Part | EstErr
         return full_cmc_response.full(values, signed_by=exchange.authority, now=exchange.now), True
 
 
-async def _perform(exchange: Exchange, part: Part, layers: Sequence[Layer]) -> tuple[list[bytes], list[Control]]:
+async def _perform(
+    exchange: Exchange, part: Part, layers: Sequence[Layer], *, around: Part | None = None
+) -> tuple[list[bytes], list[Control]]:
     """Do what one message asks: DER of certificates, and what is to be said beside them.
 
-    Everything is judged first, then the nonce is spent, and only then is anything signed, recorded or revoked.
+    Everything is judged first, then the nonce is spent, and only then is anything signed, recorded or revoked. A registration authority
+    `around` the message vouches for its requests, as it does for a CSR that it sends to simpleenroll; what the message asks about
+    certificates that there are is its own sender's.
     """
-    orders = await _orders(exchange, part, layers) if part.requests else {}
+    orders = await _orders(exchange, part, layers, around or part) if part.requests else {}
     polls = await full_cmc_pending.judge(exchange, part)
     lookups = await full_cmc_lookups.judge(exchange.issuer, exchange.authority, exchange.service, part.layer, part.sender)
     await _spend_nonce(exchange, part)
@@ -286,14 +294,14 @@ async def _perform(exchange: Exchange, part: Part, layers: Sequence[Layer]) -> t
     return [*certificates, *polls.issued, *found], [*waiting, *polls.waiting, *said]
 
 
-async def _orders(exchange: Exchange, part: Part, layers: Sequence[Layer]) -> dict[BodyPartPath, Order]:
-    requester = part.sender.requester
+async def _orders(exchange: Exchange, part: Part, layers: Sequence[Layer], vouching: Part) -> dict[BodyPartPath, Order]:
+    requester = vouching.sender.requester
     if requester is None:
         raise Forbidden("nobody vouches for this message", reason="Unauthenticated")
     requests = await _proven(exchange, part, layers, requester)
-    told = reg_info.read(part.layer.instructions.one(controls.RegInfo), layers[0].instructions.one(controls.RegInfo), part.sender)
+    told = reg_info.read(vouching.layer.instructions.one(controls.RegInfo), vouching.sender)
     requester = told.requester(requester)
-    transaction = part.layer.instructions.one(controls.TransactionId) or layers[0].instructions.one(controls.TransactionId)
+    transaction = part.layer.instructions.one(controls.TransactionId) or vouching.layer.instructions.one(controls.TransactionId)
     orders: dict[BodyPartPath, Order] = {}
     for path, csr in requests.items():
         try:

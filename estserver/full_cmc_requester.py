@@ -13,6 +13,7 @@ Credentials on the connection that are wrong are refused whatever the message sh
 import asyncio
 import secrets
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import partial
 from typing import Final
 
@@ -37,6 +38,7 @@ from estserver import client_certificates
 from estserver.issuers import Issuer
 from estserver.issuing import Service
 from estserver.messages import EstRequest
+from estserver.throttle import Throttle
 
 MAX_DERIVATIONS: Final = 2
 """PBKDF2 of AuthenticatedData, at a time in this process: each may take a core for a tenth of a second."""
@@ -52,6 +54,10 @@ class _Presented:
 
 MAX_CHAINS: Final = 256
 _chains: LRUCache[tuple[bytes, tuple[bytes, ...]], _Presented] = LRUCache(MAX_CHAINS)
+FREE_FAILURES: Final = 20
+LONGEST_PAUSE: Final = timedelta(minutes=1)
+_guesses = Throttle(free=FREE_FAILURES, longest=LONGEST_PAUSE)
+"""Messages under a shared secret that did not verify, by issuer and source: each costs a key derivation, whoever sends it."""
 _derivations = asyncio.Semaphore(MAX_DERIVATIONS)
 
 
@@ -83,9 +89,16 @@ async def on_connection(request: EstRequest, issuer: Issuer, service: Service) -
 
 
 async def of_message(
-    message: FullMessage, requests: Requests, issuer: Issuer, service: Service, *, connected: Requester | None, accept_sha1: bool
+    message: FullMessage,
+    requests: Requests,
+    issuer: Issuer,
+    service: Service,
+    *,
+    connected: Requester | None,
+    source: str,
+    accept_sha1: bool,
 ) -> Sender:
-    """Who sent this message, its signature or MAC verified; `connected` is who the connection shows.
+    """Who sent this message, its signature or MAC verified; `connected` is who the connection shows, `source` the peer's address.
 
     Raises CmcFailed: badMessageCheck for a signature or a MAC, badIdentity for a certificate that is not accepted here.
     """
@@ -93,7 +106,13 @@ async def of_message(
         connected is not None and connected.registration_authority and connected.authenticated_by is AuthenticatedBy.SERVICE_ACCOUNT_TOKEN
     )
     if message.authenticated is not None:
-        requester, secret = await _by_authenticated_data(message, issuer, accept_sha1=accept_sha1)
+        key = f"{issuer.key} {source}"
+        _guesses.check(key, now=service.clock())
+        try:
+            requester, secret = await _by_authenticated_data(message, issuer, accept_sha1=accept_sha1)
+        except CmcFailed:
+            _guesses.failed(key, now=service.clock())
+            raise
         return Sender(requester=requester, signatory=Signatory(), token=token, secret=secret)
     assert message.signed is not None  # noqa: S101 - a message is the one or the other
     signatory = signatory_of(message.signed, requests)

@@ -42,12 +42,11 @@ class Told:
         )
 
 
-def read(own: RegInfo | None, around: RegInfo | None, sender: Sender) -> Told:
-    """Read the regInfo of a message, or else that of the one around it; of those who are no registration authority it means nothing.
+def read(told: RegInfo | None, sender: Sender) -> Told:
+    """Read the regInfo of the message that `sender` sent; of those who are no registration authority it means nothing.
 
     Raises CmcFailed (badRequest) where a registration authority's is not the JSON above, Forbidden for a door without its token.
     """
-    told = own if own is not None else around
     requester = sender.requester
     if told is None or requester is None or not requester.registration_authority:
         return Told()

@@ -73,6 +73,7 @@ async def send(
     connection: TlsConnection | None = None,
     content_type: str = "application/pkcs7-mime; smime-type=CMC-request",
     label: str = "factory",
+    source: str = "192.0.2.7",
 ) -> Reply:
     headers = [("Content-Type", content_type), *([("Authorization", authorization)] if authorization else [])]
     answer = await server.request(
@@ -81,6 +82,7 @@ async def send(
         headers=headers,
         body=transfer.encode_body(content_info_der),
         connection=connection,
+        source=source,
     )
     return read(answer)
 

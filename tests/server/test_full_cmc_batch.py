@@ -24,7 +24,19 @@ from estcore.cms_signature import signer_of
 from estcore.errors import CmcFailInfo
 from estcore.keys import PrivateKey
 from tests.server.app_fixtures import Server, make_csr, name, new_key, running
-from tests.server.cmc_fixtures import Authority, Reply, make_authority, newcomer, newcomer_csr, send, ski, template
+from tests.server.cmc_fixtures import (
+    CA_CERTIFICATE,
+    REG_INFO,
+    Authority,
+    Reply,
+    make_authority,
+    newcomer,
+    newcomer_csr,
+    send,
+    ski,
+    template,
+    vouched,
+)
 from tests.server.test_full_cmc import issued, private_control, refused
 
 
@@ -159,6 +171,33 @@ async def test_a_batch_within_a_batch_is_refused(server: Server, ra: Authority) 
     (refusal,) = members(await send(server, ra.sign(wrapped({5: inner}, [controls.BatchRequests((5,))]))))
     assert isinstance(refusal, pki_response.PkiResponse)
     assert refusal.statuses[0].fail_info is CmcFailInfo.BAD_REQUEST
+
+
+@pytest.mark.spec("EST-CLI-05", "EST-CMC-36", "THREAT-17")
+async def test_what_a_wrapped_message_says_of_itself_is_not_the_registration_authoritys_word(server: Server, ra: Authority) -> None:
+    """The RA vouches for the request. A device's regInfo opens no Kubernetes door, and its revocations are its own."""
+    victim_key = new_key()
+    victim = (await send(server, ra.pass_on(vouched(make_csr("victim", key=victim_key))))).certificate_for(victim_key)
+    _, claims = await device("device-1", controls.RegInfo(REG_INFO))
+    revoke = controls.RevokeRequest(CA_CERTIFICATE.subject.public_bytes(), victim.serial_number, 1)
+    _, revokes = await device("device-2", revoke)
+    reply = await send(server, ra.sign(wrapped({1: claims, 2: revokes}, [controls.BatchRequests((1, 2))])), authorization=ra.bearer)
+    first, second = members(reply)
+    assert isinstance(first, x509.Certificate)
+    assert isinstance(second, pki_response.PkiResponse)
+    assert second.statuses[0].fail_info is CmcFailInfo.BAD_CERT_ID
+    query = "SELECT door, on_behalf_of, state FROM certificates WHERE operation = 'fullcmc'"
+    rows = await server.ledger.transact(lambda connection: connection.exec_driver_sql(query).all())
+    assert [tuple(row) for row in rows] == [("est", None, "issued")] * 2
+
+
+async def test_the_registration_authoritys_own_word_goes_with_what_it_wraps(server: Server, ra: Authority) -> None:
+    _, message = await device("device-1")
+    outer = wrapped({1: message}, [controls.BatchRequests((1,)), controls.RegInfo(REG_INFO)])
+    await send(server, ra.sign(outer), authorization=ra.bearer)
+    query = "SELECT door, requester FROM certificates WHERE operation = 'fullcmc'"
+    rows = await server.ledger.transact(lambda connection: connection.exec_driver_sql(query).all())
+    assert [tuple(row) for row in rows] == [("cert-manager.io", "kubernetes:shop")]
 
 
 @pytest.mark.spec("EST-CMC-36")

@@ -221,6 +221,15 @@ async def test_a_message_under_another_secret_is_refused_in_one_way(server: Serv
     assert await issued(server) == 0
 
 
+@pytest.mark.spec("THREAT-14")
+async def test_guessing_at_secrets_is_slowed_down_by_source(server: Server) -> None:
+    wrong = authenticated(new_key(), secret="another secret of many")
+    answers = [(await send(server, wrong, source="192.0.2.99")).answer.status for _ in range(21)]
+    assert answers == [400] * 20 + [503]
+    key = new_key()
+    assert (await send(server, authenticated(key))).certificate_for(key)
+
+
 async def test_a_message_under_a_secret_must_say_whose(server: Server) -> None:
     refused(await send(server, authenticated(new_key(), control=None)), CmcFailInfo.BAD_IDENTITY, (0,))
 

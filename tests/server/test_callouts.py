@@ -320,7 +320,7 @@ def test_a_signer_goes_with_no_generated_ca_and_no_server_generated_keys() -> No
     signer = {"exec": {"command": ["x"]}}
     for spec in (
         {"ca": {"secretName": "x", "generate": {"commonName": "y"}}, "signer": signer},
-        {"ca": {"secretName": "x"}, "signer": signer, "est": {"serverKeyGeneration": {"enabled": True}}},
+        {"ca": {"secretName": "x"}, "signer": signer, "est": {"serverKeyGeneration": {"enabled": True, "encryption": "Optional"}}},
     ):
         with pytest.raises(ConfigurationError, match="signer"):
             issuer_spec.parse(spec, where="test")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -10,8 +11,12 @@ from pathlib import Path
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from estcore import cert_template, full_exchange, full_request, pki_data, ra_witness, template_modification
+from estcore.cmc_controls import Control, LraPopWitness, ModCertTemplate, RegInfo
+from estcore.cms_signature import signer_of
 
 DISTINCT_CSRS = 512
 """Each with a key and a name of its own, so that neither server can answer from a cache."""
@@ -48,6 +53,8 @@ class Scene:
     server_key: Path
     client: Path
     client_key: Path
+    ra: Path
+    ra_key: Path
     config: Path
 
 
@@ -86,14 +93,14 @@ def build(folder: Path) -> Scene:
         .sign(ca_key, hashes.SHA256())
     )
 
-    def leaf(subject: str, purpose: x509.ObjectIdentifier) -> tuple[bytes, bytes]:
+    def leaf(subject: str, *purposes: x509.ObjectIdentifier) -> tuple[bytes, bytes]:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = (
             _builder(subject, "Bench CA", key)
             .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=False, crl_sign=False, **usage), critical=True)
-            .add_extension(x509.ExtendedKeyUsage([purpose]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
             .add_extension(
                 x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
             )
@@ -109,22 +116,51 @@ def build(folder: Path) -> Scene:
     files = {"ca.pem": ca_pem, "ca.key": _key_pem(ca_key)}
     files["server.pem"], files["server.key"] = leaf("localhost", ExtendedKeyUsageOID.SERVER_AUTH)
     files["client.pem"], files["client.key"] = leaf("bench-client", ExtendedKeyUsageOID.CLIENT_AUTH)
+    files["ra.pem"], files["ra.key"] = leaf("bench-ra", ExtendedKeyUsageOID.CLIENT_AUTH, full_exchange.ID_KP_CMC_RA)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return Scene(*(folder / name for name in files), config)
 
 
-def write_targets(file: Path, url: str) -> None:
-    """Write vegeta's targets: one simpleenroll each, as JSON lines."""
+def _write(file: Path, url: str, content_type: str, bodies: Iterable[bytes]) -> None:
+    """Vegeta's targets as JSON lines, one POST for each DER body."""
     with file.open("w") as targets:
-        for number in range(DISTINCT_CSRS):
-            key = ec.generate_private_key(ec.SECP256R1())
-            csr = x509.CertificateSigningRequestBuilder().subject_name(_name(f"bench-{number}")).sign(key, hashes.SHA256())
-            body = base64.b64encode(csr.public_bytes(Encoding.DER)) + b"\n"
+        for body in bodies:
             target = {
                 "method": "POST",
                 "url": url,
-                "header": {"Content-Type": ["application/pkcs10"]},
-                "body": base64.b64encode(body).decode(),
+                "header": {"Content-Type": [content_type]},
+                "body": base64.b64encode(base64.b64encode(body) + b"\n").decode(),
             }
             targets.write(json.dumps(target) + "\n")
+
+
+def _csrs() -> Iterator[bytes]:
+    for number in range(DISTINCT_CSRS):
+        key = ec.generate_private_key(ec.SECP256R1())
+        csr = x509.CertificateSigningRequestBuilder().subject_name(_name(f"bench-{number}")).sign(key, hashes.SHA256())
+        yield csr.public_bytes(Encoding.DER)
+
+
+def write_targets(file: Path, url: str) -> None:
+    """Write vegeta's targets: one simpleenroll each."""
+    _write(file, url, "application/pkcs10", _csrs())
+
+
+def write_full_requests(file: Path, url: str, files: Scene) -> None:
+    """Write vegeta's targets: one Full PKI Request each, as the operator sends it.
+
+    It has no transactionId, for the targets come round again, and each is to be a new certificate as it is for simpleenroll.
+    """
+    certificate = x509.load_pem_x509_certificate(files.ra.read_bytes())
+    key = load_pem_private_key(files.ra_key.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)  # noqa: S101 - as it was made above
+    template = cert_template.build(subject=_name("bench-web"), not_after=datetime.now(UTC) + timedelta(days=1))
+    controls: list[Control] = [
+        LraPopWitness(ra_witness.build_pop_witness(1)),
+        ModCertTemplate(template_modification.build_mod_cert_template(template, requests=[1])),
+        RegInfo(b'{"name":"web-1","requester":"system:serviceaccount:cert-manager:cert-manager"}'),
+    ]
+    bodies = (full_request.body([pki_data.tagged_pkcs10(1, csr_der)], controls) for csr_der in _csrs())
+    messages = (full_request.sign_by_certificate(body, certificate, signer_of(key)) for body in bodies)
+    _write(file, url, full_exchange.MEDIA_CMC_REQUEST, messages)

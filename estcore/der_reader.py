@@ -94,6 +94,15 @@ class Reader:
         if not self.at_end:
             raise MalformedBody(f"{self._what} holds more than {at_most} values")
 
+    def each_inside(self, identifier: int, *, at_most: int, what: str) -> Iterator["Reader"]:
+        """As `each`, a reader of the values within each one."""
+        for _ in range(at_most):
+            if self._position == self._end:
+                return
+            yield self.inside(identifier, what=what)
+        if self._position != self._end:
+            raise MalformedBody(f"{self._what} holds more than {at_most} values")
+
     def oid(self) -> str:
         """The next OBJECT IDENTIFIER, dotted."""
         return der_module.dotted(self.whole(OBJECT_IDENTIFIER), what=self._what)
@@ -158,7 +167,8 @@ class Reader:
 
 def only(der: bytes, identifier: int = SEQUENCE, *, what: str) -> Reader:
     """A reader of the values within the one value that `der` is."""
-    outer = Reader(der, what=what)
-    inner = outer.inside(identifier)
-    outer.close()
-    return inner
+    size = len(der)
+    start, end = der_module.member(der, 0, size, identifier, what=what)
+    if end != size:
+        raise MalformedBody(f"{what} is followed by {size - end} octets more than it should")
+    return Reader(der, what=what, start=start, end=end)

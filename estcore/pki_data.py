@@ -140,14 +140,13 @@ def tagged_crmf(cert_req_msg_der: bytes) -> bytes:
 
 def parse_controls(reader: Reader) -> tuple[TaggedAttribute, ...]:
     """Read a controlSequence."""
-    return tuple(_control(each) for each in reader.inside(SEQUENCE).each(SEQUENCE, at_most=MAX_CONTROLS))
+    return tuple(_control(each) for each in reader.inside(SEQUENCE).each_inside(SEQUENCE, at_most=MAX_CONTROLS, what="a control"))
 
 
 def parse_contents(reader: Reader) -> tuple[TaggedContentInfo, ...]:
     """Read a cmsSequence."""
     contents = []
-    for each in reader.inside(SEQUENCE).each(SEQUENCE, at_most=MAX_CONTENTS):
-        member = only(each, what="a member of cmsSequence")
+    for member in reader.inside(SEQUENCE).each_inside(SEQUENCE, at_most=MAX_CONTENTS, what="a member of cmsSequence"):
         contents.append(TaggedContentInfo(body_part_id=_number(member), content_info_der=member.whole(SEQUENCE)))
         member.close()
     return tuple(contents)
@@ -156,8 +155,7 @@ def parse_contents(reader: Reader) -> tuple[TaggedContentInfo, ...]:
 def parse_others(reader: Reader) -> tuple[OtherMessage, ...]:
     """Read an otherMsgSequence."""
     others = []
-    for each in reader.inside(SEQUENCE).each(SEQUENCE, at_most=MAX_CONTENTS):
-        member = only(each, what="a member of otherMsgSequence")
+    for member in reader.inside(SEQUENCE).each_inside(SEQUENCE, at_most=MAX_CONTENTS, what="a member of otherMsgSequence"):
         others.append(OtherMessage(body_part_id=_number(member), message_type=member.oid(), value_der=member.opaque()))
         member.close()
     return tuple(others)
@@ -191,8 +189,7 @@ def encode_contents(contents: Iterable[TaggedContentInfo]) -> bytes:
     return tlv(SEQUENCE, b"".join(tlv(SEQUENCE, integer(each.body_part_id) + each.content_info_der) for each in contents))
 
 
-def _control(der: bytes) -> TaggedAttribute:
-    reader = only(der, what="a control")
+def _control(reader: Reader) -> TaggedAttribute:
     body_part_id = _number(reader)
     attr_type = reader.oid()
     values = reader.inside(SET)

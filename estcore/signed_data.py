@@ -124,7 +124,7 @@ def parse_bare(der: bytes, *, max_octets: int = MAX_OCTETS, max_certificates: in
         certificates = tuple(bag.each(SEQUENCE, at_most=max_certificates))
     if reader.next_is(CONTEXT_1):
         reader.opaque()  # CRLs: ours are in the ledger, and others' are for those whose certificates they are
-    signer_infos = reader.inside(SET, what="the message's signers").each(SEQUENCE, at_most=MAX_SIGNERS)
+    signer_infos = reader.inside(SET, what="the message's signers").each_inside(SEQUENCE, at_most=MAX_SIGNERS, what="a SignerInfo")
     signers = tuple(_signer(signer_info, content_type, content) for signer_info in signer_infos)
     reader.close()
     by_key = any(isinstance(signer.identifier, SubjectKeyIdentifier) for signer in signers)
@@ -204,8 +204,7 @@ def _version(content_type: str, *, by_key: bool) -> int:
     return 3 if by_key or content_type != DATA else 1
 
 
-def _signer(signer_info_der: bytes, content_type: str, content: bytes | None) -> Signer:
-    reader = only(signer_info_der, what="a SignerInfo")
+def _signer(reader: Reader, content_type: str, content: bytes | None) -> Signer:
     version = reader.integer()
     identifier = _signer_identifier(reader)
     if version != (3 if isinstance(identifier, SubjectKeyIdentifier) else 1):

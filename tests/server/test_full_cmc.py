@@ -140,6 +140,18 @@ async def test_the_registration_authority_of_one_issuer_is_nobody_at_another(tmp
             assert await issued(server) == before
 
 
+@pytest.mark.spec("THREAT-11", "THREAT-17")
+async def test_a_registration_authority_whose_certificate_is_revoked_or_expired_is_nobody(server: Server, ra: Authority) -> None:
+    other = await make_authority(server)
+    revoke = controls.RevokeRequest(CA_CERTIFICATE.subject.public_bytes(), ra.certificate.serial_number, 1)
+    await send(server, other.sign(full_request.body([], [revoke])))
+    before = await issued(server)
+    refused(await send(server, ra.pass_on(vouched(make_csr("web-1"))), authorization=ra.bearer), CmcFailInfo.BAD_IDENTITY, (0,))
+    server.clock.advance(hours=25)
+    refused(await send(server, other.pass_on(vouched(make_csr("web-1")))), CmcFailInfo.BAD_IDENTITY, (0,))
+    assert await issued(server) == before
+
+
 RA_ONLY: list[tuple[controls.Control, CmcFailInfo]] = [
     (controls.ModCertTemplate(bytes.fromhex("300c30030201003003020101") + b"\x30\x00"), CmcFailInfo.BAD_REQUEST),
     (controls.AddExtensions(bytes.fromhex("300a0201003003020101") + b"\x30\x00"), CmcFailInfo.BAD_REQUEST),

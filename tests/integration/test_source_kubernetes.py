@@ -237,6 +237,41 @@ async def test_of_a_secret_of_an_unfit_type_nothing_is_kept(
         assert "canary" not in issuer.message
 
 
+@pytest.mark.spec("THREAT-21")
+async def test_each_way_to_authenticate_has_its_secret_watched_and_of_it_what_it_needs(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    ha1, shared = "0" * 64, b"sixteen octets at least"
+    digest = f"device-1:{tenant}.factory:SHA-256:{ha1}".encode()
+    apiserver.apply(
+        ca_manifest(tenant),
+        secret_manifest(tenant, "digests", "Opaque", {"digest": digest, "other": b"canary"}),
+        secret_manifest(tenant, "otps", "Opaque", {"otp": f"device-1:sha256:{ha1}".encode(), "other": b"canary"}),
+        secret_manifest(tenant, "cmc", "Opaque", {"device-1": shared}),
+        est_issuer(
+            tenant,
+            authentication=[
+                {"digest": {"secretName": "digests"}},
+                {"certificate": {"issuedBy": "this", "expiredFor": "72h"}, "oneTimePassword": {"secretName": "otps"}},
+                {"cmcSharedSecret": {"secretName": "cmc"}},
+            ],
+        ),
+    )
+    async with watching(kubeconfig, namespace) as watched:
+        snapshot = await watched.until(lambda snapshot: {(tenant, name) for name in ("digests", "otps", "cmc")} <= snapshot.secrets.keys())
+        assert {name: set(snapshot.secrets[tenant, name].data) for name in ("digests", "otps", "cmc")} == {
+            "digests": {"digest"},
+            "otps": {"otp"},
+            "cmc": {"device-1"},
+        }
+        issuer = watched.registry().issuers[key_of(tenant)]
+        assert (issuer.ready, issuer.message) == (True, "the CA and every Secret that the issuer names are in order")
+        assert issuer.shared_secrets is not None
+        assert issuer.shared_secrets.get("device-1") == shared
+        apiserver.apply(secret_manifest(tenant, "cmc", "Opaque", {"device-1": shared + b" and more"}))
+        await watched.until(lambda snapshot: snapshot.secrets[tenant, "cmc"].data["device-1"] != shared)
+
+
 @pytest.mark.spec("THREAT-33")
 async def test_an_outage_of_the_api_forgets_nothing_and_ends_by_itself(
     apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str

@@ -13,7 +13,7 @@ from typing import Final
 
 from estcore.errors import EstError, Forbidden, Unauthenticated
 from estcore.issuer_spec import Authentication
-from estcore.requester import AuthenticatedBy, Requester
+from estcore.requester import AuthenticatedBy, Door, Requester
 from estserver import authorization_header, challenges, client_certificates, proofs
 from estserver.challenges import BEARER, Challenged
 from estserver.client_certificates import IsRevoked
@@ -58,7 +58,7 @@ class Authenticator:
         Unavailable.
         """
         requester = await self._enroller(request, issuer, read_csr)
-        if request.idempotency_key is not None and not requester.registration_authority:
+        if request.idempotency_key is not None and requester.door is Door.EST:
             raise Forbidden(_KEY_FORBIDDEN, reason="IdempotencyKeyForbidden")
         return requester
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from estclient import display, enrolment, files, keyfile, wishes_table
 from estclient.client import EstClient
-from estclient.credentials import ClientCertificate, Credentials
+from estclient.credentials import Credentials
 from estclient.decryption import decryption_key_from
 from estclient.enrolment import Enrolment, Wanted
 from estclient.options import PasswordScheme, credentials_from, one_time_password_from
@@ -246,17 +246,21 @@ def renew(
     cert: Annotated[Path, typer.Option(help="PEM file of the certificate to renew, its intermediates after it; replaced.")],
     key: Annotated[Path, typer.Option(help="PEM file of its private key.")],
     label: Label = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    auth: Auth = PasswordScheme.BASIC,
     new_key: Annotated[KeyAlgorithm | None, typer.Option(help="Rekey: make a new key of this algorithm; --key is replaced.")] = None,
     out_dir: Annotated[Path | None, typer.Option(help="Write tls.key, tls.crt and ca.crt here, and leave --cert and --key alone.")] = None,
     channel_binding: Binding = ChannelBinding.ON,
     timeout: Timeout = 30,
 ) -> None:
-    """Renew a certificate, authenticated with the certificate itself."""
+    """Renew a certificate, authenticated with the certificate itself, and with a password where the issuer asks for both."""
     with _one_sentence_errors():
         chain_pem, key_pem = files.read(cert, what="certificate"), files.read(key, what="private key")
         old, old_key = keyfile.parse_certificate(chain_pem, where=cert), keyfile.parse(key_pem, where=key)
         next_key = old_key if new_key is None else generate_private_key(new_key)
-        client = _client(url, anchors, label, ClientCertificate(chain_pem=chain_pem, key_pem=key_pem), timeout)
+        credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=None, scheme=auth)
+        client = _client(url, anchors, label, credentials, timeout)
         done = _run(client, lambda client: enrolment.renew(client, old, next_key, bind=channel_binding is ChannelBinding.ON))
         to_key, to_cert = (key, cert) if out_dir is None else (out_dir / "tls.key", out_dir / "tls.crt")
         if new_key is not None or out_dir is not None:

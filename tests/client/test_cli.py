@@ -196,6 +196,21 @@ def test_exactly_one_way_to_authenticate(options: list[str], tmp_path: Path, aut
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.spec("EST-AUTH-01")
+def test_a_renewal_shows_certificate_and_password_where_both_are_given(
+    options: list[str], small_ca: EstDouble, password_file: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "d"
+    user = ("--user", "device-7", "--password-file", password_file)
+    assert est("enroll", *options, *user, "--subject", "CN=device-7", "--out-dir", out).exit_code == 0
+    small_ca.seen.clear()
+    result = est("renew", *options, *user, "--cert", out / "tls.crt", "--key", out / "tls.key")
+    assert result.exit_code == 0, result.stderr
+    renewal = next(seen for seen in small_ca.seen if seen.target.endswith("/simplereenroll"))
+    assert renewal.client_certificate is not None
+    assert renewal.headers["authorization"].startswith("Basic ")
+
+
 @pytest.mark.spec("EST-AUTH-03")
 def test_a_password_by_digest_waits_for_the_challenge(
     options: list[str], ca: Identity, server: Identity, password_file: Path, tmp_path: Path

@@ -9,7 +9,8 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +23,23 @@ from estcore import csr_builder
 from estcore.errors import Pending, Refused
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PrivateKey, generate_private_key
+from estserver.approval_objects import manifest
+from estserver.held_requests import HeldRequests, State
+from estserver.ledger import Ledger
 from tests.collect import collect
 from tests.integration.admission import Admission
 from tests.integration.apiserver import ApiServer
 from tests.integration.rights import allow_secrets, estserver_kubeconfig
 from tests.server.running import Running, estserver, eventually
+from tests.server.test_approval_keeper import WAITING as OF_MARCH
 
 pytestmark = pytest.mark.timeout(240)
 NAMESPACE = "est-approval"
 APPROVER = f"{NAMESPACE}/approver"
 DOCS = Path(__file__).parents[2] / "docs" / "kubernetes.md"
 _numbers = itertools.count(1)
+_now = datetime.now(UTC).replace(microsecond=0)
+WAITING = replace(OF_MARCH, created_at=_now, expires_at=_now + timedelta(days=7))
 
 
 @dataclass(frozen=True)
@@ -258,3 +265,31 @@ async def test_the_command_of_directory_mode_lists_here_and_decides_nothing(site
             status, said = await command(*decision)
             assert (status, "kubectl get estcr" in said) == (2, True)
         await site.waits(client)
+
+
+@pytest.mark.spec("THREAT-23", "THREAT-24")
+async def test_an_object_that_estserver_did_not_write_approves_nothing_even_without_the_policy(
+    admission: Admission, apiserver: ApiServer, tmp_path: Path
+) -> None:
+    """Whoever may create and approve could else approve one thing and have another signed."""
+    namespace = "est-approval-unguarded"
+    apiserver.ensure_namespace(namespace)
+    forged, genuine = (replace(WAITING, id=f"{n:016x}", slot=f"s{n}", issuer=f"EstIssuer/{namespace}/factory") for n in (1, 2))
+    ledger = await Ledger.open(f"sqlite:///{tmp_path / 'ledger.sqlite'}")
+    held = HeldRequests(ledger)
+    for request in (forged, genuine):
+        await held.hold(request, now=WAITING.created_at)
+        made = manifest(request if request is genuine else replace(request, sans=("DNS:bank.example",)), NAMESPACE)
+        apiserver.apply(made)
+        condition = {"type": "Approved", "status": "True", "reason": "Forged", "lastTransitionTime": "2026-11-25T12:00:00Z"}
+        patch = json.dumps({"status": {"conditions": [condition]}})
+        name = made["metadata"]["name"]
+        apiserver.kubectl("patch", "estcr", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch)
+    options = ("--kubernetes", "--kubeconfig", str(estserver_kubeconfig(apiserver, NAMESPACE)), "--namespace", NAMESPACE)
+    async with estserver(*options, "--state", str(tmp_path), "--server-name", "localhost") as running:
+        await running.until_audit("approved", genuine.id)
+        await running.until("a CertificateRequest is not what estserver wrote, so its conditions do not count", request=forged.id)
+    found = await held.find(forged.id)
+    await ledger.aclose()
+    assert found is not None
+    assert found.state is State.WAITING

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
+from estcore import cert_template, crmf, pkcs10
 from estcore import cmc_controls as controls
-from estcore import crmf, pkcs10
 from estcore.certification_request import CertificationRequest
 from estcore.cmc_controls import Control, Status
 from estcore.cmc_status import BodyPartPath, CmcStatus, PendInfo, StatusInfo, failure_of
@@ -91,7 +91,7 @@ def _order(exchange: Exchange, part: Part, held: HeldRequest, here: BodyPartPath
     requester = part.sender.requester
     assert requester is not None  # noqa: S101 - it was found by its requester
     try:
-        csr = _parse(exchange, held.csr_der)
+        csr = _parse(exchange, held)
         authorized = register(requester, csr, exchange.spec)
     except EstError as error:
         raise failure_of(error).about(here) from error
@@ -108,12 +108,16 @@ def _order(exchange: Exchange, part: Part, held: HeldRequest, here: BodyPartPath
     )
 
 
-def _parse(exchange: Exchange, csr_der: bytes) -> CertificationRequest:
+def _parse(exchange: Exchange, held: HeldRequest) -> CertificationRequest:
     """A PKCS#10 CSR or a CRMF message: their beginnings are alike. Its possession was proven before it was held."""
     try:
-        csr = pkcs10.parse(csr_der, accept_no_signature=True)
+        csr = pkcs10.parse(held.csr_der, accept_no_signature=True)
     except (MalformedBody, BadCsr):
-        csr = crmf.parse(csr_der, now=exchange.now).request
+        # A notBefore was near the time when it came. A notAfter alone is an end, however long a person took.
+        message = crmf.parse(held.csr_der, now=held.created_at)
+        csr, validity = message.request, message.template.validity
+        if validity is not None and validity[0] is None:
+            csr = replace(csr, duration=cert_template.duration(validity, now=exchange.now))
     return replace(csr, proven=True)
 
 

@@ -1,19 +1,21 @@
 """Full PKI Requests that wait for a person (RFC 5272 sections 6.1.1 and 6.13, RFC 7030 section 4.3.2)."""
 
 from collections.abc import AsyncIterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 
+from estcore import cert_template, crmf, full_request, pki_data, signed_data
 from estcore import cmc_controls as controls
-from estcore import full_request, pki_data, signed_data
 from estcore.cmc_status import CmcStatus, PendInfo
+from estcore.cms_signature import signer_of
 from estcore.errors import CmcFailInfo
+from estcore.keys import spki_der
 from estserver.held_requests import HeldRequests, State
 from tests.server import app_fixtures
 from tests.server.app_fixtures import NOW, Server, basic, name, new_key, running
-from tests.server.cmc_fixtures import Reply, make_authority, newcomer, newcomer_csr, send, vouched
+from tests.server.cmc_fixtures import Reply, extension, make_authority, newcomer, newcomer_csr, send, ski, vouched
 from tests.server.test_full_cmc import issued, refused
 
 
@@ -71,6 +73,28 @@ async def test_sending_the_same_request_again_is_a_poll_too(server: Server) -> N
     assert waiting(await send(server, newcomer(key, csr_der), authorization=basic())) == first
     await decide(server, first.token, State.APPROVED)
     assert (await send(server, newcomer(key, csr_der), authorization=basic())).certificate_for(key)
+
+
+@pytest.mark.spec("EST-CMC-14", "EST-CMC-30")
+@pytest.mark.parametrize("begins", [NOW, None])
+async def test_a_crmf_validity_counts_after_any_wait(server: Server, begins: datetime | None) -> None:
+    """A life asked for by its two ends is that long; an end asked for alone stays where it is."""
+    key = new_key()
+    template = cert_template.build(
+        subject=name("device-1"),
+        spki_der=spki_der(key.public_key()),
+        not_before=begins,
+        not_after=NOW + timedelta(hours=12),
+        extensions=[extension(ski(key))],
+    )
+    body = full_request.body([pki_data.tagged_crmf(crmf.build(key, template, cert_req_id=1))], [])
+    message = full_request.sign_by_key(body, ski(key).digest, signer_of(key))
+    first = waiting(await send(server, message, authorization=basic()))
+    server.clock.advance(hours=2)
+    await decide(server, first.token, State.APPROVED)
+    certificate = (await send(server, poll_alone(first.token), authorization=basic())).certificate_for(key)
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    assert life == timedelta(hours=12 if begins else 10)
 
 
 async def test_what_was_denied_is_refused_with_the_reason(server: Server) -> None:

@@ -49,6 +49,8 @@ class _Heard:
 
     values: Sequence[Control] = ()
     signed_by: Authority | None = None
+    nobody: bool = False
+    """The message was understood, and what is wrong is that nobody is known to have sent it."""
 
 
 class _Unproven(CmcFailed):
@@ -87,6 +89,8 @@ def _check_smime_type(request: EstRequest) -> None:
 
 def _refusal(error: EstError, heard: _Heard, request: EstRequest, service: Service) -> bytes:
     failure = failure_of(error)
+    if heard.nobody:
+        failure = CmcFailed(error.message, fail_info=CmcFailInfo.BAD_IDENTITY)
     values: list[Control] = [Status(StatusInfo.failed(failure))]
     if isinstance(failure, _Unproven):
         values += failure.challenges
@@ -98,10 +102,13 @@ def _refusal(error: EstError, heard: _Heard, request: EstRequest, service: Servi
 async def _answer(exchange: Exchange, heard: _Heard) -> EstResponse:
     message = open_message(transfer.decode_body(exchange.request.body), decrypt=lambda der: _decrypt(exchange, der))
     heard.values = _echoable(message.body)
-    connected, why_nobody = await full_cmc_requester.on_connection(exchange.request, exchange.issuer, exchange.service)
-    part = await _admit(exchange, message, connected=connected, heard=heard)
+    requests = _read_requests(exchange, message, ())
+    connected, why_nobody = await full_cmc_requester.on_connection(exchange.request, exchange.issuer, exchange.service, requests)
+    part = await _admit(exchange, message, requests, connected=connected, heard=heard)
     if part.sender.requester is None:
+        heard.nobody = True
         full_cmc_lookups.check_needs_nobody(part.layer, why_nobody)
+        heard.nobody = False
     nested = part.layer.nested
     if nested:
         return await _answer_batch(exchange, part, sorted(nested))
@@ -156,17 +163,21 @@ def _published(exchange: Exchange) -> tuple[list[Control], list[bytes]]:
     return [trust_publication.publish(certificates, now=exchange.now)], [each.public_bytes(Encoding.DER) for each in certificates]
 
 
+def _read_requests(exchange: Exchange, message: FullMessage, path: BodyPartPath) -> Requests:
+    return full_processing.read_requests(message.body, path=path, ca_name=exchange.authority.certificate.subject, now=exchange.now)
+
+
 async def _admit(
     exchange: Exchange,
     message: FullMessage,
+    requests: Requests,
     *,
     heard: _Heard,
     connected: Requester | None,
     path: BodyPartPath = (),
     around: Part | None = None,
 ) -> Part:
-    """Parse the requests of a message, find out who sent it, and read its controls as instructions of that sender."""
-    requests = full_processing.read_requests(message.body, path=path, ca_name=exchange.authority.certificate.subject, now=exchange.now)
+    """Find out who sent a message, and read its controls as instructions of that sender."""
     sender = await full_cmc_requester.of_message(
         message,
         requests,
@@ -247,7 +258,9 @@ _ANSWERS_FROM: Final = 1000
 
 async def _admit_member(exchange: Exchange, content: TaggedContentInfo, around: Part) -> Part:
     message = open_message(content.content_info_der, decrypt=lambda der: _decrypt(exchange, der))
-    part = await _admit(exchange, message, heard=_Heard(), connected=None, path=(content.body_part_id,), around=around)
+    path = (content.body_part_id,)
+    requests = _read_requests(exchange, message, path)
+    part = await _admit(exchange, message, requests, heard=_Heard(), connected=None, path=path, around=around)
     if part.layer.nested:
         raise CmcFailed("a message is nested deeper than two layers", fail_info=CmcFailInfo.BAD_REQUEST, reason="TooDeep")
     return part
@@ -289,9 +302,16 @@ async def _perform(
     lookups = await full_cmc_lookups.judge(exchange.issuer, exchange.authority, exchange.service, part.layer, part.sender)
     await _spend_nonce(exchange, part)
     approved, waiting = await full_cmc_pending.approved(exchange, part, orders)
-    certificates = [(await issuing.issue(order, exchange.service)).der for order in (*approved, *polls.orders)]
+    certificates = [await _issue(exchange, path, order) for path, order in (*approved, *polls.orders)]
     found, said = await full_cmc_lookups.perform(lookups, exchange.issuer, exchange.service, now=exchange.now)
     return [*certificates, *polls.issued, *found], [*waiting, *polls.waiting, *said]
+
+
+async def _issue(exchange: Exchange, path: BodyPartPath, order: Order) -> bytes:
+    try:
+        return (await issuing.issue(order, exchange.service)).der
+    except RequestError as error:
+        raise failure_of(error).about(path) from error
 
 
 async def _orders(exchange: Exchange, part: Part, layers: Sequence[Layer], vouching: Part) -> dict[BodyPartPath, Order]:
@@ -302,11 +322,16 @@ async def _orders(exchange: Exchange, part: Part, layers: Sequence[Layer], vouch
     told = reg_info.read(vouching.layer.instructions.one(controls.RegInfo), vouching.sender)
     requester = told.requester(requester)
     transaction = part.layer.instructions.one(controls.TransactionId) or vouching.layer.instructions.one(controls.TransactionId)
+    if requester.single_use is not None and len(requests) > 1:
+        raise CmcFailed(
+            "a one-time password is good for one certification request", fail_info=CmcFailInfo.BAD_REQUEST, body_parts=list(requests)
+        )
     orders: dict[BodyPartPath, Order] = {}
     for path, csr in requests.items():
         try:
             operations.check_binding(exchange.request, requester, csr, exchange.spec)
-            authorized = register(requester, csr, exchange.spec)
+            authorized, renewal = register(requester, csr, exchange.spec)
+            exchange.service.csr_advice.check(exchange.issuer, exchange.spec, requester, csr, names=not renewal)
             if len(requests) > 1:  # of several none is signed where the profile refuses one; of one it is asked when that is signed
                 profile.plan(authorized, exchange.spec.policy, now=exchange.now, ca_certificate=exchange.authority.certificate)
         except RequestError as error:

@@ -48,13 +48,13 @@ class Part:
         return [value for _, value in self.layer.instructions.values]
 
 
-def register(requester: Requester, csr: CertificationRequest, spec: IssuerSpec) -> Authorized:
-    """Renewal where the requester's certificate has the names already, else by the rules."""
+def register(requester: Requester, csr: CertificationRequest, spec: IssuerSpec) -> tuple[Authorized, bool]:
+    """Renewal where the requester's certificate has the names already, else by the rules; the second says whether it is a renewal."""
     if requester.authenticated_by is not AuthenticatedBy.CERTIFICATE or requester.registration_authority:
-        return registration.authorize(requester, csr, spec.policy)
+        return registration.authorize(requester, csr, spec.policy), False
     try:
-        return registration.authorize_renewal(requester, csr, spec.policy)
+        return registration.authorize_renewal(requester, csr, spec.policy), True
     except Forbidden as error:
         if error.reason != "RenewalNamesDiffer":
             raise
-    return registration.authorize(requester, csr, spec.policy)
+    return registration.authorize(requester, csr, spec.policy), False

@@ -27,21 +27,23 @@ _MAX_TOKEN_OCTETS: Final = 64
 class Polls:
     """What became of the requests that a message asked about: to be signed now, issued before, and still waiting."""
 
-    orders: tuple[Order, ...] = ()
+    orders: tuple[tuple[BodyPartPath, Order], ...] = ()
     issued: tuple[bytes, ...] = ()
     waiting: tuple[Control, ...] = ()
 
 
-async def approved(exchange: Exchange, part: Part, orders: Mapping[BodyPartPath, Order]) -> tuple[list[Order], list[Control]]:
+async def approved(
+    exchange: Exchange, part: Part, orders: Mapping[BodyPartPath, Order]
+) -> tuple[list[tuple[BodyPartPath, Order]], list[Control]]:
     """The orders as a callout and a person permit them; or none of them, and a pending status for each that waits.
 
     Raises CmcFailed for one that is refused, denied or has expired.
     """
-    ready: list[Order] = []
+    ready: list[tuple[BodyPartPath, Order]] = []
     waiting: list[Control] = []
     for path, order in orders.items():
         try:
-            ready.append(await issuing.permitted(order, exchange.service))
+            ready.append((path, await issuing.permitted(order, exchange.service)))
         except AwaitingApproval as error:
             waiting.append(_pending(error, path[len(part.layer.path) :]))
         except RequestError as error:
@@ -51,7 +53,7 @@ async def approved(exchange: Exchange, part: Part, orders: Mapping[BodyPartPath,
 
 async def judge(exchange: Exchange, part: Part) -> Polls:
     """Answer each queryPending of a message. Raises CmcFailed (badRequest) for a token that is not the sender's, or was denied."""
-    orders: list[Order] = []
+    orders: list[tuple[BodyPartPath, Order]] = []
     issued: list[bytes] = []
     waiting: list[Control] = []
     for number, value in part.layer.instructions.each(controls.QueryPending):
@@ -61,7 +63,7 @@ async def judge(exchange: Exchange, part: Part) -> Polls:
             case State.WAITING:
                 waiting.append(_pending(approval.awaiting(held, now=exchange.now), (number,)))
             case State.APPROVED:
-                orders.append(_order(exchange, part, held, here))
+                orders.append((here, _order(exchange, part, held, here)))
             case State.ISSUED if held.serial is not None:
                 entry = await revocation.find(exchange.service.ledger, exchange.issuer.key, held.serial)
                 issued += [entry.der] if entry is not None else []
@@ -92,7 +94,7 @@ def _order(exchange: Exchange, part: Part, held: HeldRequest, here: BodyPartPath
     assert requester is not None  # noqa: S101 - it was found by its requester
     try:
         csr = _parse(exchange, held)
-        authorized = register(requester, csr, exchange.spec)
+        authorized, _ = register(requester, csr, exchange.spec)
     except EstError as error:
         raise failure_of(error).about(here) from error
     return Order(

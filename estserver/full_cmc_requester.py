@@ -23,8 +23,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import authenticated_data, cmc_control_codec, identity_proof, pop_link
 from estcore import cmc_controls as controls
+from estcore.certification_request import CertificationRequest
 from estcore.cmc_status import WHOLE_MESSAGE, BodyPartPath
-from estcore.errors import Busy, CmcFailed, CmcFailInfo, EstError, Forbidden, Unauthenticated
+from estcore.errors import BadCsr, Busy, CmcFailed, CmcFailInfo, EstError, Forbidden, Unauthenticated
 from estcore.full_message import FullMessage
 from estcore.full_processing import Requests
 from estcore.identity_proof import wrong_identity
@@ -76,16 +77,27 @@ class Sender:
     secret: str | None = field(default=None, repr=False)
 
 
-async def on_connection(request: EstRequest, issuer: Issuer, service: Service) -> tuple[Requester | None, EstError | None]:
-    """Who the connection shows, or why nobody. Raises where credentials were sent on purpose and are wrong."""
+async def on_connection(
+    request: EstRequest, issuer: Issuer, service: Service, requests: Requests
+) -> tuple[Requester | None, EstError | None]:
+    """Who the connection shows, or the one-time password in the first of the message's requests (RFC 7894); or why nobody.
+
+    Raises where credentials were sent on purpose and are wrong.
+    """
     if request.idempotency_key is not None:
         raise Forbidden("Idempotency-Key is not for fullcmc, which has transactionId; leave it out", reason="IdempotencyKeyForbidden")
     try:
-        return await service.authenticator.enroller(request, issuer), None
+        return await service.authenticator.enroller(request, issuer, lambda: _first(requests)), None
     except (Unauthenticated, Forbidden) as error:
         if request.authorization is not None:
             raise
         return None, error
+
+
+def _first(requests: Requests) -> CertificationRequest:
+    for csr in requests.values():
+        return csr
+    raise BadCsr("the message holds no certification request")
 
 
 async def of_message(

@@ -4,7 +4,7 @@ RFC 5272 sections 3.2.1 and 6.5 to 6.8. Pure and the same for a message that cam
 a `Layer` is one PKIData at its path, with the instructions that its signer was found to be allowed to give.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -73,15 +73,17 @@ def _read_request(tagged: TaggedRequest, *, ca_name: x509.Name, now: datetime) -
             raise CmcNotSupported("this form of request is not supported")
 
 
-def changed(requests: Mapping[BodyPartPath, CertificationRequest], layers: Iterable[Layer], *, now: datetime) -> Requests:
-    """The requests with what registration authorities assert of them and change in them.
+def changed(
+    requests: Mapping[BodyPartPath, CertificationRequest], layer: Layer, *, now: datetime, moot: Collection[BodyPartPath] = ()
+) -> Requests:
+    """The requests with what the registration authority of a layer asserts of them and changes in them.
 
-    Raises CmcFailed with the path of the control at fault.
+    What it says of the messages at the paths of `moot`, which failed for their own sake, is passed over. Layers are taken from the
+    innermost outwards, one call each. Raises CmcFailed with the path of the control at fault.
     """
-    layers = tuple(layers)
-    proven = {path for layer in layers for path in _witnessed(requests, layer)}
+    proven = _witnessed(requests, layer, moot)
     seen = {path: replace(request, proven=True) if path in proven else request for path, request in requests.items()}
-    modifications = [modification for layer in layers for modification in _modifications(layer)]
+    modifications = [each for each in _modifications(layer) if (*layer.path, *each.modification.pki_data) not in moot]
     try:
         return template_modification.apply_all(seen, modifications, now=now) if modifications else seen
     except CmcFailed:
@@ -90,9 +92,13 @@ def changed(requests: Mapping[BodyPartPath, CertificationRequest], layers: Itera
         raise failure_of(error).about(*(modification.path for modification in modifications)) from error
 
 
-def _witnessed(requests: Mapping[BodyPartPath, CertificationRequest], layer: Layer) -> frozenset[BodyPartPath]:
+def _witnessed(
+    requests: Mapping[BodyPartPath, CertificationRequest], layer: Layer, moot: Collection[BodyPartPath]
+) -> frozenset[BodyPartPath]:
     found: frozenset[BodyPartPath] = frozenset()
     for number, value in layer.instructions.each(controls.LraPopWitness):
+        if (*layer.path, ra_witness.parse_pop_witness(value.value_der)[0]) in moot:
+            continue
         # That its sender may say so was found when the instructions were read.
         found |= ra_witness.witnessed(value.value_der, layer=layer.path, body_part_id=number, requests=requests.keys(), authorized=True)
     return found

@@ -134,6 +134,48 @@ async def test_a_registration_authority_changes_the_subject_of_a_request_that_it
     assert (certificate.subject, certificate.public_key()) == (name("renamed"), key.public_key())
 
 
+@pytest.mark.spec("EST-CMC-27", "EST-CMC-34")
+async def test_what_is_said_of_one_member_is_no_fault_of_another(server: Server, ra: Authority) -> None:
+    """Of the registration authority's own request and two that it wraps each is changed by its own control; a failed one is passed over."""
+    keys = [new_key() for _ in range(2)]
+    messages = {number: newcomer(key, newcomer_csr(key, f"device-{number}")) for number, key in enumerate(keys, start=1)}
+    messages[3] = make_csr("no Full PKI Request")
+    own_key = new_key()
+    own = pki_data.tagged_pkcs10(50, make_csr("gateway", key=own_key))
+
+    def change(common_name: str, request: int, pki_data_reference: int) -> Control:
+        value = template_modification.build_mod_cert_template(
+            template(subject=name(common_name)), requests=[request], pki_data=[pki_data_reference]
+        )
+        return controls.ModCertTemplate(value)
+
+    values: list[Control] = [
+        controls.BatchRequests((1, 2, 3)),
+        change("first", 1, 1),
+        change("third", 1, 3),
+        change("own", 50, 0),
+        controls.LraPopWitness(ra_witness.build_pop_witness(1, pki_data=3)),
+        controls.LraPopWitness(ra_witness.build_pop_witness(1, pki_data=2)),
+    ]
+    reply = await send(server, ra.sign(wrapped(messages, values, [own])))
+    first, second, third = members(reply)
+    assert isinstance(first, x509.Certificate)
+    assert isinstance(second, x509.Certificate)
+    assert (first.subject, second.subject) == (name("first"), name("device-2"))
+    assert isinstance(third, pki_response.PkiResponse)
+    assert reply.certificate_for(own_key).subject == name("own")
+
+
+@pytest.mark.spec("EST-CMC-27")
+async def test_a_change_of_a_request_that_is_not_there_refuses_all_before_anything_is_signed(server: Server, ra: Authority) -> None:
+    _, message = await device("device-1")
+    change = template_modification.build_mod_cert_template(template(subject=name("x")), requests=[9], pki_data=[1])
+    before = await issued(server)
+    reply = await send(server, ra.sign(wrapped({1: message}, [controls.BatchRequests((1,)), controls.ModCertTemplate(change)])))
+    refused(reply, CmcFailInfo.BAD_REQUEST, (101,))
+    assert await issued(server) == before
+
+
 @pytest.mark.spec("EST-CMC-12", "EST-CMC-35")
 async def test_a_control_that_was_dealt_with_is_no_failure_of_the_nested_message(server: Server, ra: Authority) -> None:
     key = new_key()

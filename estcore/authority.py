@@ -312,13 +312,14 @@ def _signer(private_key: PrivateKey) -> tuple[bytes, Callable[[bytes], bytes]]:
 def generate_ca(spec: Generate, *, now: datetime, serial: int) -> tuple[bytes, bytes]:
     """Make a self-signed root and its key: (PKCS#8 PEM without password, certificate PEM), as a Secret's tls.key and tls.crt.
 
-    It issues end entities only: pathLenConstraint 0. No AKI, which a root may leave out (RFC 5280 section 4.2.1.1).
+    It issues end entities only: pathLenConstraint 0. No AKI, which a root may leave out (RFC 5280 section 4.2.1.1). It signs CMS messages
+    too, Full PKI Responses and key packages, so its keyUsage has digitalSignature (section 4.2.1.3).
     """
     private_key = generate_private_key(spec.key_algorithm)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, spec.common_name)])
     not_before = now.astimezone(UTC).replace(microsecond=0) - BACKDATE
     key_usage = x509.KeyUsage(
-        digital_signature=False,
+        digital_signature=True,
         content_commitment=False,
         key_encipherment=False,
         data_encipherment=False,

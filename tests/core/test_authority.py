@@ -427,7 +427,7 @@ def test_a_made_ca_is_a_root_that_issues_end_entities(algorithm: KeyAlgorithm) -
     }
     assert certificate.extensions.get_extension_for_class(x509.BasicConstraints).value == x509.BasicConstraints(ca=True, path_length=0)
     key_usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
-    assert key_usage == pki.key_usage("key_cert_sign", "crl_sign")
+    assert key_usage == pki.key_usage("digital_signature", "key_cert_sign", "crl_sign")
     assert certificate.not_valid_after_utc - certificate.not_valid_before_utc == timedelta(hours=87600)
     assert certificate.serial_number == CA_SERIAL
 

@@ -141,6 +141,15 @@ def test_a_ca_of_the_same_name_and_another_key_may_not() -> None:
         opened(sign(ca=twin))
 
 
+def test_an_altered_signature_is_refused() -> None:
+    package = sign()
+    for position in range(len(package) - 8, len(package)):  # the last octets of the signature's s
+        altered = bytearray(package)
+        altered[position] ^= 1
+        with pytest.raises(BadSignature):
+            opened(bytes(altered))
+
+
 def test_a_package_without_signer_is_refused() -> None:
     unsigned = signed_data.build_bare(key_package.KEY_PACKAGE, key_package.encode([KEY]), [])
     with pytest.raises(BadSignature, match="nobody signed"):

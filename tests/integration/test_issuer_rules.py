@@ -1,0 +1,44 @@
+"""What the API server itself refuses in the spec of an issuer, before anybody reads it."""
+
+from typing import Any
+
+import pytest
+
+from tests.integration.apiserver import ApiServer
+
+KEYGEN = {"enabled": True, "wrappingKeys": {"secretName": "wrapping-keys"}}
+
+
+def est_issuer(name: str, **spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "est-issuer.io/v1alpha1",
+        "kind": "EstIssuer",
+        "metadata": {"name": name, "namespace": "rules"},
+        "spec": {"ca": {"secretName": "ca"}, **spec},
+    }
+
+
+@pytest.fixture
+def rules(apiserver: ApiServer) -> ApiServer:
+    apiserver.ensure_namespace("rules")
+    return apiserver
+
+
+@pytest.mark.spec("EST-SKG-01", "EST-SKG-07")
+def test_server_key_generation_is_off_and_encrypted_by_default(rules: ApiServer) -> None:
+    rules.apply(est_issuer("plain"), est_issuer("on", est={"serverKeyGeneration": KEYGEN}))
+    path = "jsonpath={.spec.est.serverKeyGeneration.enabled} {.spec.est.serverKeyGeneration.encryption}"
+    assert rules.kubectl("get", "estissuer", "plain", "-n", "rules", "-o", path) == "false Required"
+    assert rules.kubectl("get", "estissuer", "on", "-n", "rules", "-o", path) == "true Required"
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ({"est": {"serverKeyGeneration": {"enabled": True}}}, "encryption: Required needs wrappingKeys"),
+        ({"est": {"serverKeyGeneration": KEYGEN}, "policy": {"keys": ["RSA-2048"]}}, "policy.keys lacks"),
+    ],
+)
+def test_server_key_generation_that_could_never_answer_is_refused(rules: ApiServer, spec: dict[str, Any], why: str) -> None:
+    with pytest.raises(RuntimeError, match=why):
+        rules.apply(est_issuer("refused", **spec))

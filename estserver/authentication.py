@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
-from estcore.errors import EstError, Forbidden, Unauthenticated
+from estcore.errors import EstError, Forbidden, Unauthenticated, Unavailable
 from estcore.issuer_spec import Authentication
 from estcore.requester import AuthenticatedBy, Door, Requester
 from estserver import authorization_header, challenges, client_certificates, proofs
@@ -72,8 +72,10 @@ class Authenticator:
         if authorization_header.parse(request.authorization)[0] == "bearer":
             try:
                 proof, why_not = await self._proofs.by_header(request, issuer, _ways(issuer))
-            except Unauthenticated as error:
-                proof, why_not = None, error.message
+            except (Unauthenticated, Unavailable) as error:
+                if isinstance(error, Unavailable) and not request.tls.unverified_client_chain:
+                    raise
+                proof, why_not = None, error.message  # a certificate renews itself, whatever stands beside it
             if proof is not None and proof.requester.registration_authority:
                 return proof.requester
         if request.idempotency_key is not None:

@@ -26,6 +26,7 @@ from tests.server.app_fixtures import (
     basic,
     leaf,
     make_csr,
+    make_token,
     manifest,
     new_key,
     registry_of,
@@ -260,7 +261,13 @@ async def test_the_registration_authoritys_token_renews_for_others_and_nobody_el
         assert (await server.enroll(csr, operation="simplereenroll", authorization=f"Bearer {ra}")).status == 200
         for token in (pod, "nonsense"):
             assert (await server.enroll(csr, operation="simplereenroll", authorization=f"Bearer {token}")).status == 403
-        # a pod that has a certificate renews by it, whatever its token is
+        # a pod that has a certificate renews by it, whatever its token is, also where nobody can say what that is
+        server.reviewer.away = True
+        for connection, status in ((tls(leaf()), 200), (tls(), 503)):
+            unknown = f"Bearer {make_token('team-b/web', audience='devices')}"
+            renewal = await server.enroll(make_csr(), operation="simplereenroll", authorization=unknown, connection=connection)
+            assert renewal.status == status
+        server.reviewer.away = False
         assert (
             await server.enroll(make_csr(), operation="simplereenroll", authorization=f"Bearer {pod}", connection=tls(leaf()))
         ).status == 200

@@ -136,13 +136,18 @@ def render_credentials(credentials: DigestCredentials) -> str:
     return f"Digest {', '.join(parts)}"
 
 
-def render_challenge(algorithm: DigestAlgorithm, *, realm: str, nonce: str, opaque: str, stale: bool = False) -> str:
-    """The value of one WWW-Authenticate (RFC 7616 section 3.3)."""
-    told = ", stale=true" if stale else ""
-    return (
-        f"Digest realm={quote(realm)}, qop={quote(QOP)}, algorithm={algorithm}, nonce={quote(nonce)}, opaque={quote(opaque)}, "
-        f"charset=UTF-8{told}"
-    )
+def render_challenge(
+    algorithm: DigestAlgorithm, *, realm: str, nonce: str, opaque: str, stale: bool = False, all_quoted: bool = False
+) -> str:
+    """The value of one WWW-Authenticate (RFC 7616 section 3.3).
+
+    `all_quoted`, against that section: a quoted algorithm, and neither charset nor stale, for Bouncy Castle 1.84 reads nothing else.
+    """
+    parts = [f"realm={quote(realm)}", f"qop={quote(QOP)}", f"algorithm={quote(algorithm) if all_quoted else algorithm}"]
+    parts += [f"nonce={quote(nonce)}", f"opaque={quote(opaque)}"]
+    if not all_quoted:
+        parts += ["charset=UTF-8", *(["stale=true"] if stale else [])]
+    return f"Digest {', '.join(parts)}"
 
 
 def make_nonce(key: bytes, *, realm: str, now: datetime, random_octets: bytes) -> str:

@@ -194,6 +194,7 @@ class Authenticator:
             why_not=why_not,
             reason=reason,
             libest=request.wants_wrapped,
+            bouncy_castle=request.names_no_agent,
             stale=reason == StaleNonce.reason,
         )
 

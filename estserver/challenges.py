@@ -29,17 +29,20 @@ async def refused(
     why_not: str,
     reason: str = "Unauthenticated",
     libest: bool = False,
+    bouncy_castle: bool = False,
     stale: bool = False,
 ) -> EstError:
     """401 with a challenge per way of HTTP authentication, or 403 where no HTTP authentication would help.
 
     `libest` reads the first header only and knows Digest with MD5 only: where MD5 is on, it is the first Digest challenge for it.
+    `bouncy_castle` reads the first header only, and of Digest its own form only.
     """
     possible = list(dict.fromkeys(describe(way) for way in ways if not _is_for_fullcmc(way)))
     text = f"authenticate by {' or '.join(possible)}" if possible else "nobody but the registration authority may enrol at this issuer"
     text = f"{text}; {why_not}" if why_not else text
     challenges: list[str] = []
-    digests = await _digest_challenges(ways, digest, realm=realm, libest=libest, stale=stale)
+    algorithms = _digest_algorithms(ways, libest=libest)
+    digests = await digest.challenges(realm, algorithms, stale=stale, all_quoted=bouncy_castle) if algorithms else []
     for way in ways:
         if way.basic is not None:
             challenges.append(f'Basic realm="{realm}", charset="UTF-8"')
@@ -53,13 +56,13 @@ async def refused(
     return Challenged(text, challenges=dict.fromkeys(challenges), reason=reason)
 
 
-async def _digest_challenges(ways: Sequence[Authentication], digest: DigestVerifier, *, realm: str, libest: bool, stale: bool) -> list[str]:
-    """SHA-256 first, for a client takes the first that it knows (RFC 7616 section 3.7)."""
+def _digest_algorithms(ways: Sequence[Authentication], *, libest: bool) -> list[DigestAlgorithm]:
+    """SHA-256 first, for a client takes the first that it knows (RFC 7616 section 3.7). Empty where no way is Digest."""
     named = [way.digest for way in ways if way.digest is not None]
     if not named:
         return []
     algorithms = [DigestAlgorithm.SHA_256, *([DigestAlgorithm.MD5] if any(one.md5 for one in named) else [])]
-    return await digest.challenges(realm, algorithms[::-1] if libest else algorithms, stale=stale)
+    return algorithms[::-1] if libest else algorithms
 
 
 def describe(way: Authentication) -> str:

@@ -37,7 +37,7 @@ class DigestVerifier:
         self._random_octets = random_octets
         self._key: bytes | None = None
 
-    async def challenges(self, realm: str, algorithms: Sequence[DigestAlgorithm], *, stale: bool) -> list[str]:
+    async def challenges(self, realm: str, algorithms: Sequence[DigestAlgorithm], *, stale: bool, all_quoted: bool = False) -> list[str]:
         """The WWW-Authenticate values for these algorithms, in their order, with one fresh nonce. Raises LedgerUnavailable."""
         key = await self._shared_key()
         nonce = digest_authentication.make_nonce(
@@ -45,7 +45,7 @@ class DigestVerifier:
         )
         opaque = digest_authentication.make_opaque(key, realm=realm)
         return [
-            digest_authentication.render_challenge(algorithm, realm=realm, nonce=nonce, opaque=opaque, stale=stale)
+            digest_authentication.render_challenge(algorithm, realm=realm, nonce=nonce, opaque=opaque, stale=stale, all_quoted=all_quoted)
             for algorithm in algorithms
         ]
 

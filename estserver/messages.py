@@ -58,6 +58,8 @@ class EstRequest:
     body: bytes
     tls: TlsConnection
     source: str
+    names_no_agent: bool = False
+    """No User-Agent: Bouncy Castle, which needs challenges of its own, and strongSwan, which sees none."""
 
     def __repr__(self) -> str:
         return f"EstRequest({self.operation})"

@@ -253,6 +253,7 @@ def _to_request(scope: Scope, operation: Operation, label: str | None, body: byt
         body=body,
         tls=scope["extensions"]["tls"],
         source=_source(scope),
+        names_no_agent=headers.user_agent is None,
     )
 
 

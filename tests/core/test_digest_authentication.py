@@ -157,6 +157,9 @@ def test_a_challenge_quotes_what_the_rfc_quotes() -> None:
         'Digest realm="factory", qop="auth", algorithm=SHA-256, nonce="n", opaque="o", charset=UTF-8, stale=true'
     )
     assert "stale" not in render_challenge(DigestAlgorithm.MD5, realm="factory", nonce="n", opaque="o")
+    assert render_challenge(DigestAlgorithm.SHA_256, realm="factory", nonce="n", opaque="o", stale=True, all_quoted=True) == (
+        'Digest realm="factory", qop="auth", algorithm="SHA-256", nonce="n", opaque="o"'
+    )
     (read,) = parse_challenges([render_challenge(DigestAlgorithm.MD5, realm='fac"tory', nonce="n", opaque="o")])
     assert (read.scheme, read.parameters["realm"], read.parameters["algorithm"]) == ("digest", 'fac"tory', "MD5")
 

@@ -1,5 +1,6 @@
 """A real estserver process for clients that are not ours. A client that is not installed is a failure, never a skip."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -16,8 +17,11 @@ from urllib.parse import urlsplit
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from estcore.issuer_spec import KeyAlgorithm
+from estcore.keys import PrivateKey
+from tests import pki
 from tests.collect import collect
 
 ROOT = Path(__file__).parents[2]
@@ -70,13 +74,67 @@ spec:
     rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}}]
 """
 
+KEYGEN_ISSUER = """\
+apiVersion: est-issuer.io/v1alpha1
+kind: EstIssuer
+metadata: {name: keygen, namespace: devices}
+spec:
+  ca: {secretName: keygen-ca, generate: {commonName: Keygen CA, keyAlgorithm: ECDSA-P256}}
+  est:
+    label: keygen
+    authentication: [{basic: {secretName: device-passwords}}]
+    serverKeyGeneration: {enabled: true, encryption: Optional, wrappingKeys: {secretName: wrapping-keys}}
+  policy:
+    rules: [{from: {authentication: basic}, subject: {commonName: "{user}"}}]
+"""
+DIGEST_ISSUER = """\
+apiVersion: est-issuer.io/v1alpha1
+kind: EstIssuer
+metadata: {name: digest, namespace: devices}
+spec:
+  ca: {secretName: digest-ca, generate: {commonName: Digest CA, keyAlgorithm: ECDSA-P256}}
+  est:
+    label: digest
+    authentication: [{digest: {secretName: digest-users, md5: true}}]
+  policy:
+    rules: [{from: {authentication: digest}, subject: {commonName: "{user}"}}]
+"""
+WRAPPING_KEY = bytes(range(32))
+"""Under the identifier "symmetric"."""
+
+
+def _secret(name: str, entries: Mapping[str, str]) -> str:
+    manifest = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": "devices"}, "type": "Opaque"}
+    return json.dumps({**manifest, "stringData": dict(entries)})
+
+
+def digest_users() -> str:
+    """device-7 by both algorithms; an HA1 is the hash of user:realm:password, and the realm is the label (RFC 7616 section 3.4.2)."""
+    entered = f"device-7:digest:{PASSWORD}".encode()
+    ha1 = {"SHA-256": hashlib.sha256(entered).hexdigest(), "MD5": hashlib.md5(entered, usedforsecurity=False).hexdigest()}
+    return _secret("digest-users", {"digest": "".join(f"device-7:digest:{name}:{value}\n" for name, value in ha1.items())})
+
+
+def wrapping_keys() -> str:
+    """The Secret that keygen encrypts for: a symmetric key, and the public keys of `wrapping_identity`."""
+    holders = {
+        f"{name}.pem": wrapping_identity(name).public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+        for name in ("rsa", "ec")
+    }
+    return _secret("wrapping-keys", {"symmetric.key": WRAPPING_KEY.hex(), **holders})
+
+
+def wrapping_identity(name: str) -> PrivateKey:
+    """The private key of whom keys are encrypted for."""
+    return pki.key(KeyAlgorithm.RSA_2048 if name == "rsa" else KeyAlgorithm.ECDSA_P256, owner=f"wrapping {name}")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunningServer:
     """Where the server is, and the folder of its `config` and `state`.
 
     Issuers, of which one is the default: factory (an ECDSA CA, examples/issuer), rsa (an RSA-4096 CA), bound (channel binding required),
-    manual (a person approves). The first and the third have their names as labels.
+    manual (a person approves), digest (HTTP Digest), keygen (makes keys). All but rsa and manual have their names as labels.
     """
 
     port: int
@@ -141,6 +199,8 @@ def serving(
     (folder / "config" / "rsa.yaml").write_text(RSA_ISSUER)
     (folder / "config" / "bound.yaml").write_text(BOUND_ISSUER)
     (folder / "config" / "manual.yaml").write_text(MANUAL_ISSUER)
+    (folder / "config" / "digest.yaml").write_text(DIGEST_ISSUER + "---\n" + digest_users())
+    (folder / "config" / "keygen.yaml").write_text(KEYGEN_ISSUER + "---\n" + wrapping_keys())
     if manifests is not None:
         shutil.copytree(manifests, folder / "config", dirs_exist_ok=True)
     options = ("--listen", "127.0.0.1:0", "--metrics-listen", "127.0.0.1:0", "--default-issuer", default_issuer, "--log-format", "json")

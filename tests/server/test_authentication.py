@@ -63,7 +63,7 @@ async def test_without_credentials_each_challenge_is_a_header_in_the_issuers_ord
 
 @pytest.mark.spec("EST-AUTH-02", "EST-RESP-05")
 async def test_a_challenge_is_without_a_body_for_bouncy_castle_and_with_one_for_all_others(server: Server) -> None:
-    """It sends no User-Agent, and closes an unread body with an error (tests/interop/test_bouncycastle.py)."""
+    """It sends no User-Agent, and closes an unread body with an error (tests/interop/bouncycastle/test_operations.py)."""
     challenged = await server.enroll(make_csr(), user_agent="")
     assert (challenged.status, challenged.body, challenged.header("content-length")) == (401, b"", "0")
     assert challenged.all("www-authenticate")[0].startswith("Basic ")

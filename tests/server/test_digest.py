@@ -87,6 +87,17 @@ async def test_libest_which_reads_one_header_and_knows_md5_only_gets_md5_first(m
     assert ["SHA-256" in value for value in only] == [True], "without the switch nobody gets MD5"
 
 
+@pytest.mark.spec("EST-AUTH-09")
+async def test_bouncy_castle_which_sends_no_user_agent_gets_a_challenge_that_it_can_read(md5_server: Server) -> None:
+    """tests/interop/bouncycastle has the client itself."""
+    answer = await md5_server.enroll(make_csr(), user_agent="")
+    assert answer.status == 401
+    for challenge in answer.all("www-authenticate"):
+        parameters = dict(each.split("=", 1) for each in challenge.removeprefix("Digest ").split(", "))
+        assert set(parameters) == {"realm", "qop", "algorithm", "nonce", "opaque"}
+        assert all(value.startswith('"') and value.endswith('"') for value in parameters.values())
+
+
 @pytest.mark.spec("EST-AUTH-03", "EST-AUTH-11")
 async def test_challenges_are_one_a_header_in_the_issuers_order_and_bearer_is_last(tmp_path: Path) -> None:
     ways = ({"serviceAccountToken": {}}, {"basic": {"secretName": "passwords"}}, {"digest": {"secretName": "digests", "md5": True}})

@@ -26,9 +26,12 @@ import org.bouncycastle.openssl.jcajce.JcaPKCS8Generator;
 /** A private key and its certificate chain, leaf first, in a folder as key.pem and chain.pem. */
 record Identity(PrivateKey key, List<X509Certificate> chain) {
   static Identity load(Path folder) throws IOException, GeneralSecurityException {
-    try (PEMParser parser = new PEMParser(new StringReader(Files.readString(folder.resolve("key.pem"))))) {
-      PrivateKey key = new JcaPEMKeyConverter().getPrivateKey((PrivateKeyInfo) parser.readObject());
-      return new Identity(key, certificates(folder.resolve("chain.pem")));
+    return new Identity(privateKey(folder.resolve("key.pem")), certificates(folder.resolve("chain.pem")));
+  }
+
+  static PrivateKey privateKey(Path file) throws IOException {
+    try (PEMParser parser = new PEMParser(new StringReader(Files.readString(file)))) {
+      return new JcaPEMKeyConverter().getPrivateKey((PrivateKeyInfo) parser.readObject());
     }
   }
 

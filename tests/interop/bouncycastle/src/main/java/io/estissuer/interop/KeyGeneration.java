@@ -1,6 +1,7 @@
 package io.estissuer.interop;
 
 import java.security.KeyPair;
+import java.security.PrivateKey;
 import java.util.Collection;
 import java.util.HexFormat;
 import javax.crypto.spec.SecretKeySpec;
@@ -48,7 +49,7 @@ final class KeyGeneration {
     output.put("key", answer.getPrivateKeyInfo().getEncoded());
   }
 
-  /** --decrypt-key-id HEX and --wrapping-key HEX, or --asymmetric-decrypt-key-id HEX and --wrapping-identity FOLDER. */
+  /** --decrypt-key-id HEX and --wrapping-key HEX, or --asymmetric-decrypt-key-id HEX and --wrapping-key-file FILE. */
   static void encrypted(Options options, Output output) throws Exception {
     KeyPair ignored = Identity.generate("EC-P256");
     PKCS10CertificationRequestBuilder request = Enrolment.request(options, ignored);
@@ -90,10 +91,10 @@ final class KeyGeneration {
     if (options.has("wrapping-key")) {
       return new JceKEKEnvelopedRecipient(new SecretKeySpec(HexFormat.of().parseHex(options.get("wrapping-key")), "AES")).setProvider("BC");
     }
-    Identity identity = Identity.load(options.path("wrapping-identity"));
-    return identity.key().getAlgorithm().equals("RSA")
-        ? new JceKeyTransEnvelopedRecipient(identity.key()).setProvider("BC")
-        : new JceKeyAgreeEnvelopedRecipient(identity.key()).setProvider("BC");
+    PrivateKey key = Identity.privateKey(options.path("wrapping-key-file"));
+    return key.getAlgorithm().equals("RSA")
+        ? new JceKeyTransEnvelopedRecipient(key).setProvider("BC")
+        : new JceKeyAgreeEnvelopedRecipient(key).setProvider("BC");
   }
 
   /** EnvelopedData of SignedData of AsymmetricKeyPackage; the signature is verified by the certificate in it. */

@@ -1,58 +1,17 @@
 """Bouncy Castle's EST client (Java): base64 only where a header says so, a 401 only without a body, tls-unique on TLS 1.2."""
 
 import base64
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key
 
+from estcore.keys import PublicKey
+from tests import pki
 from tests.collect import collect
-from tests.interop.conftest import PASSWORD, ROOT, RunningServer, Workshop, documented
-
-Answer = dict[str, list[str]]
-Run = Callable[..., Answer]
-NAMES = {"subject": "CN=device-7", "dns": "device-7.devices.example.com"}
-LOGIN = {"user": "device-7", "password": PASSWORD}
-JAVA = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+IgnoreUnrecognizedVMOptions")
-
-
-@pytest.fixture(scope="session")
-def class_path() -> str:
-    done = subprocess.run([ROOT / "tests" / "interop" / "bouncycastle" / "build"], stdout=subprocess.PIPE, text=True, timeout=170)
-    assert done.returncode == 0, "the Java client was not built"
-    return done.stdout.strip()
-
-
-@pytest.fixture(scope="module")
-def bouncy_castle(class_path: str, est_server: RunningServer) -> Run:
-    """Run one command of the client, tests/interop/bouncycastle; options are its options."""
-
-    def run(command: str, *, label: str = "factory", **options: object) -> Answer:
-        given = {"server": f"localhost:{est_server.port}", "label": label, "anchors": est_server.anchors, **options}
-        arguments = [part for name, value in given.items() for part in (f"--{name.replace('_', '-')}", str(value))]
-        client = [*JAVA, "-cp", class_path, "io.estissuer.interop.Main", command, *arguments]
-        done = subprocess.run(client, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stderr
-        answer: Answer = {}
-        for line in done.stdout.splitlines():
-            name, _, value = line.partition("=")
-            answer.setdefault(name, []).append(value)
-        return answer
-
-    return run
-
-
-def certificates(answer: Answer) -> list[x509.Certificate]:
-    return [x509.load_der_x509_certificate(base64.b64decode(each)) for each in answer["certificate"]]
-
-
-@pytest.fixture(scope="module")
-def ca(bouncy_castle: Run) -> x509.Certificate:
-    (root,) = certificates(bouncy_castle("cacerts"))
-    return root
+from tests.interop.bouncycastle.client import LOGIN, NAMES, Answer, Run, certificates
+from tests.interop.conftest import PASSWORD, WRAPPING_KEY, Workshop, documented, wrapping_identity
 
 
 def issued(answer: Answer, ca: x509.Certificate) -> x509.Certificate:
@@ -106,6 +65,15 @@ def test_its_tls_unique_is_the_servers_on_the_connection_after_the_challenge_and
     issued(bouncy_castle("enroll", tls="TLSv1.2", bind="yes", identity=device, reenroll="yes", **NAMES), ca)
 
 
+@pytest.mark.spec("EST-AUTH-03", "EST-AUTH-09", "EST-AUTH-10", "EST-AUTH-11")
+@pytest.mark.parametrize("options", [{}, {"tls": "TLSv1.2", "bind": "yes"}], ids=["TLS 1.3", "linked by tls-unique"])
+def test_it_answers_a_digest_challenge_by_sha_256(bouncy_castle: Run, options: dict[str, str]) -> None:
+    (root,) = certificates(bouncy_castle("cacerts", label="digest"))
+    issued(bouncy_castle("enroll", label="digest", subject="CN=device-7", **LOGIN, **options), root)
+    refused = bouncy_castle("enroll", label="digest", subject="CN=device-7", user="device-7", password="wrong", **options)
+    assert refused["status"] == ["401"]
+
+
 @pytest.mark.spec("EST-ENROLL-01", "EST-POP-01")
 @pytest.mark.parametrize("algorithm", ["EC-P384", "RSA-2048", "Ed25519"])
 def test_it_enrols_keys_of_every_kind(bouncy_castle: Run, ca: x509.Certificate, algorithm: str) -> None:
@@ -122,6 +90,53 @@ def test_it_reads_what_the_issuer_wants_of_a_csr(bouncy_castle: Run) -> None:
     assert {EXTENSION_REQUEST, TEMPLATE} <= set(wanted["attribute"])
     assert CHALLENGE_PASSWORD not in wanted.get("oid", [])
     assert CHALLENGE_PASSWORD in bouncy_castle("csrattrs", label="bound")["oid"]
+
+
+def server_made(answer: Answer) -> PublicKey:
+    """The public key of the private key in an answer of serverkeygen, which is its certificate's too."""
+    assert answer["status"] == ["200"], answer
+    (certificate,) = certificates(answer)
+    key = load_der_private_key(base64.b64decode(answer["key"][0]), password=None)
+    assert key.public_key() == certificate.public_key()
+    return key.public_key()  # type: ignore[return-value]  # of a kind that the issuer makes
+
+
+@pytest.mark.spec("EST-SKG-01", "EST-SKG-09", "EST-SKG-10", "EST-SKG-15")
+def test_it_gets_a_key_that_the_server_made_and_another_each_time(bouncy_castle: Run) -> None:
+    first, second = (server_made(bouncy_castle("serverkeygen", label="keygen", subject="CN=device-7", **LOGIN)) for _ in range(2))
+    assert first != second
+
+
+@pytest.mark.spec("EST-SKG-08", "EST-SKG-11", "EST-SKG-15")
+@pytest.mark.parametrize(
+    "recipient",
+    [
+        pytest.param("kekri", marks=pytest.mark.spec("EST-SKG-12")),
+        pytest.param("ktri", marks=pytest.mark.spec("EST-SKG-13")),
+        pytest.param("kari", marks=pytest.mark.spec("EST-SKG-14")),
+    ],
+)
+def test_it_decrypts_and_verifies_a_key_that_the_server_made(bouncy_castle: Run, tmp_path: Path, recipient: str) -> None:
+    if recipient == "kekri":
+        holder = {"decrypt_key_id": b"symmetric".hex(), "wrapping_key": WRAPPING_KEY.hex()}
+    else:
+        private = wrapping_identity("rsa" if recipient == "ktri" else "ec")
+        (tmp_path / "key.pem").write_bytes(pki.key_pem(private))
+        identifier = x509.SubjectKeyIdentifier.from_public_key(private.public_key()).digest
+        holder = {"asymmetric_decrypt_key_id": identifier.hex(), "wrapping_key_file": str(tmp_path / "key.pem")}
+    answer = bouncy_castle("serverkeygen-encrypted", label="keygen", subject="CN=device-7", **LOGIN, **holder)
+    server_made(answer)
+    (signer,) = certificates(answer, "signer")
+    (root,) = certificates(bouncy_castle("cacerts", label="keygen"))
+    signer.verify_directly_issued_by(root)
+
+
+@pytest.mark.spec("EST-SKG-05", "EST-SKG-17")
+def test_a_key_for_an_unknown_recipient_is_refused_and_comes_in_no_other_form(bouncy_castle: Run) -> None:
+    unknown = {"decrypt_key_id": b"nobody".hex(), "wrapping_key": WRAPPING_KEY.hex()}
+    answer = bouncy_castle("serverkeygen-encrypted", label="keygen", subject="CN=device-7", **LOGIN, **unknown)
+    assert answer["status"] == ["400"]
+    assert "key" not in answer
 
 
 @pytest.mark.spec("EST-RESP-05", "EST-AUTH-02")

@@ -26,6 +26,8 @@ DIRECTORY_STRINGS = {
     "bmp": (0x1E, "utf-16-be"),
 }
 
+EST_IDENTITY_LINKING = "1.2.840.113549.1.9.16.2.58"
+
 Connect = Callable[[RunningServer], AbstractContextManager[Connection]]
 
 
@@ -41,11 +43,15 @@ CLIENTS = {"TLS 1.2 tls-unique": (_tls_unique, 12), "TLS 1.3 tls-exporter": (_tl
 each_client = pytest.mark.parametrize(("connect", "octets"), CLIENTS.values(), ids=CLIENTS)
 
 
-def enrol(connection: Connection, password: str | None, *, kind: str = "printable", label: str = "factory") -> tuple[int, str]:
-    """Post a CSR with this challengePassword, of a key of its own."""
+def enrol(
+    connection: Connection, password: str | None, *, linking: str | None = None, kind: str = "printable", label: str = "factory"
+) -> tuple[int, str]:
+    """Post a CSR with this challengePassword and this estIdentityLinking, of a key of its own."""
     identifier, encoding = DIRECTORY_STRINGS[kind]
-    attributes = [] if password is None else [pki.attribute(pki.CHALLENGE_PASSWORD, pki.tlv(identifier, password.encode(encoding)))]
-    csr_der = pki.raw_csr(*attributes, subject_der=SUBJECT, private_key=pki.key(owner=f"{password} {kind} {label}"))  # type: ignore[arg-type]
+    values = {pki.CHALLENGE_PASSWORD: password, EST_IDENTITY_LINKING: linking}
+    attributes = [pki.attribute(oid, pki.tlv(identifier, each.encode(encoding))) for oid, each in values.items() if each is not None]
+    key = pki.key(owner=f"{values} {kind} {label}")
+    csr_der = pki.raw_csr(*attributes, subject_der=SUBJECT, private_key=key)  # type: ignore[arg-type]  # it signs with any EC key
     body = base64.b64encode(csr_der)
     head = f"POST /.well-known/est/{label}/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/pkcs10\r\n"
     return connection.ask(head.encode() + b"Authorization: Basic %b\r\nContent-Length: %d\r\n\r\n%b" % (LOGIN, len(body), body))
@@ -86,6 +92,21 @@ def test_no_other_value_is_accepted_and_the_connection_goes_on(est_server: Runni
             assert "challengePassword" in reason or "channel binding" in reason
         assert enrol(connection, value)[0] == 200
         assert enrol(connection, None)[0] == 200, "absence offers no binding, and this issuer requires none"
+
+
+@pytest.mark.spec("EST-POP-17", "THREAT-16")
+@each_client
+def test_est_identity_linking_is_verified_alone_and_beside_challenge_password(
+    est_server: RunningServer, connect: Connect, octets: int
+) -> None:
+    """Each that is there must be right (RFC 7894 section 4)."""
+    with connect(est_server) as connection:
+        right, wrong = text(connection.binding), text(bytes(octets))
+        for label in ("factory", "bound"):
+            assert enrol(connection, None, linking=right, label=label)[0] == 200
+            assert enrol(connection, right, linking=right, label=label)[0] == 200
+            for pair in ((None, wrong), (right, wrong), (wrong, right)):
+                assert refused(enrol(connection, pair[0], linking=pair[1], label=label)), pair
 
 
 @pytest.mark.spec("EST-POP-10", "THREAT-16")

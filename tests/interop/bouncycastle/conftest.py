@@ -1,14 +1,13 @@
 """Bouncy Castle's EST client: built once a run."""
 
 import subprocess
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cryptography import x509
 
-from tests.interop.bouncycastle import client
-from tests.interop.bouncycastle.client import Run, certificates
+from tests.interop.bouncycastle.client import Client, Run, certificates
 from tests.interop.conftest import RunningServer
 
 
@@ -20,9 +19,11 @@ def class_path() -> str:
 
 
 @pytest.fixture(scope="session")
-def bouncy_castle(class_path: str, est_server: RunningServer) -> Run:
+def bouncy_castle(class_path: str, est_server: RunningServer) -> Iterator[Run]:
     """Run one command of the client at the issuer factory, or the one that `label` names."""
-    return partial(client.run, class_path, est_server, label="factory")
+    command = ("java", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-cp", class_path, "io.estissuer.interop.Main")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        yield Client(process, est_server).run
 
 
 @pytest.fixture(scope="session")

@@ -99,6 +99,18 @@ spec:
   policy:
     rules: [{from: {authentication: digest}, subject: {commonName: "{user}"}}]
 """
+SECRET_ISSUER = """\
+apiVersion: est-issuer.io/v1alpha1
+kind: EstIssuer
+metadata: {name: secret, namespace: devices}
+spec:
+  ca: {secretName: secret-ca, generate: {commonName: Secret CA, keyAlgorithm: ECDSA-P256}}
+  est:
+    label: secret
+    authentication: [{cmcSharedSecret: {secretName: cmc-secrets}}]
+  policy:
+    rules: [{from: {authentication: cmcSharedSecret}, subject: {commonName: "{user}"}}]
+"""
 WRAPPING_KEY = bytes(range(32))
 """Under the identifier "symmetric"."""
 
@@ -134,7 +146,7 @@ class RunningServer:
     """Where the server is, and the folder of its `config` and `state`.
 
     Issuers, of which one is the default: factory (an ECDSA CA, examples/issuer), rsa (an RSA-4096 CA), bound (channel binding required),
-    manual (a person approves), digest (HTTP Digest), keygen (makes keys). All but rsa and manual have their names as labels.
+    manual (a person approves), digest (HTTP Digest), keygen (makes keys), secret (fullcmc). Their names are labels but of rsa and manual.
     """
 
     port: int
@@ -200,6 +212,7 @@ def serving(
     (folder / "config" / "bound.yaml").write_text(BOUND_ISSUER)
     (folder / "config" / "manual.yaml").write_text(MANUAL_ISSUER)
     (folder / "config" / "digest.yaml").write_text(DIGEST_ISSUER + "---\n" + digest_users())
+    (folder / "config" / "secret.yaml").write_text(SECRET_ISSUER + "---\n" + _secret("cmc-secrets", {"device-7": PASSWORD}))
     (folder / "config" / "keygen.yaml").write_text(KEYGEN_ISSUER + "---\n" + wrapping_keys())
     if manifests is not None:
         shutil.copytree(manifests, folder / "config", dirs_exist_ok=True)

@@ -60,6 +60,16 @@ def test_csr_attributes_are_told_without_a_password(workshop: Workshop) -> None:
     assert b"device-7" not in parsed.stdout
 
 
+@pytest.mark.spec("EST-CMC-01", "EST-CMC-03", "EST-CMC-05", "EST-CMC-10")
+def test_the_documented_full_pki_request_renews_on_an_anonymous_connection(workshop: Workshop) -> None:
+    variables = {"EST": f"{workshop.server.url}/factory", "PASSWORD": PASSWORD}
+    workshop.bash(documented("curl and openssl"), **variables)
+    workshop.bash(documented("A Full PKI Request by curl and openssl"), **variables)
+    first, second = workshop.certificate("device-7.pem"), workshop.certificate("device-7-cmc.pem")
+    assert first.subject == second.subject
+    assert first.public_key() != second.public_key()
+
+
 @pytest.mark.spec("EST-TLS-03")
 @pytest.mark.parametrize("version", ["1.2", "1.3"])
 def test_each_tls_version_enrols_and_renews(workshop: Workshop, version: str) -> None:

@@ -380,17 +380,19 @@ def test_there_are_more_than_thirty_messages() -> None:
 
 
 @pytest.mark.spec("THREAT-17", "THREAT-09", "EST-CMC-02", "EST-CMC-04", "EST-CMC-12", "EST-CLI-05")
-@pytest.mark.parametrize("message", MESSAGES)
-async def test_a_hostile_message_is_refused_at_once_and_nothing_is_issued(server: Server, world: World, message: str) -> None:
-    octets = MESSAGES[message](world)
-    before = await issued(server)
-    start = process_time()
-    reply = await send(server, octets)
-    assert process_time() - start < MAX_CPU_SECONDS
-    assert 400 <= reply.answer.status < 500
-    assert reply.statuses, "a refusal is a PKIResponse that says why (RFC 7030 section 4.3.2)"
-    assert all(status.fail_info is not None or status.status is CmcStatus.NO_SUPPORT for status in reply.statuses)
-    assert await issued(server) == before
+async def test_every_hostile_message_is_refused_at_once_and_nothing_is_issued(server: Server, world: World) -> None:
+    """One server for all, so that the table costs a second and not twenty."""
+    before, faults = await issued(server), {}
+    for message, make in MESSAGES.items():
+        octets = make(world)
+        start = process_time()
+        reply = await send(server, octets)
+        seconds = process_time() - start
+        # A refusal is a PKIResponse that says why (RFC 7030 section 4.3.2).
+        said = reply.statuses and all(each.fail_info is not None or each.status is CmcStatus.NO_SUPPORT for each in reply.statuses)
+        if not (400 <= reply.answer.status < 500 and said and seconds < MAX_CPU_SECONDS and await issued(server) == before):
+            faults[message] = (reply.answer.status, reply.statuses, seconds, await issued(server) - before)
+    assert faults == {}
 
 
 @pytest.mark.spec("THREAT-17")

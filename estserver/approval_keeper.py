@@ -60,6 +60,8 @@ class ApprovalKeeper:
                 if error.reason != self._trouble:
                     self._trouble = error.reason
                     log.warning("requests that wait cannot be looked at", reason=error.reason, cause=str(error.__cause__))
+            except Exception:  # a fault of ours here must not end a server that enrols
+                log.exception("requests that wait cannot be looked at")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.nudged.wait(), LOOK_SECONDS)
 

@@ -1,5 +1,6 @@
 """Who watches over waiting requests: what has ended is told once, people see what waits, and the metrics say how much and how old."""
 
+import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator, Sequence
@@ -111,6 +112,28 @@ async def test_the_metrics_say_how_many_wait_and_how_long_the_oldest_has(watch: 
     await watch.keeper.look()
     assert watch.metric(f'est_requests_waiting{{issuer="{FLEET}"}}') == 0
     assert watch.metric(f'est_requests_oldest_waiting_seconds{{issuer="{FLEET}"}}') == 0
+
+
+async def test_a_fault_in_showing_them_ends_neither_the_watch_nor_the_server(watch: Watch) -> None:
+    """What ends this task would end the process that enrols."""
+    seen = asyncio.Event()
+
+    class Faulty:
+        calls = 0
+
+        async def show(self, waiting: Sequence[HeldRequest], *, now: datetime) -> None:
+            self.calls += 1
+            if self.calls == 1:
+                watch.keeper.nudged.set()
+                raise KeyError("metadata")
+            seen.set()
+
+    watch.keeper.board = Faulty()
+    running = asyncio.create_task(watch.keeper.run())
+    async with asyncio.timeout(20):
+        await seen.wait()
+    assert not running.done()
+    running.cancel()
 
 
 def test_every_replica_makes_the_same_object_beside_the_issuer() -> None:

@@ -98,15 +98,20 @@ async def permitted(order: Order, service: Service) -> Order:
     `issue` asks by itself; who issues several certificates or none asks for each before the first is signed. Raises what `Callouts.ask` and
     `Approvals.require` raise.
     """
+    order, held = await _permission(order, service)
+    return replace(order, approved=held, permitted=True)
+
+
+async def _permission(order: Order, service: Service) -> tuple[Order, HeldRequest | None]:
+    """The order, narrowed where the callout did so, and what a person approved: as a pair, for to copy an order is dear on every path."""
     if order.permitted:
-        return order
+        return order, order.approved
     authorized = await service.callouts.ask(
         order.authorized, order.spec, issuer=order.issuer.key, operation=order.operation, source=order.source
     )
     if authorized is not order.authorized:
         order = replace(order, authorized=authorized)  # a person sees what would be certified
-    held = order.approved or await service.approvals.require(order, now=service.clock())
-    return replace(order, approved=held, permitted=True)
+    return order, order.approved or await service.approvals.require(order, now=service.clock())
 
 
 async def issue(order: Order, service: Service) -> Entry:
@@ -114,8 +119,7 @@ async def issue(order: Order, service: Service) -> Entry:
 
     Raises what `permitted`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
     """
-    order = await permitted(order, service)
-    held = order.approved
+    order, held = await _permission(order, service)
     if order.csr.revocation_challenge is not None:
         order = replace(order, revocation_secret=await revocation_secret.hash_passphrase(order.csr.revocation_challenge))
     serial = authority.serial_number(service.random_octets(16))

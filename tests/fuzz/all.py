@@ -24,7 +24,7 @@ SECONDS = int(os.environ.get("FUZZ_SECONDS", "600"))
 MOST_OCTETS = 4096
 MOST_KEPT = 80
 """Files a target, so that the corpus stays small."""
-LIMITS = ("-rss_limit_mb=1024", "-timeout=10", f"-max_len={MOST_OCTETS}")
+LIMITS = ("-rss_limit_mb=1024", "-timeout=60", f"-max_len={MOST_OCTETS}")
 
 
 def fuzz(target: str) -> tuple[str, bool, str]:

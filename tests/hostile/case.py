@@ -96,6 +96,14 @@ INSISTING = {
     "policy": {**POLICY, "keys": ["ECDSA-P256"], "usages": ["digital signature", "client auth"], "rules": SPEC["policy"]["rules"]},
 }
 DIGEST = {**FACTORY, "est": {"label": "digest", "authentication": [{"digest": {"secretName": "digests"}}]}}
+
+
+def keygen(label: str, encryption: str) -> dict[str, Any]:
+    generation = {"enabled": True, "encryption": encryption, "wrappingKeys": {"secretName": "wrapping"}}
+    return {**FACTORY, "est": {**SPEC["est"], "label": label, "serverKeyGeneration": generation}}
+
+
+WRAPPING = secret("wrapping", {"device-1.key": bytes(range(16)).hex().encode()})
 LETTERS = secret("letters", {"username": b"\xc3\xbcser", "password": b"p\xc3\xa4ss"}, type_="kubernetes.io/basic-auth")
 
 
@@ -117,7 +125,7 @@ class Outcome:
 
 @asynccontextmanager
 async def site(directory: Path) -> AsyncIterator[Server]:
-    """Six issuers; no retry window, so that no answer is a repetition."""
+    """Issuers of every kind; no retry window, so that no answer is a repetition."""
     registry = registry_of(
         manifest(spec=FACTORY),
         manifest("other", OTHER),
@@ -125,7 +133,9 @@ async def site(directory: Path) -> AsyncIterator[Server]:
         manifest("bound", BOUND),
         manifest("insisting", INSISTING),
         manifest("digest", DIGEST),
-        secrets=(*SECRETS, LETTERS, digests(line("device-1", PASSWORD, realm="digest"))),
+        manifest("keys", keygen("keys", "Optional")),
+        manifest("strict", keygen("strict", "Required")),
+        secrets=(*SECRETS, LETTERS, digests(line("device-1", PASSWORD, realm="digest")), WRAPPING),
     )
     async with running(directory, registry, configuration=AppConfiguration(retry_window=timedelta(0))) as server:
         yield server

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, messages, paths
+from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, key_requests, messages, paths
 from tests.hostile.case import MAX_CPU_SECONDS, Case, Outcome, send, site
 
-TABLES = (csr_names, csr_contents, csr_attributes, messages, authentication, paths)
+TABLES = (csr_names, csr_contents, csr_attributes, key_requests, messages, authentication, paths)
 CORPUS: dict[str, Case] = {name: case for table in TABLES for name, case in table.CASES.items()}
 CAP_CPU_SECONDS = 5 * MAX_CPU_SECONDS
 """For the single case: on a machine that does much else at once, one of a thousand may be interrupted within it."""

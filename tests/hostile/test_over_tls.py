@@ -14,7 +14,7 @@ import pytest
 from estserver.serve import serve
 from estserver.tls import ServerTls
 from tests import pki
-from tests.hostile import authentication, csr_contents, csr_names, messages, paths
+from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, key_requests, messages, paths
 from tests.hostile.case import Case, site
 from tests.server.transport_fixtures import ROOT, SERVER_KEY, server_certificate
 
@@ -40,7 +40,7 @@ def _plain(case: Case) -> bool:
 
 SUBSET: dict[str, Case] = {
     name: case
-    for table in (csr_names, csr_contents, messages, authentication, paths)
+    for table in (csr_names, csr_contents, csr_attributes, key_requests, messages, authentication, paths)
     for name, case in [(name, case) for name, case in table.CASES.items() if _plain(case)][::EVERY]
 }
 

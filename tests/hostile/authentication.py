@@ -3,13 +3,14 @@
 import base64
 import json
 from datetime import timedelta
+from hashlib import sha256
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estcore import transfer
 from tests import pki
-from tests.hostile.case import ENROLL, EST, PKCS10, REENROLL, Case, Cases, holder, prefixed
+from tests.hostile.case import ENROLL, EST, ONE_TIME, PKCS10, REENROLL, Case, Cases, holder, prefixed
 from tests.server.app_fixtures import FACTORY_CA, MANUFACTURER_CA, NOW, OTHER_CA, basic, leaf, make_csr, make_token, new_key, tls
 
 BODY = transfer.encode_body(make_csr("device-1", "a.devices.example"))
@@ -170,8 +171,8 @@ DIGESTS: Cases = {
     "qop auth-int": answering(qop="auth-int", says="qop"),
     "no qop, as in RFC 2069": answering(qop=None, nc=None, cnonce=None),
     "two qops": answering(qop='"auth,auth-int"', says="qop"),
-    "MD5": answering(401, "", algorithm="MD5", response=f'"{"0" * 32}"'),
-    "no algorithm, which is MD5": answering(401, "", algorithm=None, response=f'"{"0" * 32}"'),
+    "MD5": answering(*NOT_OURS, algorithm="MD5", response=f'"{"0" * 32}"'),
+    "no algorithm, which is MD5": answering(*NOT_OURS, algorithm=None, response=f'"{"0" * 32}"'),
     "MD5-sess": answering(algorithm="MD5-sess", response=f'"{"0" * 32}"', says="algorithm"),
     "SHA-256-sess": answering(algorithm="SHA-256-sess", says="algorithm"),
     "SHA-512-256": answering(algorithm="SHA-512-256", says="algorithm"),
@@ -209,6 +210,56 @@ DIGESTS: Cases = {
     "10,000 backslashes": digest('username="' + "\\" * 10_000, reason=""),
     "5,000 parameters": digest(", ".join(f"a{number}=b" for number in range(2000)), reason=""),
     "token68": digest("ZGV2aWNlLTE6cGFzc3dvcmQ="),
+}
+
+
+OTP_CHALLENGE = "1.2.840.113549.1.9.16.2.56"
+OTP_PATH = f"{EST}/once/simpleenroll"
+
+
+def once(
+    *values: bytes, status: int = 403, reason: str = "WrongPassword", common_name: str = "device-1", also: tuple[bytes, ...] = ()
+) -> Case:
+    """A CSR with these values of otpChallenge, and no other credentials; 403, for no HTTP challenge would help."""
+    challenge = (pki.attribute(OTP_CHALLENGE, *values),) if values else ()
+    subject = pki.sequence(pki.rdn("2.5.4.3", common_name.encode()))
+    return Case(
+        status=status,
+        reason=reason,
+        path=OTP_PATH,
+        headers=(PKCS10,),
+        body=lambda: transfer.encode_body(pki.raw_csr(*challenge, *also, subject_der=subject)),
+    )
+
+
+def utf8(text: str) -> bytes:
+    return pki.tlv(0x0C, text.encode())
+
+
+ONE_TIME_PASSWORDS: Cases = {
+    "none": once(reason="Unauthenticated"),
+    "another": once(utf8("another")),
+    "cut by one": once(utf8(ONE_TIME[:-1])),
+    "and more": once(utf8(f"{ONE_TIME}A")),
+    "in another case": once(utf8(ONE_TIME.lower())),
+    "with a space": once(utf8(f"{ONE_TIME} ")),
+    "with a NUL": once(utf8(f"{ONE_TIME}\x00")),
+    "its hash": once(utf8(sha256(ONE_TIME.encode()).hexdigest())),
+    "a line of the Secret": once(utf8(f"device-1:sha256:{sha256(ONE_TIME.encode()).hexdigest()}")),
+    "a pattern": once(utf8("*")),
+    "empty": once(utf8(""), reason="Unauthenticated"),
+    "of 256 characters": once(utf8("a" * 256), reason="Unauthenticated"),
+    "two values": once(utf8(ONE_TIME), utf8("another"), reason="Unauthenticated"),
+    "an OCTET STRING": once(pki.tlv(0x04, ONE_TIME.encode()), reason="Unauthenticated"),
+    "NULL": once(b"\x05\x00", reason="Unauthenticated"),
+    "in challengePassword": once(also=(pki.attribute(pki.CHALLENGE_PASSWORD, utf8(ONE_TIME)),), reason="Unauthenticated"),
+    "in revocationChallenge": once(also=(pki.attribute("1.2.840.113549.1.9.16.2.57", utf8(ONE_TIME)),), reason="Unauthenticated"),
+    "the right one at another issuer": Case(
+        status=401,
+        reason="Unauthenticated",
+        headers=(PKCS10,),
+        body=lambda: transfer.encode_body(pki.raw_csr(pki.attribute(OTP_CHALLENGE, utf8(ONE_TIME)))),
+    ),
 }
 
 
@@ -304,4 +355,6 @@ RENEWALS: Cases = {
     "the CN as a UID": _renewal("", subject_der=pki.sequence(pki.rdn("0.9.2342.19200300.100.1.1", b"device-1"))),
 }
 
-CASES: dict[str, Case] = prefixed(password=PASSWORDS, token=TOKENS, digest=DIGESTS, certificate=CERTIFICATES, renewal=RENEWALS)
+CASES: dict[str, Case] = prefixed(
+    password=PASSWORDS, token=TOKENS, digest=DIGESTS, once=ONE_TIME_PASSWORDS, certificate=CERTIFICATES, renewal=RENEWALS
+)

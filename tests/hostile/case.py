@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 from time import process_time
 from typing import Any
@@ -103,6 +104,14 @@ def keygen(label: str, encryption: str) -> dict[str, Any]:
     return {**FACTORY, "est": {**SPEC["est"], "label": label, "serverKeyGeneration": generation}}
 
 
+ONE_TIME = "c2VjcmV0LXJhbmRvbS1vbmUtdGltZQ"
+"""The password of device-1 that is good once at `once`."""
+ONCE = {
+    **FACTORY,
+    "est": {"label": "once", "authentication": [{"oneTimePassword": {"secretName": "otps"}}]},
+    "policy": {"rules": [{"from": {"authentication": "oneTimePassword"}, "subject": {"commonName": "{user}"}}]},
+}
+OTPS = secret("otps", {"otp": f"device-1:sha256:{sha256(ONE_TIME.encode()).hexdigest()}".encode()})
 WRAPPING = secret("wrapping", {"device-1.key": bytes(range(16)).hex().encode()})
 LETTERS = secret("letters", {"username": b"\xc3\xbcser", "password": b"p\xc3\xa4ss"}, type_="kubernetes.io/basic-auth")
 
@@ -133,9 +142,10 @@ async def site(directory: Path) -> AsyncIterator[Server]:
         manifest("bound", BOUND),
         manifest("insisting", INSISTING),
         manifest("digest", DIGEST),
+        manifest("once", ONCE),
         manifest("keys", keygen("keys", "Optional")),
         manifest("strict", keygen("strict", "Required")),
-        secrets=(*SECRETS, LETTERS, digests(line("device-1", PASSWORD, realm="digest")), WRAPPING),
+        secrets=(*SECRETS, LETTERS, digests(line("device-1", PASSWORD, realm="digest")), WRAPPING, OTPS),
     )
     async with running(directory, registry, configuration=AppConfiguration(retry_window=timedelta(0))) as server:
         yield server

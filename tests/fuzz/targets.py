@@ -25,9 +25,12 @@ from estcore import (
     enveloped_data,
     exchange,
     full_exchange,
+    full_message,
+    full_processing,
     general_names,
     http_authentication,
     identity_proof,
+    instructions,
     key_package,
     multipart,
     names,
@@ -58,6 +61,7 @@ PASSWORD = b"correct horse battery"
 WRAPPING_KEY = KeyEncryptionKey(key=bytes(range(16)), key_identifier=b"kek-1")
 DECRYPTION_KEYS = (RecipientKey(private_key=PRIVATE_KEY, identifiers=(SubjectKeyIdentifier(bytes(20)),)), WRAPPING_KEY)
 REQUEST = pkcs10.parse(csr_builder.build(PRIVATE_KEY, subject=x509.Name([]), sans=[x509.DNSName("a.example")]))
+CA_NAME = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Factory CA")])
 LIMITS = Limits()
 CONSTRUCTED = 0x20
 
@@ -242,6 +246,16 @@ def _full_response(data: bytes) -> None:
             full_exchange.read_full_response(response, ca_certificates=(), now=NOW, sender_nonce=None, transaction_id=None)
 
 
+def _full_request(data: bytes) -> None:
+    """A whole Full PKI Request, as the server opens it."""
+    with suppress(EstError):
+        message = full_message.open_message(data, decrypt=lambda der_message: enveloped_data.decrypt(der_message, DECRYPTION_KEYS))
+        for registration_authority in (False, True):
+            with suppress(EstError):
+                instructions.read_instructions(message.body, registration_authority=registration_authority, path=(), processed=())
+        full_processing.read_requests(message.body, ca_name=CA_NAME, now=NOW)
+
+
 TARGETS: dict[str, Target] = {
     "pkcs10": _pkcs10,
     "der": _der,
@@ -263,4 +277,5 @@ TARGETS: dict[str, Target] = {
     "key_package": _key_package,
     "callout": _callout,
     "full_response": _full_response,
+    "full_request": _full_request,
 }

@@ -16,12 +16,13 @@ from typing import Any
 import structlog
 from cryptography import x509
 
-from estcore import transfer
+from estcore import pki_response, transfer
 from estserver.connection import TlsConnection
 from tests.server.app_fixtures import (
     PASSWORD,
     SECRETS,
     SPEC,
+    Answer,
     AppConfiguration,
     Server,
     basic,
@@ -151,6 +152,15 @@ async def site(directory: Path) -> AsyncIterator[Server]:
         yield server
 
 
+def _text(answer: Answer) -> str:
+    """What an answer says; of a Full PKI Response its status, failInfo and text."""
+    if answer.header("content-type") != "application/pkcs7-mime; smime-type=CMC-response":
+        return answer.body.decode("utf-8", "replace")
+    _, response = pki_response.parse_message(transfer.decode_body(answer.body))
+    (info,) = response.statuses
+    return f"{info.status.name} {info.fail_info.name if info.fail_info is not None else '-'} {info.text}"
+
+
 async def send(server: Server, case: Case, number: int) -> Outcome:
     """One case, from a source of its own: the brake on guessing is not what is tested here."""
     body, connection, before = case.body(), case.connection(), len(server.audit_lines)
@@ -165,7 +175,7 @@ async def send(server: Server, case: Case, number: int) -> Outcome:
     return Outcome(
         status=answer.status,
         reason=reasons[-1] if reasons else "",
-        text=answer.body.decode("utf-8", "replace"),
+        text=_text(answer),
         cpu_seconds=spent,
         issued=any(event.get("result") in {"issued", "repeated"} for event in server.audit_events[before:]),
     )

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, key_requests, messages, paths
+from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, full_requests, key_requests, messages, paths
 from tests.hostile.case import MAX_CPU_SECONDS, Case, Outcome, send, site
 
-TABLES = (csr_names, csr_contents, csr_attributes, key_requests, messages, authentication, paths)
+TABLES = (csr_names, csr_contents, csr_attributes, key_requests, full_requests, messages, authentication, paths)
 CORPUS: dict[str, Case] = {name: case for table in TABLES for name, case in table.CASES.items()}
 CAP_CPU_SECONDS = 5 * MAX_CPU_SECONDS
 """For the single case: on a machine that does much else at once, one of a thousand may be interrupted within it."""
@@ -36,7 +36,7 @@ def outcomes(folder: Path) -> Mapping[str, Outcome]:
 
 
 @pytest.mark.spec("THREAT-02", "THREAT-03", "THREAT-04", "THREAT-05", "THREAT-06", "THREAT-07", "THREAT-08", "THREAT-09")
-@pytest.mark.spec("THREAT-01", "THREAT-10", "THREAT-11", "THREAT-16", "THREAT-20", "EST-CLI-01", "EST-CLI-06", "EST-RESP-05")
+@pytest.mark.spec("THREAT-01", "THREAT-10", "THREAT-11", "THREAT-16", "THREAT-17", "THREAT-20", "EST-CLI-01", "EST-CLI-06", "EST-RESP-05")
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_hostile_request_gets_its_answer_and_no_certificate(outcomes: Mapping[str, Outcome], name: str) -> None:
     case, outcome = CORPUS[name], outcomes[name]

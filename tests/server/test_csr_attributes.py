@@ -13,7 +13,7 @@ from estcore import csr_builder, csr_wishes, csrattrs, issuer_spec, pkcs10, tran
 from estcore.csr_advice import CsrAdvice
 from estcore.csr_vocabulary import CHALLENGE_PASSWORD, EST_IDENTITY_LINKING, OTP_CHALLENGE, SUBJECT_ALT_NAME
 from estcore.csr_wishes import Wishes
-from estcore.errors import BadCsr, ConfigurationError
+from estcore.errors import BadCsr, CmcFailInfo, ConfigurationError
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage
 from estserver.csr_attributes import AdviceCache
@@ -35,6 +35,7 @@ from tests.server.app_fixtures import (
     tls,
     with_est,
 )
+from tests.server.cmc_fixtures import by_certificate, enrolled, make_authority, send, vouched
 
 PATH = "/.well-known/est/factory/csrattrs"
 P256_ONLY = {"keys": ["ECDSA-P256"], "usages": ["digital signature", "client auth"]}
@@ -282,6 +283,28 @@ async def test_a_renewal_is_held_against_all_but_the_names(server: Server) -> No
     answer = await server.enroll(ignores, operation="simplereenroll", connection=tls(old))
     assert answer.status == 400
     assert "it lacks a key of EC P-256, the extension keyUsage" in answer.text
+
+
+@pytest.mark.spec("EST-ATTR-18")
+async def test_a_full_pki_request_is_held_against_them_too(server: Server) -> None:
+    key, certificate = await enrolled(server)
+    use(server, ENFORCED)
+    ignores = [make_csr(USER, "a.devices.example")]
+    refused = await send(server, by_certificate(key, certificate, ignores))
+    assert refused.answer.status == 400
+    (status,) = refused.statuses
+    assert (status.fail_info, status.body_parts) == (CmcFailInfo.BAD_REQUEST, ((1,),))
+    assert "it lacks the extension keyUsage" in status.text
+    follows = [make_csr(USER, "a.devices.example", usages=USAGES)]
+    assert (await send(server, by_certificate(key, certificate, follows))).certificates
+
+
+@pytest.mark.spec("EST-ATTR-18")
+async def test_a_registration_authority_answers_for_full_pki_requests_too(server: Server) -> None:
+    authority = await make_authority(server)
+    use(server, ENFORCED)
+    passed_on = await send(server, authority.pass_on(vouched(make_csr(None, "a.example.com"))), authorization=authority.bearer)
+    assert passed_on.certificates
 
 
 @pytest.mark.parametrize(("by", "refused"), [("basic", True), ("oneTimePassword", False), ("cmcSharedSecret", False)])

@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from cryptography import x509
+
 from estcore import authority
 from estcore.authority import Authority, Issued
 from estcore.certification_request import CertificationRequest
@@ -200,6 +202,11 @@ def _signature(order: Order, transaction: str | None, serial: int) -> Signature:
     )
 
 
+def _whole(san: x509.GeneralName) -> str:
+    """A name as it is; Issued has it as a log shows it, which may be shortened."""
+    return f"{type(san).__name__}:{san.value}"
+
+
 def _outcome(standing: Entry, serial: int, *, repeated: bool) -> Outcome:
     return Outcome(
         result="repeated" if repeated else "issued",
@@ -214,7 +221,7 @@ def _entry(order: Order, issued: Issued, held: HeldRequest | None, retry_window:
     """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
     requester, csr = order.requester, order.csr
     who = str(requester)
-    asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(issued.sans), *sorted(csr.usages or ()))
+    asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(map(_whole, order.authorized.sans)), *sorted(csr.usages or ()))
     if held is not None:  # its repeats were found by this already
         asked_for = digest(issued.spki_sha256, held.slot or "")
     transaction = _transaction(order, held)

@@ -25,14 +25,17 @@ class Webhooks:
     async def ask(self, url: str, *, ca_bundle_pem: str, body: bytes) -> bytes:
         """POST `body` (JSON) to `url` and return the body of a 200.
 
-        Raises SignerError where the server is not trusted, cannot be reached, or answers anything but 200 with at most 64 KiB; how long
-        it may take is the caller's to say. No redirect is followed and no proxy of the environment is used.
+        Nothing is decompressed, so what is counted is what came. Raises SignerError where the server is not trusted, cannot be reached, or
+        answers anything but 200 with at most 64 KiB; how long it may take is the caller's to say. No redirect is followed and no proxy
+        of the environment is used.
         """
         client = await self._client(url, ca_bundle_pem)
         try:
-            async with client.stream("POST", url, content=body, headers={"Content-Type": "application/json"}) as response:
+            async with client.stream(
+                "POST", url, content=body, headers={"Content-Type": "application/json", "Accept-Encoding": "identity"}
+            ) as response:
                 answer = bytearray()
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     answer += chunk
                     if len(answer) > MAX_ANSWER_OCTETS:
                         raise _failed(url, f"it answered with more than {MAX_ANSWER_OCTETS} octets")

@@ -294,7 +294,7 @@ def test_everything_can_be_deleted_while_no_operator_runs(system: System, alone:
     [
         ({"est": {"label": "cacerts"}}, "the name of an EST operation"),
         ({"est": {"authentication": [{"certificate": {}}]}}, "set exactly one of issuedBy and caSecretName"),
-        ({"est": {"authentication": [{}]}}, "set exactly one of certificate, basic and serviceAccountToken"),
+        ({"est": {"authentication": [{}]}}, "set exactly one of certificate, basic, digest, oneTimePassword"),
         ({"policy": {"duration": {"default": "9000h"}}}, "default is longer than max"),
         ({"policy": {"duration": {"max": "0h"}}}, "a duration is more than nothing"),
         ({"ca": {"secretName": "other/secret"}}, "spec.ca.secretName"),

@@ -36,7 +36,7 @@ DNS_NAMES = [
         *product(LABELS, LABELS, ["svc"], ["local"]),
     ]
 ]
-URIS = ["spiffe://td/" + "/".join(parts) for count in (1, 2, 3) for parts in product(SEGMENTS, repeat=count)]
+URIS = ["spiffe://td.example/" + "/".join(parts) for count in (1, 2, 3) for parts in product(SEGMENTS, repeat=count)]
 EMAILS = ["@".join(parts) for parts in product(["a", "device-1"], ["a.example", "b.example"])]
 TEXTS = ["a", "device-1", "device-2", "a.shop", "x.a.shop", "*", "kubernetes", "shop", "device-1*"]
 REQUESTS = [
@@ -45,14 +45,14 @@ REQUESTS = [
     *(csr(x509.RFC822Name(address)) for address in EMAILS),
     *(csr(subject=pki.name(text)) for text in TEXTS),
     *(csr(x509.DNSName("a.shop"), subject=pki.name(text)) for text in TEXTS),
-    *(csr(x509.DNSName("a.shop"), san) for san in (x509.DNSName("shop.a"), x509.UniformResourceIdentifier("spiffe://td/a"))),
+    *(csr(x509.DNSName("a.shop"), san) for san in (x509.DNSName("shop.a"), x509.UniformResourceIdentifier("spiffe://td.example/a"))),
 ]
 
 pattern_labels = st.sampled_from([*LABELS, "*", "*", "*", "*", "svc", "{namespace}", "{user}", "{serviceAccount}"])
 dns_patterns = st.lists(pattern_labels, min_size=1, max_size=4).map(".".join)
 uri_patterns = st.tuples(
     st.lists(st.sampled_from(["a", "{namespace}", "{user}", "{serviceAccount}"]), max_size=2), st.sampled_from(["a", "*", "{user}"])
-).map(lambda both: "spiffe://td/" + "/".join([*both[0], both[1]]))
+).map(lambda both: "spiffe://td.example/" + "/".join([*both[0], both[1]]))
 email_patterns = st.tuples(st.sampled_from(["a", "*", "{user}"]), st.sampled_from(["a.example", "b.example"])).map("@".join)
 text_patterns = st.sampled_from(["a", "*", "device-*", "{user}", "{namespace}", "*.shop", "{user}*"])
 

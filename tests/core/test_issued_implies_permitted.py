@@ -37,10 +37,10 @@ CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 # ---- what a request may be made of; a few of each, so that requests and policies meet
 
-GOOD_NAMES = [*(tlv(0x82, name) for name in (b"a.shop", b"b.shop", b"device-1.shop")), tlv(0x86, b"spiffe://td/device-1")]
+GOOD_NAMES = [*(tlv(0x82, name) for name in (b"a.shop", b"b.shop", b"device-1.shop")), tlv(0x86, b"spiffe://td.example/device-1")]
 BAD_NAMES = [
     *(tlv(0x82, name) for name in (b"*.shop", b"kubernetes.default.svc", b"a.evil", b"a..b")),
-    *(tlv(0x86, uri) for uri in (b"spiffe://td/a", b"spiffe://evil/a", b"https://user@td/")),
+    *(tlv(0x86, uri) for uri in (b"spiffe://td.example/a", b"spiffe://evil/a", b"https://user@td/")),
     tlv(0x81, b"a@shop"),
     tlv(0x87, b"\x0a\x01\x00\x01"),
     tlv(0x88, b"\x2a\x03"),
@@ -130,7 +130,7 @@ def _signed(key: Any, info: bytes) -> tuple[bytes, bytes]:
 requesters = st.sampled_from(
     [basic(), basic("root"), pod(), pod("evil", "a"), *map(holder, HELD), RA, RA, replace(holder(HELD[0]), registration_authority=True)]
 )
-EVERYBODY = {"dnsNames": ["*.shop"], "subject": {"commonName": "*"}, "uris": ["spiffe://td/*"]}
+EVERYBODY = {"dnsNames": ["*.shop"], "subject": {"commonName": "*"}, "uris": ["spiffe://td.example/*"]}
 rules = st.fixed_dictionaries(
     {
         "dnsNames": st.lists(
@@ -138,7 +138,7 @@ rules = st.fixed_dictionaries(
         )
     },
     optional={
-        "uris": st.lists(st.sampled_from(["spiffe://td/*", "spiffe://td/{user}"]), min_size=1, max_size=1),
+        "uris": st.lists(st.sampled_from(["spiffe://td.example/*", "spiffe://td.example/{user}"]), min_size=1, max_size=1),
         "subject": st.fixed_dictionaries({"commonName": st.sampled_from(["*", "{user}", "device-*", "*.shop"])}),
         "wildcards": st.booleans(),
         "from": st.sampled_from([{"users": ["device-*"]}, {"namespaces": ["shop"]}, {"users": ["*"]}]),

@@ -7,6 +7,8 @@ go in one thread hop and one database transaction, for a hop and an fsync a requ
 
 import asyncio
 import hashlib
+import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ GATHER = timedelta(milliseconds=2)
 MAX_BATCH = 64
 MAX_WAITING = 2048
 SQLITE_BUSY_TIMEOUT = timedelta(seconds=5)
+SQLITE_BUSY_PAUSE = timedelta(milliseconds=10)
 MAX_TRIES = 4
 
 T = TypeVar("T")
@@ -89,13 +92,9 @@ class Ledger:
         try:
             parsed = sa.make_url(url)
             where = f"ledger {parsed.render_as_string(hide_password=True)}"
-            # psycopg hands out the text of a database with SQL_ASCII, the default of an initdb without a locale, as bytes.
-            encoding = {"client_encoding": "utf8"} if parsed.get_backend_name() == "postgresql" else {}
-            engine = sa.create_engine(parsed, pool_size=1, max_overflow=0, hide_parameters=True, connect_args=encoding)
+            engine = engine_for(parsed)
         except (SQLAlchemyError, ImportError, TypeError) as error:
             raise ConfigurationError(f"it is no usable database URL ({type(error).__name__})", where=where) from error
-        if engine.dialect.name == "sqlite":
-            sa.event.listen(engine, "connect", _prepare_sqlite)
         ledger = cls(engine, gather=gather)
         try:
             await ledger._in_thread(lambda: ledger._prepare(where))
@@ -343,11 +342,35 @@ def _hex(serial: int) -> str:
     return f"{serial:x}"
 
 
+def engine_for(url: sa.URL) -> sa.Engine:
+    """An engine of one connection, made ready for what a ledger demands of it."""
+    # psycopg hands out the text of a database with SQL_ASCII, the default of an initdb without a locale, as bytes.
+    encoding = {"client_encoding": "utf8"} if url.get_backend_name() == "postgresql" else {}
+    engine = sa.create_engine(url, pool_size=1, max_overflow=0, hide_parameters=True, connect_args=encoding)
+    if engine.dialect.name == "sqlite":
+        sa.event.listen(engine, "connect", _prepare_sqlite)
+    return engine
+
+
 def _prepare_sqlite(connection: Any, _: object) -> None:
     """WAL, and every commit on disk before it counts: the answer leaves right after it."""
     connection.execute(f"PRAGMA busy_timeout={int(SQLITE_BUSY_TIMEOUT.total_seconds() * 1000)}")
-    connection.execute("PRAGMA journal_mode=WAL")
+    _switch_to_wal(connection)
     connection.execute("PRAGMA synchronous=FULL")
+
+
+def _switch_to_wal(connection: Any) -> None:
+    """SQLite does not wait by busy_timeout for the lock of this switch: of two that open a new database at once, one gets an error."""
+    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT.total_seconds()
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(SQLITE_BUSY_PAUSE.total_seconds())
+        else:
+            return
 
 
 def _is_data_error(error: SQLAlchemyError) -> bool:

@@ -2,7 +2,9 @@
 
 import asyncio
 import sqlite3
+import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -101,6 +103,23 @@ async def test_racers_in_one_batch_have_one_winner_and_their_neighbours_are_all_
     assert len({result.serial for result in results[:10]}) == 1
     assert [result.serial for result in results[10:]] == [one.serial for one in (*others, *exempt)]
     assert len(rows(tmp_path)) == 16
+
+
+def test_all_that_open_a_new_database_at_the_same_moment_have_it(tmp_path: Path) -> None:
+    """SQLite does not wait by itself when two switch a new database to WAL; threads race here as processes do."""
+
+    def _open(path: Path, barrier: threading.Barrier) -> None:
+        engine = ledger_module.engine_for(sa.make_url(f"sqlite:///{path}"))
+        barrier.wait()
+        with engine.begin() as connection:
+            ledger_schema.prepare(connection, where="test")
+        engine.dispose()
+
+    with ThreadPoolExecutor(3) as threads:
+        for number in range(30):
+            barrier = threading.Barrier(3)
+            for opened in [threads.submit(_open, tmp_path / f"{number}.sqlite", barrier) for _ in range(3)]:
+                opened.result(timeout=30)
 
 
 @pytest.mark.spec("THREAT-31")

@@ -174,6 +174,12 @@ def test_the_policy_refuses_when_it_cannot_be_evaluated_and_holds_in_every_names
     assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
 
 
+def test_what_the_policy_says_to_another_releases_operator_names_the_one_that_may() -> None:
+    (policy,) = of_kind(render({"operator": {"serviceAccount": {"name": "asker"}}}), "ValidatingAdmissionPolicy").values()
+    (said,) = [rule["message"] for rule in policy["spec"]["validations"] if "only est-issuer's operator writes" in rule["message"]]
+    assert f"here it is system:serviceaccount:{NAMESPACE}:asker" in said
+
+
 def test_without_objects_estserver_has_no_right_on_requests_and_is_told_so() -> None:
     objects = render({"approval": {"objects": False, "admissionPolicy": False}})
     assert ("est-issuer.io", "certificaterequests", "") not in rights_of("est-issuer-server", objects)[""]

@@ -1,0 +1,60 @@
+"""Two releases of the chart in one cluster, by helm on a real API server: the second is refused before anything is made."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chart.rendering import CHART, helm
+from tests.integration.apiserver import ApiServer
+
+pytestmark = pytest.mark.timeout(180)
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
+    """An API server of its own: what the chart makes for the whole cluster would reach the other tests."""
+    server = ApiServer(tmp_path_factory.mktemp("releases"))
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+def run_helm(cluster: ApiServer, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run helm as the administrator; the caller judges the outcome."""
+    environment = os.environ | {"KUBECONFIG": str(cluster.kubeconfig), "HOME": str(tmp_path), "HELM_NO_PLUGINS": "1"}
+    return subprocess.run([helm(), *arguments], env=environment, capture_output=True, text=True, timeout=60)
+
+
+def install(cluster: ApiServer, tmp_path: Path, release: str, namespace: str, *options: str) -> str:
+    """Install or upgrade a release; what helm said against it."""
+    arguments = ("upgrade", "--install", release, str(CHART), "--namespace", namespace, "--create-namespace")
+    done = run_helm(cluster, tmp_path, *arguments, "--set", "crds.enabled=false", *options)
+    return done.stderr if done.returncode else ""
+
+
+def test_a_second_release_is_refused_by_the_name_of_the_first_and_leaves_nothing_behind(cluster: ApiServer, tmp_path: Path) -> None:
+    assert install(cluster, tmp_path, "est-issuer", "pki") == ""
+    before = cluster.kubectl("get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name")
+    for release, namespace in (("est-issuer", "other"), ("second", "pki"), ("second", "other")):
+        refusal = install(cluster, tmp_path, release, namespace)
+        assert 'one cluster has one est-issuer, and this one has release "est-issuer" in namespace "pki" already' in refusal
+        assert "helm uninstall est-issuer --namespace pki" in refusal
+        found = cluster.kubectl("get", "deployment,statefulset,serviceaccount", "--all-namespaces", "-o", "name")
+        assert found.splitlines() == [
+            "deployment.apps/est-issuer-operator",
+            "statefulset.apps/est-issuer-server",
+            "serviceaccount/est-issuer-operator",
+            "serviceaccount/est-issuer-server",
+        ]
+    assert cluster.kubectl("get", "clusterrole,clusterrolebinding,validatingadmissionpolicy", "-o", "name") == before
+    # the first goes on, under other names of its objects too, and makes room when it goes
+    assert install(cluster, tmp_path, "est-issuer", "pki", "--set", "operator.logLevel=debug") == ""
+    assert install(cluster, tmp_path, "est-issuer", "pki", "--set", "fullnameOverride=ca") == ""
+    assert run_helm(cluster, tmp_path, "uninstall", "est-issuer", "--namespace", "pki").returncode == 0
+    assert install(cluster, tmp_path, "second", "other") == ""
+    assert run_helm(cluster, tmp_path, "uninstall", "second", "--namespace", "other").returncode == 0

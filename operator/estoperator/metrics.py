@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -12,6 +12,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # its start time shows restarts, by which a silent watch ends
         self.written = Counter(
             "est_operator_request_status_total", "Statuses written, by door and result", ["door", "result"], registry=registry
         )
@@ -31,6 +32,12 @@ class Metrics:
         )
         self.leader = Gauge("est_operator_leader", "1 while this replica leads", registry=registry)
         self.missed = Counter("est_operator_missed_events_total", "Objects that a re-list found and the watch had not", registry=registry)
+        self.watch_checked = Gauge(
+            "est_operator_watch_checked_timestamp_seconds",
+            "When a list last showed nothing that the watch had missed",
+            ["door"],
+            registry=registry,
+        )
         self.poll_failures = Counter(
             "est_operator_issuer_poll_failures_total", "Failed polls of estserver's issuers", ["reason"], registry=registry
         )

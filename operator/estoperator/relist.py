@@ -48,19 +48,23 @@ async def watch_for_misses(
     interval: float,
 ) -> None:
     """Re-list until cancelled; raises WatchMissed. An API server that cannot be asked is asked again at the next turn."""
+    watched = tuple(doors)
+    for door in watched:  # from here on it is known how long no check has succeeded
+        metrics.watch_checked.labels(door.door).set_to_current_time()
     while True:
         await sleep(interval)
-        for door in doors:
+        for door in watched:
             try:
                 missed = await count_missed(api, open_requests, door, sleep=sleep)
             except Gone:
-                continue  # the door's CRD is absent
+                missed = 0  # the door's CRD is absent
             except KubernetesError as error:
                 log.warning("relist", door=door.door, error=error.message)
                 continue
             if missed:
                 metrics.missed.inc(missed)
                 raise WatchMissed(f"the watch of {door.group} {door.plural} missed {missed} objects; restarting")
+            metrics.watch_checked.labels(door.door).set_to_current_time()
 
 
 async def count_missed(

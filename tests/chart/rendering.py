@@ -58,6 +58,12 @@ FULL = {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
     },
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "additionalGroups": [{"name": "own", "rules": [{"alert": "Own", "expr": "est_ledger_writable == 0"}]}],
+    },
+    "grafanaDashboard": {"enabled": True, "annotations": {"grafana_folder": "pki"}},
 }
 
 

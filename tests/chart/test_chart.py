@@ -9,7 +9,7 @@ import yaml
 from tests.chart.rendering import CHART, FULL, ROOT, of_kind, render, run
 
 # Kinds that no Kubernetes schema describes.
-FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "EstIssuer"}
+FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "PrometheusRule", "EstIssuer"}
 
 
 @pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])

@@ -94,5 +94,22 @@ async def test_a_list_that_fails_is_tried_at_the_next_turn(error: KubernetesErro
         if turns == 3:
             raise asyncio.CancelledError
 
+    metrics = Metrics()
     with pytest.raises(asyncio.CancelledError):
-        await relist.watch_for_misses(Api([], error), OpenRequests(), [EST_ISSUER], metrics=Metrics(), sleep=sleep, interval=1)
+        await relist.watch_for_misses(Api([], error), OpenRequests(), [EST_ISSUER], metrics=metrics, sleep=sleep, interval=1)
+    assert b'watch_checked_timestamp_seconds{door="est-issuer.io"} ' in metrics.render()
+
+
+@pytest.mark.parametrize(("error", "moves"), [(None, True), (Gone("no CRD", http_status=404), True), (KubernetesError("away"), False)])
+async def test_only_a_list_that_could_be_held_against_the_watch_counts_as_a_check(error: KubernetesError | None, *, moves: bool) -> None:
+    metrics, seen = Metrics(), []
+
+    async def sleep(seconds: float) -> None:
+        seen.append(metrics.registry.get_sample_value("est_operator_watch_checked_timestamp_seconds", {"door": "est-issuer.io"}))
+        metrics.watch_checked.labels("est-issuer.io").set(1)
+        if len(seen) == 3:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await relist.watch_for_misses(Api([], error), OpenRequests(), [EST_ISSUER], metrics=metrics, sleep=sleep, interval=1)
+    assert (seen[2] != 1) is moves

@@ -51,19 +51,26 @@ FULL = {
         "priorityClassName": "system-cluster-critical",
         "extraEnv": [{"name": "EST_LIMIT_CONNECTIONS", "value": "500"}],
         "podDisruptionBudget": {"enabled": True},
+        "runtimeClassName": "gvisor",
+        "hostUsers": False,
+        "revisionHistoryLimit": 2,
     },
     "operator": {"replicas": 2, "podDisruptionBudget": {"enabled": True, "minAvailable": 1, "maxUnavailable": None}},
     "networkPolicy": {
         "enabled": True,
+        "clientsFrom": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+        "apiServerTo": [{"ipBlock": {"cidr": "198.51.100.1/32"}}],
+        "serverEgress": [{"ports": [{"port": 8443, "protocol": "TCP"}], "to": [{"ipBlock": {"cidr": "203.0.113.7/32"}}]}],
     },
-    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}, "endpoint": {"scrapeTimeout": "10s"}},
     "prometheusRule": {
         "enabled": True,
         "labels": {"release": "prometheus"},
         "additionalGroups": [{"name": "own", "rules": [{"alert": "Own", "expr": "est_ledger_writable == 0"}]}],
     },
     "grafanaDashboard": {"enabled": True, "annotations": {"grafana_folder": "pki"}},
+    "extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "{{ .Release.Name }}-own"}}],
 }
 
 

@@ -98,11 +98,48 @@ def test_health_and_metrics_are_on_a_port_of_their_own(objects: list[dict[str, A
             assert container[probe]["httpGet"]["port"] == "metrics"
 
 
-@pytest.mark.spec("THREAT-37")
-def test_a_network_policy_opens_the_metrics_to_nobody_by_default() -> None:
-    policies = of_kind(render({"networkPolicy": {"enabled": True}}), "NetworkPolicy")
-    assert policies["est-issuer-server"]["spec"]["ingress"] == [{"ports": [{"port": "est", "protocol": "TCP"}]}]
-    assert policies["est-issuer-operator"]["spec"]["ingress"] == []
+def test_a_spread_constraint_is_about_the_programs_own_pods_unless_it_says_otherwise(default_objects: list[dict[str, Any]]) -> None:
+    for pod, component in ((server(default_objects), "server"), (operator(default_objects), "operator")):
+        assert {one["topologyKey"] for one in pod["topologySpreadConstraints"]} == {"kubernetes.io/hostname", "topology.kubernetes.io/zone"}
+        for constraint in pod["topologySpreadConstraints"]:
+            assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+    given = server(render(FULL))["topologySpreadConstraints"]
+    assert given == FULL["server"]["topologySpreadConstraints"]  # type: ignore[index]  # the values are of every shape
+    assert "topologySpreadConstraints" not in operator(render({"operator": {"topologySpreadConstraints": []}}))
+
+
+def test_pods_run_as_the_values_say(default_objects: list[dict[str, Any]]) -> None:
+    full = server(render(FULL))
+    assert (full["priorityClassName"], full["runtimeClassName"], full["hostUsers"]) == ("system-cluster-critical", "gvisor", False)
+    assert not {"priorityClassName", "runtimeClassName", "hostUsers"} & operator(default_objects).keys()
+    assert of_kind(render(FULL), "StatefulSet")["est-issuer-server"]["spec"]["revisionHistoryLimit"] == 2
+
+
+def test_every_container_says_what_it_needs_and_where_it_ends(objects: list[dict[str, Any]]) -> None:
+    for spec in pod_specs(objects).values():
+        for container in spec["containers"]:
+            assert container["resources"]["requests"].keys() == {"cpu", "memory", "ephemeral-storage"}
+            assert container["resources"]["limits"].keys() == {"memory", "ephemeral-storage"}
+
+
+def test_a_budget_has_one_of_the_two_limits_and_lets_what_is_not_ready_go() -> None:
+    budgets = of_kind(render(FULL), "PodDisruptionBudget")
+    assert budgets["est-issuer-server"]["spec"]["maxUnavailable"] == 1
+    assert budgets["est-issuer-operator"]["spec"]["minAvailable"] == 1
+    for budget in budgets.values():
+        assert len({"minAvailable", "maxUnavailable"} & budget["spec"].keys()) == 1
+        assert budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+    percent = {"operator": {"podDisruptionBudget": {"enabled": True, "minAvailable": "50%", "maxUnavailable": None}}}
+    assert of_kind(render(percent), "PodDisruptionBudget")["est-issuer-operator"]["spec"]["minAvailable"] == "50%"
+
+
+def test_scrapes_have_the_properties_of_the_values() -> None:
+    for monitor in of_kind(render(FULL), "ServiceMonitor").values():
+        assert monitor["spec"]["endpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s", "scrapeTimeout": "10s"}]
+
+
+def test_own_objects_are_added_and_are_templates() -> None:
+    assert "est-issuer-own" in of_kind(render(FULL), "ConfigMap")
 
 
 def test_the_ledger_is_on_a_claim_that_outlives_the_release(default_objects: list[dict[str, Any]]) -> None:

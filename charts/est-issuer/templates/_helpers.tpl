@@ -34,6 +34,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: operator
 {{- end }}
 
+{{- define "est-issuer.test.selector" -}}
+app.kubernetes.io/name: {{ include "est-issuer.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end }}
+
 {{- define "est-issuer.server.name" -}}
 {{ include "est-issuer.fullname" . }}-server
 {{- end }}
@@ -94,8 +100,11 @@ capabilities: {drop: [ALL]}
     items: [{path: namespace, fieldRef: {fieldPath: metadata.namespace}}]
 {{- end }}
 
-{{- /* Where a Pod may go: given the values of one program. */}}
+{{- /* Where a Pod may go: given the values of one program, and the labels of its own Pods, which a spread constraint is about unless it
+       says otherwise. */}}
 {{- define "est-issuer.scheduling" -}}
+{{- $selector := .selector | fromYaml }}
+{{- with .values }}
 {{- with .nodeSelector }}
 nodeSelector: {{- toYaml . | nindent 2 }}
 {{- end }}
@@ -106,9 +115,39 @@ tolerations: {{- toYaml . | nindent 2 }}
 affinity: {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with .topologySpreadConstraints }}
-topologySpreadConstraints: {{- toYaml . | nindent 2 }}
+topologySpreadConstraints:
+  {{- range . }}
+  - {{- (hasKey . "labelSelector" | ternary . (set (deepCopy .) "labelSelector" (dict "matchLabels" $selector))) | toYaml | nindent 4 }}
+  {{- end }}
 {{- end }}
 {{- with .priorityClassName }}
 priorityClassName: {{ . }}
 {{- end }}
+{{- with .runtimeClassName }}
+runtimeClassName: {{ . }}
+{{- end }}
+{{- if not (kindIs "invalid" .hostUsers) }}
+hostUsers: {{ .hostUsers }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- /* What every program's Pod may reach: given the value networkPolicy. */}}
+{{- define "est-issuer.dnsEgress" -}}
+- ports:
+    {{- range .dnsPorts }}
+    - {port: {{ . }}, protocol: UDP}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+{{- end }}
+
+{{- define "est-issuer.egress" -}}
+{{ include "est-issuer.dnsEgress" . }}
+- ports:
+    {{- range .apiServerPorts }}
+    - {port: {{ . }}, protocol: TCP}
+    {{- end }}
+  {{- with .apiServerTo }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
 {{- end }}

@@ -1,7 +1,6 @@
 """The Authorization header as text: its scheme, and what stands behind it (RFC 9110 section 11.6.2, RFC 7617 section 2)."""
 
 import base64
-import binascii
 import re
 from typing import Final
 
@@ -33,7 +32,7 @@ def parse_basic(credentials: str) -> tuple[str, str]:
     """User (may be empty) and password; the first colon parts them. Raises Unauthenticated. Source: RFC 7617 section 2."""
     try:
         text = base64.b64decode(credentials, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, not ASCII, or not UTF-8 inside
         raise _malformed_basic() from None
     user, colon, password = text.partition(":")
     if not colon or _CONTROL.search(text) or len(user) > MAX_USER or len(password) > MAX_PASSWORD:

@@ -3,7 +3,7 @@ python := .venv/bin/python
 pytest := .venv/bin/pytest
 runs := .cache/conformance
 
-.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls fuzz lock
+.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls chart-check fuzz lock
 
 setup: .venv/installed
 
@@ -36,6 +36,16 @@ scan: setup .venv-sslyze/installed
 .venv-sslyze/installed: tests/tools/requirements-sslyze.lock
 	python3 -m venv .venv-sslyze
 	.venv/bin/uv pip install --quiet --python .venv-sslyze/bin/python --require-hashes -r $<
+	touch $@
+
+# kube-score and checkov over the rendered chart; tests/chart/exceptions.toml has what stays, with its reason
+chart-check: setup .venv-checkov/installed
+	$(python) -m tests.chart.check
+
+# checkov pins many old libraries.
+.venv-checkov/installed: tests/tools/requirements-checkov.lock
+	python3 -m venv .venv-checkov
+	.venv/bin/uv pip install --quiet --python .venv-checkov/bin/python --require-hashes -r $<
 	touch $@
 
 e2e: setup
@@ -86,3 +96,4 @@ lock: setup
 	echo "atheris==3.0.0" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-fuzz.lock
 	echo "pkilint>=0.13.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-pkilint.lock
 	echo "sslyze>=6.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-sslyze.lock
+	echo "checkov>=3.3" | .venv/bin/uv pip compile - --universal --generate-hashes --python-version 3.11 --quiet --output-file tests/tools/requirements-checkov.lock

@@ -55,6 +55,7 @@ def test_no_library_is_older_than_its_known_fault(distribution: str, floor: str)
         "requirements-build.lock",
         "requirements-uv.lock",
         "tests/tools/requirements-pkilint.lock",
+        "tests/tools/requirements-checkov.lock",
     ],
 )
 def test_every_line_of_a_lock_has_a_hash(lock: str) -> None:

@@ -3,7 +3,7 @@ python := .venv/bin/python
 pytest := .venv/bin/pytest
 runs := .cache/conformance
 
-.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls chart-check fuzz lock
+.PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls chart-check chart-readme fuzz lock
 
 setup: .venv/installed
 
@@ -41,6 +41,9 @@ scan: setup .venv-sslyze/installed
 # kube-score and checkov over the rendered chart; tests/chart/exceptions.toml has what stays, with its reason
 chart-check: setup .venv-checkov/installed
 	$(python) -m tests.chart.check
+
+chart-readme: setup
+	$(python) -m tests.chart.readme
 
 # checkov pins many old libraries.
 .venv-checkov/installed: tests/tools/requirements-checkov.lock

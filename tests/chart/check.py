@@ -99,7 +99,18 @@ def kube_score(manifest: Path, values: str) -> list[Finding]:
 
 def checkov(manifest: Path, values: str) -> list[Finding]:
     """What checkov holds against the objects; it asks no service for more rules."""
-    command = [CHECKOV, "--framework", "kubernetes", "--file", manifest, "--output", "json", "--quiet", "--compact", "--skip-download"]
+    command: list[str | Path] = [
+        CHECKOV,
+        "--framework",
+        "kubernetes",
+        "--file",
+        manifest,
+        "--output",
+        "json",
+        "--quiet",
+        "--compact",
+        "--skip-download",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     if not done.stdout.startswith("{"):
         raise RuntimeError(f"checkov: {done.stderr.strip()}")

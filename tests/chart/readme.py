@@ -40,7 +40,9 @@ class Value:
 
 def values_of(text: str) -> Iterator[Value]:
     """Every value of a commented values.yaml in its order, mappings before what is in them."""
-    yield from _in_mapping(yaml.compose(text), text.splitlines(), "")
+    root = yaml.compose(text)
+    assert root is not None
+    yield from _in_mapping(root, text.splitlines(), "")
 
 
 def _in_mapping(mapping: yaml.Node, lines: list[str], prefix: str) -> Iterator[Value]:

@@ -9,7 +9,6 @@ Source: RFC 7030 sections 4.1, 4.2 and 4.5, RFC 8951 section 3.
 """
 
 from collections.abc import Callable
-from functools import cache
 
 from estcore import certs_only, pkcs10, registration, transfer
 from estcore.authority import Authority
@@ -56,7 +55,15 @@ async def reenroll(request: EstRequest, issuer: Issuer, service: Service) -> Est
 
 def csr_reader(request: EstRequest, spec: IssuerSpec) -> ReadCsr:
     """Parses the body when it is first asked for, and once: authentication looks into it for a one-time password only."""
-    return cache(lambda: pkcs10.parse(decode_csr(request, spec)))
+    parsed: CertificationRequest | None = None
+
+    def _read() -> CertificationRequest:
+        nonlocal parsed
+        if parsed is None:
+            parsed = pkcs10.parse(decode_csr(request, spec))
+        return parsed
+
+    return _read
 
 
 def ready(request: EstRequest, issuer: Issuer, service: Service, *, media_type: str) -> tuple[IssuerSpec, Authority]:

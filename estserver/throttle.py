@@ -7,8 +7,7 @@ the entry that was touched longest ago makes room.
 
 import ipaddress
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -89,32 +88,53 @@ class Guesses:
         self._users = Throttle(free=USER_FREE_FAILURES, longest=longest)
         self._sources = Throttle(free=SOURCE_FREE_FAILURES, longest=SOURCE_LONGEST_PAUSE) if throttle_sources else None
 
-    @contextmanager
-    def of_user(self, user_key: str, source: str) -> Iterator[None]:
-        """Around the check of a user's password: Unauthenticated from within counts, its absence forgives. Raises Busy."""
-        self._users.check(user_key, now=self._clock())
-        with self.of_source(source):
-            try:
-                yield
-            except Unauthenticated:
-                self._users.failed(user_key, now=self._clock())
-                raise
-        self._users.succeeded(user_key)
-        if self._sources is not None:
-            self._sources.forgive(_source_key(source))
+    def of_user(self, user_key: str, source: str) -> "Guess":
+        """Around the check of a user's password: Unauthenticated from within counts, its absence forgives. Entering raises Busy."""
+        return Guess(self._clock, self._users, user_key, self._sources, _source_key(source))
 
-    @contextmanager
-    def of_source(self, source: str) -> Iterator[None]:
-        """Around the check of credentials that name no user: Unauthenticated from within counts. Raises Busy."""
-        key = _source_key(source)
+    def of_source(self, source: str) -> "Guess":
+        """Around the check of credentials that name no user: Unauthenticated from within counts. Entering raises Busy."""
+        return Guess(self._clock, None, "", self._sources, _source_key(source))
+
+
+class Guess:
+    """One check of credentials, as a context: a class, for a generator as context costs more than the check of a known password."""
+
+    __slots__ = ("_clock", "_source_key", "_sources", "_user_key", "_users")
+
+    def __init__(
+        self, clock: Callable[[], datetime], users: Throttle | None, user_key: str, sources: Throttle | None, source_key: str
+    ) -> None:
+        self._clock = clock
+        self._users, self._user_key = users, user_key
+        self._sources, self._source_key = sources, source_key
+
+    def __enter__(self) -> None:
+        now = self._clock()
+        if self._users is not None:
+            self._users.check(self._user_key, now=now)
         if self._sources is not None:
-            self._sources.check(key, now=self._clock())
-        try:
-            yield
-        except Unauthenticated:
-            if self._sources is not None:
-                self._sources.failed(key, now=self._clock())
-            raise
+            self._sources.check(self._source_key, now=now)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._right()
+        elif issubclass(kind, Unauthenticated):
+            self._wrong()
+
+    def _right(self) -> None:
+        if self._users is None:
+            return  # who names no user takes nothing back: what else came from there is not known to be his
+        self._users.succeeded(self._user_key)
+        if self._sources is not None:
+            self._sources.forgive(self._source_key)
+
+    def _wrong(self) -> None:
+        now = self._clock()
+        if self._users is not None:
+            self._users.failed(self._user_key, now=now)
+        if self._sources is not None:
+            self._sources.failed(self._source_key, now=now)
 
 
 @lru_cache(maxsize=1024)

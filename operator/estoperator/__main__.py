@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -28,6 +28,7 @@ from estoperator.program import Program
 from estoperator.relist import WatchMissed
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.settings import Settings
+from estoperator.trust_publisher import ClusterTrustBundles, IssuerTrusts, Publisher
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -152,7 +153,12 @@ async def _run_until_stopped(
     stop, kopf_stop = asyncio.Event(), asyncio.Event()
     interval = loaded.relist_interval.total_seconds()
     misses = relist.watch_for_misses(cluster, open_requests, doors, metrics=metrics, sleep=asyncio.sleep, interval=interval)
-    own = [asyncio.create_task(program.run()), asyncio.create_task(misses), asyncio.create_task(_signalled(started, stop))]
+    own = [
+        asyncio.create_task(program.run()),
+        asyncio.create_task(misses),
+        asyncio.create_task(_signalled(started, stop)),
+        *(asyncio.create_task(publisher.run(_leads(program), asyncio.sleep)) for publisher in _publishers(loaded, cluster, program)),
+    ]
     watching = asyncio.create_task(
         kopf.operator(
             registry=registry,
@@ -176,6 +182,17 @@ async def _run_until_stopped(
             raise error
     if watching in done and not stop.is_set():
         log.info("kopf_ended")
+
+
+def _publishers(loaded: Settings, cluster: Cluster, program: Program) -> list[Publisher]:
+    source = IssuerTrusts(program.issuers, now=_now)
+    kinds = [ClusterTrustBundles(cluster)] if loaded.cluster_trust_bundles else []
+    return [Publisher(kind=kind, api=cluster, source=source, metrics=program.metrics, clock=time.monotonic) for kind in kinds]
+
+
+def _leads(program: Program) -> Callable[[], bool]:
+    """Whether this replica leads and knows what estserver says."""
+    return lambda: program.leadership.leading.is_set() and program.issuers.known
 
 
 async def _signalled(started: asyncio.Event, stop: asyncio.Event) -> None:

@@ -4,7 +4,7 @@ While this replica leads it asks estserver every two seconds for the list of iss
 Kubernetes has the issuer's status judged again and its waiting requests decided again.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -100,6 +100,17 @@ class Issuers:
         facts = (self._facts or {}).get(issuer.uid)
         return issuer_state.state(issuer, facts, unavailable=self._unavailable, ready_since=self._ready_since.get(issuer.uid))
 
+    def known_facts(self) -> Iterator[tuple[Issuer, Facts]]:
+        """Each issuer with what estserver says of it, where that names a CA."""
+        for issuer in self._all():
+            facts = (self._facts or {}).get(issuer.uid)
+            if facts is not None and facts.chains:
+                yield issuer, facts
+
+    def has_uid(self, uid: str) -> bool:
+        """Whether the watch has told of an issuer with this uid."""
+        return any(issuer.uid == uid for issuer in self._all())
+
     def changed(self, ref: IssuerRef) -> None:
         """Kubernetes has another version of the issuer, or it is gone."""
         self._queue.add(ref)
@@ -175,6 +186,11 @@ class Issuers:
                 self.changed(old.ref)
         if before is None:
             self._all_changed()
+
+    def _all(self) -> Iterator[Issuer]:
+        for index in self._indices:
+            for ref in tuple(index):
+                yield from tuple(index[ref])
 
     def _all_changed(self) -> None:
         for index in self._indices:

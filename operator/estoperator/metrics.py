@@ -41,6 +41,15 @@ class Metrics:
         self.poll_failures = Counter(
             "est_operator_issuer_poll_failures_total", "Failed polls of estserver's issuers", ["reason"], registry=registry
         )
+        self.trust_open = Gauge(
+            "est_operator_trust_open", "1 where trust can be published in this kind of object, 0 where not", ["kind"], registry=registry
+        )
+        self.trust_written = Counter(
+            "est_operator_trust_written_total",
+            "Writes of issuers' trust, by kind and step",
+            ["kind", "step"],
+            registry=registry,
+        )
 
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         """A gauge that is read when it is scraped."""

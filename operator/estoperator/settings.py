@@ -38,6 +38,9 @@ class Settings(BaseSettings):
     doors: Annotated[tuple[Door, ...], NoDecode] = tuple(DOORS)
     """The Kubernetes doors that are on, separated by commas."""
 
+    cluster_trust_bundles: bool = True
+    """Whether issuers' trust is published as ClusterTrustBundles, where the API server has them and RBAC permits it."""
+
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests in work at once."""
 

@@ -34,6 +34,9 @@ OPERATOR = {
         ("cert-manager.io", "certificaterequests", ""): READ,
         ("cert-manager.io", "certificaterequests/status", ""): ("patch",),
         ("apiextensions.k8s.io", "customresourcedefinitions", ""): ("list", "watch"),
+        ("certificates.k8s.io", "clustertrustbundles", ""): ("get", "list", "create", "update", "delete"),
+        ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest",),
+        ("certificates.k8s.io", "signers", "estclusterissuers.est-issuer.io/*"): ("attest",),
     },
     NAMESPACE: {
         ("coordination.k8s.io", "leases", "est-issuer-operator"): (*READ, "update"),

@@ -26,6 +26,7 @@ from tests.integration.rights import RBAC, allow_secrets, estserver_kubeconfig
 SOON_SECONDS = 40
 CERT_MANAGER_CRD = Path(__file__).parents[1] / "vectors" / "cert-manager.io_certificaterequests.yaml"
 OURS, THEIRS = "certificaterequests.est-issuer.io", "certificaterequests.cert-manager.io"
+CERTIFICATES, SIGNERS = "certificates.k8s.io", ["estissuers.est-issuer.io/*", "estclusterissuers.est-issuer.io/*"]
 Object = dict[str, Any]
 
 
@@ -240,6 +241,10 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
         {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
         *({"apiGroups": [door], "resources": ["certificaterequests"], "verbs": read} for door in doors),
         *({"apiGroups": [door], "resources": ["certificaterequests/status"], "verbs": patch} for door in doors),
+    ]
+    rules += [
+        {"apiGroups": [CERTIFICATES], "resources": ["clustertrustbundles"], "verbs": ["get", "list", "create", "update", "delete"]},
+        {"apiGroups": [CERTIFICATES], "resources": ["signers"], "verbs": ["attest"], "resourceNames": SIGNERS},
     ]
     lease = ["est-issuer-operator"]
     own = [

@@ -1,0 +1,138 @@
+"""What goes out of an issuer's trust, and what is to be done about what is out already. Pure.
+
+Trust anchors only: roots, old and new while a CA's key rolls over, or the highest certificate that is known where the root is not. The
+links of a roll-over and the intermediates are in status.ca.bundle and /cacerts; an anchor that is one of those would weaken the path.
+
+Everything published says by a label whose it is: a cluster-scoped object cannot be owned by a namespaced one.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estoperator.chain import Chain
+from estoperator.doors import GROUP, ISSUER_PLURALS
+from estoperator.resources import IssuerRef, Object
+
+UID_LABEL = f"{GROUP}/issuer-uid"
+LIVE_LABEL = f"{GROUP}/trust"
+LIVE = "live"
+"""Value of LIVE_LABEL, and the free part of a bundle's name: what is trusted now, as against a canary (KEP-3257)."""
+
+MANAGED_BY = {"app.kubernetes.io/managed-by": "est-issuer"}
+CERTIFICATES_GROUP = "certificates.k8s.io"
+
+
+class Place(NamedTuple):
+    """Where an object is; `namespace` is empty for a cluster-scoped one."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}" if self.namespace else self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trust:
+    """What one issuer gives out: its trust anchors as PEM."""
+
+    ref: IssuerRef
+    uid: str
+    anchors_pem: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What to do so that the objects say what they should.
+
+    `orphans` are whose issuer nobody knows: to be removed once it is certain that it is gone.
+    """
+
+    create: tuple[Object, ...] = ()
+    replace: tuple[Object, ...] = ()
+    remove: tuple[Object, ...] = ()
+    orphans: tuple[Object, ...] = ()
+
+
+def signer_name(ref: IssuerRef) -> str:
+    """The signer that the issuer is, as in a CertificateSigningRequest."""
+    scoped = f"{ref.namespace}.{ref.name}" if ref.namespace else ref.name
+    return f"{ISSUER_PLURALS[ref.kind]}.{GROUP}/{scoped}"
+
+
+def bundle_name(ref: IssuerRef) -> str:
+    """The name of its ClusterTrustBundle: the API demands the signer name, with `:` for `/`, before a free part."""
+    return f"{signer_name(ref).replace('/', ':')}:{LIVE}"
+
+
+def anchors_pem(chains: Sequence[Chain], *, now: datetime) -> str:
+    """The trust anchors among an issuer's CA certificates that have not expired, each once, in the bundle's order; PEM.
+
+    The self-signed ones; where the issuer has none, what is highest. Empty where all have expired.
+    """
+    roots = [chain for chain in chains if not chain.intermediates_pem]
+    tops = roots or [chain for chain in chains if chain.authority.public_bytes(Encoding.PEM) == chain.ca_pem]
+    living = dict.fromkeys(chain.authority for chain in tops if now <= chain.authority.not_valid_after_utc)
+    return "".join(anchor.public_bytes(Encoding.PEM).decode("ascii") for anchor in living)
+
+
+def cluster_trust_bundle(trust: Trust, *, version: str) -> dict[str, Any]:
+    """The ClusterTrustBundle of an issuer, in a version of certificates.k8s.io."""
+    return {
+        "apiVersion": f"{CERTIFICATES_GROUP}/{version}",
+        "kind": "ClusterTrustBundle",
+        "metadata": {"name": bundle_name(trust.ref), "labels": labels(trust)},
+        "spec": {"signerName": signer_name(trust.ref), "trustBundle": trust.anchors_pem},
+    }
+
+
+def labels(trust: Trust) -> dict[str, str]:
+    """The labels of all that is published of an issuer."""
+    return {**MANAGED_BY, LIVE_LABEL: LIVE, UID_LABEL: trust.uid}
+
+
+def plan(listed: Iterable[Object], wanted: Iterable[Object], *, known_uids: Callable[[str], bool], settled_uids: frozenset[str]) -> Plan:
+    """Compare what is there, under our label, with what should be.
+
+    `known_uids` says whether there is an issuer with a uid; `settled_uids` are those whose trust is known, so that what is not wanted
+    of them is to go. What there is of an issuer whose trust is not known at the moment stays as it is.
+    """
+    there = {place(body): body for body in listed}
+    due = {place(body): body for body in wanted}
+    uids = {at: body["metadata"]["labels"][UID_LABEL] for at, body in there.items() if at not in due}
+    return Plan(
+        create=tuple(body for at, body in due.items() if at not in there),
+        replace=tuple(_replaced(there[at], body) for at, body in due.items() if at in there and not _says(there[at], body)),
+        remove=tuple(there[at] for at, uid in uids.items() if uid in settled_uids),
+        orphans=tuple(there[at] for at, uid in uids.items() if uid not in settled_uids and not known_uids(uid)),
+    )
+
+
+def place(body: Object) -> Place:
+    """Where an object is."""
+    return Place(body["metadata"].get("namespace", ""), body["metadata"]["name"])
+
+
+def collection_in(collection: str, namespace: str) -> str:
+    """The path of a collection in one namespace; empty for a cluster-scoped one."""
+    root, _, plural = collection.rpartition("/")
+    return f"{root}/namespaces/{namespace}/{plural}" if namespace else collection
+
+
+def _says(there: Object, wanted: Object) -> bool:
+    have = there["metadata"].get("labels") or {}
+    return all(have.get(name) == value for name, value in wanted["metadata"]["labels"].items()) and _content(there) == _content(wanted)
+
+
+def _content(body: Object) -> Mapping[str, Any]:
+    return {name: body[name] for name in ("spec", "data", "binaryData") if body.get(name)}
+
+
+def _replaced(there: Object, wanted: Object) -> Object:
+    """What is there with our content and labels; other people's labels and annotations stay."""
+    metadata = {**there["metadata"], "labels": {**(there["metadata"].get("labels") or {}), **wanted["metadata"]["labels"]}}
+    return {**wanted, "metadata": metadata}

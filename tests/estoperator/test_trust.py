@@ -1,0 +1,118 @@
+"""What is published of an issuer's trust, and what is to be done about what is there."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estcore import roll_over
+from estoperator import chain, trust
+from estoperator.resources import IssuerRef
+from estoperator.trust import LIVE_LABEL, UID_LABEL, Trust
+from tests import pki
+from tests.estoperator.builders import FACTORY, NOW, authority
+
+CLUSTER = IssuerRef("EstClusterIssuer", "", "fleet")
+
+
+def anchors(*certificates: x509.Certificate, now: Any = NOW) -> list[x509.Certificate]:
+    pem = trust.anchors_pem(chain.chains(pki.pem(*certificates)), now=now)
+    return x509.load_pem_x509_certificates(pem.encode()) if pem else []
+
+
+def published(pem: str = "A", *, uid: str = "u1", ref: IssuerRef = FACTORY, **metadata: Any) -> dict[str, Any]:
+    body = trust.cluster_trust_bundle(Trust(ref=ref, uid=uid, anchors_pem=pem), version="v1")
+    return {"spec": body["spec"], "metadata": {**body["metadata"], "uid": "o1", "resourceVersion": "3", **metadata}}
+
+
+def wanted(pem: str = "A", *, uid: str = "u1", ref: IssuerRef = FACTORY) -> dict[str, Any]:
+    return trust.cluster_trust_bundle(Trust(ref=ref, uid=uid, anchors_pem=pem), version="v1")
+
+
+def planned(listed: list[Any], due: list[Any], *, known: tuple[str, ...] = (), settled: tuple[str, ...] = ()) -> trust.Plan:
+    return trust.plan(listed, due, known_uids=known.__contains__, settled_uids=frozenset(settled))
+
+
+@pytest.mark.parametrize(
+    ("ref", "signer", "name"),
+    [
+        (FACTORY, "estissuers.est-issuer.io/devices.factory", "estissuers.est-issuer.io:devices.factory:live"),
+        (CLUSTER, "estclusterissuers.est-issuer.io/fleet", "estclusterissuers.est-issuer.io:fleet:live"),
+    ],
+)
+def test_a_bundle_is_the_signers_by_name_and_labelled_live_with_the_issuers_uid(ref: IssuerRef, signer: str, name: str) -> None:
+    body = wanted(ref=ref)
+    assert body["apiVersion"] == "certificates.k8s.io/v1"
+    assert body["spec"] == {"signerName": signer, "trustBundle": "A"}
+    assert body["metadata"]["name"] == name
+    assert body["metadata"]["labels"] == {"app.kubernetes.io/managed-by": "est-issuer", LIVE_LABEL: "live", UID_LABEL: "u1"}
+
+
+def test_of_an_intermediate_ca_the_root_is_the_anchor_and_of_one_without_its_root_what_is_highest() -> None:
+    root = pki.ca("Root")
+    middle = pki.ca("Middle", issuer=root)
+    low = pki.ca("Low", issuer=middle)
+    assert anchors(low.certificate, middle.certificate, root.certificate) == [root.certificate]
+    assert anchors(low.certificate, middle.certificate) == [middle.certificate]
+
+
+@pytest.mark.spec("EST-KEYUPD-01")
+def test_while_the_key_rolls_over_both_roots_are_anchors_and_no_link_is() -> None:
+    old, new = pki.ca("Factory CA"), pki.ca("Factory CA", private_key=pki.key(owner="the new key"))
+    assert isinstance(old.key, ec.EllipticCurvePrivateKey)
+    assert isinstance(new.key, ec.EllipticCurvePrivateKey)
+    links = roll_over.link_certificates(old.certificate, old.key, new.certificate, new.key, serials=(7, 8))
+    assert anchors(new.certificate, old.certificate, *links) == [new.certificate, old.certificate]
+
+
+def test_an_anchor_that_has_expired_is_left_out_and_none_comes_twice() -> None:
+    ca = authority().certificate
+    assert anchors(ca, ca) == [ca]
+    assert anchors(ca, now=ca.not_valid_after_utc + timedelta(seconds=1)) == []
+
+
+def test_the_pem_has_nothing_but_certificates() -> None:
+    pem = trust.anchors_pem(chain.chains(authority().pem), now=NOW)
+    assert pem == authority().certificate.public_bytes(Encoding.PEM).decode()
+
+
+def test_what_is_missing_is_created_and_what_says_so_already_is_left() -> None:
+    assert planned([], [wanted()]).create == (wanted(),)
+    assert planned([published(labels={**published()["metadata"]["labels"], "team": "pki"})], [wanted()], settled=("u1",)) == trust.Plan()
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        pytest.param(published("B"), id="another-ca"),
+        pytest.param(published(uid="u0"), id="of-an-issuer-of-that-name-before"),
+        pytest.param(published(labels={UID_LABEL: "u1", "team": "pki"}), id="a-label-removed"),
+    ],
+)
+def test_what_says_something_else_is_replaced_for_the_version_that_was_seen(there: dict[str, Any]) -> None:
+    (replaced,) = planned([there], [wanted()], settled=("u1",)).replace
+    assert replaced["spec"] == wanted()["spec"]
+    assert replaced["metadata"]["resourceVersion"] == "3"
+    assert replaced["metadata"]["labels"] == {**there["metadata"]["labels"], **wanted()["metadata"]["labels"]}
+
+
+def test_other_peoples_annotations_stay() -> None:
+    (replaced,) = planned([published("B", annotations={"note": "x"})], [wanted()]).replace
+    assert replaced["metadata"]["annotations"] == {"note": "x"}
+
+
+def test_what_belongs_to_no_issuer_is_an_orphan_and_never_simply_removed() -> None:
+    there = published(uid="gone")
+    assert planned([there], []) == trust.Plan(orphans=(there,))
+
+
+def test_what_an_issuer_has_whose_trust_is_not_known_now_stays() -> None:
+    assert planned([published()], [], known=("u1",)) == trust.Plan()
+
+
+def test_what_a_known_issuer_no_longer_wants_is_removed() -> None:
+    there = published()
+    assert planned([there], [], known=("u1",), settled=("u1",)) == trust.Plan(remove=(there,))

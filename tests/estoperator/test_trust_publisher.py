@@ -1,0 +1,210 @@
+"""When trust is written, swept and given up, with an API server that a test scripts."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from estoperator import trust
+from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
+from estoperator.metrics import Metrics
+from estoperator.trust import UID_LABEL, Trust
+from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, ClusterTrustBundles, Publisher
+from tests.estoperator.builders import FACTORY
+from tests.estoperator.test_workqueue import Clock
+
+BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
+BETA = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
+NAME = trust.bundle_name(FACTORY)
+FORBIDDEN = KubernetesError("clustertrustbundles is forbidden", http_status=403)
+ABSENT = Gone("the server could not find the requested resource", http_status=404)
+
+
+@dataclass
+class Api:
+    """An API server with bundles and issuers; `errors` are answers to (method, path) instead."""
+
+    bundles: dict[str, dict[str, Any]] = field(default_factory=dict)
+    issuers: list[str] = field(default_factory=list)
+    errors: dict[tuple[str, str], KubernetesError] = field(default_factory=dict)
+    calls: list[tuple[str, str]] = field(default_factory=list)
+
+    async def call(
+        self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        self.calls.append((method, path))
+        if error := self.errors.get((method, path)):
+            raise error
+        if method == "GET" and path.startswith("/apis/est-issuer.io/v1alpha1/"):
+            uids = self.issuers if path.endswith("/estissuers") else []
+            return {"metadata": {}, "items": [{"metadata": {"uid": uid}} for uid in uids]}
+        if method == "GET":
+            assert ("labelSelector", UID_LABEL) in (query or [])
+            return {"metadata": {}, "items": list(self.bundles.values())}
+        name = path.rpartition("/")[2]
+        assert body is not None
+        if method == "DELETE":
+            assert body["preconditions"] == {key: self.bundles[name]["metadata"][key] for key in ("uid", "resourceVersion")}
+            return self.bundles.pop(name)
+        stored = {**body, "metadata": {**body["metadata"], "uid": "o1", "resourceVersion": str(len(self.calls))}}
+        self.bundles[body["metadata"]["name"]] = stored
+        return stored
+
+
+@dataclass
+class Source:
+    there: dict[str, Trust] = field(default_factory=dict)
+    uids: set[str] = field(default_factory=set)
+
+    def trusts(self) -> dict[str, Trust]:
+        return dict(self.there)
+
+    def has_uid(self, uid: str) -> bool:
+        return uid in self.uids
+
+    def say(self, pem: str, uid: str = "u1") -> None:
+        self.there[uid] = Trust(ref=FACTORY, uid=uid, anchors_pem=pem)
+        self.uids.add(uid)
+
+
+@dataclass
+class World:
+    api: Api = field(default_factory=Api)
+    source: Source = field(default_factory=Source)
+    clock: Clock = field(default_factory=Clock)
+    metrics: Metrics = field(default_factory=Metrics)
+
+    def __post_init__(self) -> None:
+        kind = ClusterTrustBundles(self.api)
+        self.publisher = Publisher(kind=kind, api=self.api, source=self.source, metrics=self.metrics, clock=self.clock)
+
+    @property
+    def is_open(self) -> float | None:
+        return self.metrics.registry.get_sample_value("est_operator_trust_open", {"kind": "ClusterTrustBundle"})
+
+    async def turn(self) -> list[tuple[str, str]]:
+        """What one turn asks of the API server."""
+        self.api.calls.clear()
+        await self.publisher.turn()
+        return list(self.api.calls)
+
+
+@pytest.fixture
+def world() -> World:
+    made = World()
+    made.source.say("A")
+    return made
+
+
+async def test_a_change_is_written_in_the_next_turn_and_a_turn_without_one_asks_nothing(world: World) -> None:
+    assert await world.turn() == [("GET", BUNDLES), ("POST", BUNDLES)]
+    assert await world.turn() == []
+    world.source.say("A and B")
+    assert await world.turn() == [("GET", BUNDLES), ("PUT", f"{BUNDLES}/{NAME}")]
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == "A and B"
+
+
+async def test_an_edit_or_a_deletion_by_somebody_is_undone_within_a_minute(world: World) -> None:
+    await world.turn()
+    world.api.bundles[NAME]["spec"] = {"signerName": "x", "trustBundle": "forged"}
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == "A"
+    del world.api.bundles[NAME]
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert NAME in world.api.bundles
+
+
+async def test_what_is_left_of_an_issuer_that_is_gone_is_swept_at_start(world: World) -> None:
+    await world.turn()
+    later = World(api=world.api)
+    await later.turn()
+    assert world.api.bundles == {}
+
+
+async def test_when_an_issuer_is_deleted_its_bundle_goes_in_the_next_turn(world: World) -> None:
+    await world.turn()
+    world.source.there.clear()
+    world.source.uids.clear()
+    await world.turn()
+    assert world.api.bundles == {}
+
+
+@pytest.mark.parametrize("doubt", ["the API server has it", "the API server does not say"])
+async def test_nothing_is_swept_while_the_issuer_may_be_there(world: World, doubt: str) -> None:
+    await world.turn()
+    later = World(api=world.api)
+    if doubt == "the API server has it":
+        world.api.issuers.append("u1")
+    else:
+        world.api.errors["GET", "/apis/est-issuer.io/v1alpha1/estissuers"] = ABSENT
+    await later.turn()
+    assert NAME in world.api.bundles
+
+
+async def test_what_was_published_stays_while_estserver_has_not_told_of_the_issuer(world: World) -> None:
+    await world.turn()
+    world.source.there.clear()
+    assert not {method for method, _ in await world.turn()} & {"PUT", "DELETE"}
+    assert NAME in world.api.bundles
+
+
+async def test_an_issuer_made_anew_takes_the_name_over(world: World) -> None:
+    await world.turn()
+    world.source.there.clear()
+    world.source.uids.clear()
+    world.source.say("B", uid="u2")
+    assert await world.turn() == [("GET", BUNDLES), ("PUT", f"{BUNDLES}/{NAME}")]
+    assert world.api.bundles[NAME]["metadata"]["labels"][UID_LABEL] == "u2"
+
+
+async def test_where_only_v1beta1_is_served_that_is_written(world: World) -> None:
+    world.api.errors["GET", BUNDLES] = ABSENT
+    assert await world.turn() == [("GET", BUNDLES), ("GET", BETA), ("POST", BETA)]
+    assert world.api.bundles[NAME]["apiVersion"] == "certificates.k8s.io/v1beta1"
+
+
+@pytest.mark.parametrize("error", [FORBIDDEN, ABSENT], ids=["forbidden", "absent"])
+async def test_where_it_is_forbidden_or_absent_it_is_off_and_opens_later(world: World, error: KubernetesError) -> None:
+    world.api.errors |= {("GET", BUNDLES): error, ("GET", BETA): error}
+    await world.turn()
+    assert world.is_open == 0
+    world.source.say("B")
+    assert await world.turn() == []
+    world.api.errors.clear()
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert world.is_open == 1
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == "B"
+
+
+async def test_where_only_writing_is_forbidden_it_is_off_too(world: World) -> None:
+    world.api.errors["POST", BUNDLES] = FORBIDDEN
+    await world.turn()
+    assert world.is_open == 0
+    world.source.say("B")
+    assert await world.turn() == []
+    world.api.errors.clear()
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert world.is_open == 1
+
+
+@pytest.mark.parametrize("call", [("GET", BUNDLES), ("POST", BUNDLES)])
+async def test_what_fails_is_tried_again_soon_but_not_at_once(world: World, call: tuple[str, str]) -> None:
+    world.api.errors[call] = KubernetesError("etcdserver: request timed out", http_status=500)
+    await world.turn()
+    world.api.errors.clear()
+    assert await world.turn() == []
+    world.clock.seconds += RETRY_SECONDS
+    await world.turn()
+    assert NAME in world.api.bundles
+
+
+async def test_an_object_of_that_name_that_is_not_ours_is_left(world: World) -> None:
+    world.api.errors["POST", BUNDLES] = Stale("already exists", http_status=409)
+    assert await world.turn() == [("GET", BUNDLES), ("POST", BUNDLES)]
+    assert world.api.bundles == {}
+    assert world.metrics.registry.get_sample_value("est_operator_errors_total", {"work": "trust", "reason": "Stale"}) == 1

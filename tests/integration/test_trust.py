@@ -1,0 +1,156 @@
+"""Trust out on a real API server: what a CA's certificates are, a ClusterTrustBundle says within seconds (contracts 3c)."""
+
+import base64
+import itertools
+import json
+from collections.abc import Iterator
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from estcore import roll_over
+from estoperator.trust import LIVE_LABEL, UID_LABEL
+from tests import pki
+from tests.integration.apiserver import ApiServer
+from tests.integration.operator_system import Object, System, operator_kubeconfig, wait_for
+from tests.integration.rights import RBAC
+
+pytestmark = pytest.mark.timeout(180)
+BUNDLES = "clustertrustbundles.certificates.k8s.io"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    started = System(apiserver, tmp_path_factory.mktemp("trust"), "trust-system")
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def tenant(system: System) -> str:
+    return system.tenant(f"trusting-{next(_numbers)}")
+
+
+def name_of(namespace: str, issuer: str = "factory") -> str:
+    return f"estissuers.est-issuer.io:{namespace}.{issuer}:live"
+
+
+def bundle(system: System, name: str) -> Object | None:
+    found: list[Object] = json.loads(system.api.kubectl("get", BUNDLES, f"--field-selector=metadata.name={name}", "-o", "json"))["items"]
+    return found[0] if found else None
+
+
+def roots(found: Object | None) -> set[bytes]:
+    if found is None:
+        return set()
+    certificates = x509.load_pem_x509_certificates(found["spec"]["trustBundle"].encode())
+    return {certificate.public_bytes(Encoding.DER) for certificate in certificates}
+
+
+def until_roots(system: System, name: str, *expected: x509.Certificate) -> Object:
+    due = {certificate.public_bytes(Encoding.DER) for certificate in expected}
+    wait_for(f"the roots of {name}", lambda: roots(bundle(system, name)) == due, what=lambda: bundle(system, name))
+    found = bundle(system, name)
+    assert found is not None
+    return found
+
+
+def ca_secret(system: System, namespace: str, ca: pki.Ca, *others: x509.Certificate) -> None:
+    members = {"tls.crt": pki.pem(ca.certificate), "tls.key": pki.key_pem(ca.key)}
+    if others:
+        members["rollover.crt"] = pki.pem(*others)
+    system.api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "type": "kubernetes.io/tls",
+            "metadata": {"name": "factory-ca", "namespace": namespace},
+            "data": {member: base64.b64encode(content).decode() for member, content in members.items()},
+        }
+    )
+
+
+def living_ca(owner: str) -> pki.Ca:
+    """A CA whose certificate is valid at the machine's time, not only at the test PKI's."""
+    return pki.ca("Factory CA", private_key=pki.key(owner=owner))
+
+
+def test_every_issuer_has_its_bundle_which_goes_with_it(system: System, tenant: str) -> None:
+    operator = system.shared_operator()
+    system.issuer(tenant)
+    issuer = system.until_reason("estissuers", tenant, "factory", "Checked")
+    wait_for("the bundle", lambda: bundle(system, name_of(tenant)) is not None)
+    found = bundle(system, name_of(tenant))
+    assert found is not None
+    assert found["spec"] == {
+        "signerName": f"estissuers.est-issuer.io/{tenant}.factory",
+        "trustBundle": issuer["status"]["ca"]["bundle"],
+    }
+    assert found["metadata"]["labels"][LIVE_LABEL] == "live"
+    assert found["metadata"]["labels"][UID_LABEL] == issuer["metadata"]["uid"]
+    assert system.metric(operator, 'est_operator_trust_open{kind="ClusterTrustBundle"}') == 1
+    system.api.kubectl("delete", "estissuer", "factory", "-n", tenant)
+    wait_for("the bundle to go", lambda: bundle(system, name_of(tenant)) is None)
+
+
+@pytest.mark.spec("EST-KEYUPD-01")
+def test_both_roots_are_out_while_the_key_rolls_over_and_the_old_one_until_it_is_withdrawn(system: System, tenant: str) -> None:
+    system.shared_operator()
+    old, new = living_ca("old"), living_ca("new")
+    assert isinstance(old.key, ec.EllipticCurvePrivateKey)
+    assert isinstance(new.key, ec.EllipticCurvePrivateKey)
+    links = roll_over.link_certificates(old.certificate, old.key, new.certificate, new.key, serials=(7, 8))
+    ca_secret(system, tenant, old)
+    system.issuer(tenant)
+    until_roots(system, name_of(tenant), old.certificate)
+    ca_secret(system, tenant, new, old.certificate, *links)
+    until_roots(system, name_of(tenant), new.certificate, old.certificate)
+    ca_secret(system, tenant, new)
+    until_roots(system, name_of(tenant), new.certificate)
+
+
+def test_what_is_left_of_an_issuer_deleted_while_no_operator_ran_is_swept_at_the_next_start(system: System, tenant: str) -> None:
+    system.shared_operator()
+    system.issuer(tenant)
+    wait_for("the bundle", lambda: bundle(system, name_of(tenant)) is not None)
+    system.end_shared_operator()
+    system.api.kubectl("delete", "estissuer", "factory", "-n", tenant)
+    assert bundle(system, name_of(tenant)) is not None
+    system.shared_operator()
+    wait_for("the bundle to go", lambda: bundle(system, name_of(tenant)) is None)
+
+
+def test_where_rbac_forbids_bundles_the_operator_says_so_and_serves_the_rest(system: System, tenant: str) -> None:
+    system.end_shared_operator()
+    kubeconfig = operator_kubeconfig(system.api, system.namespace)
+    role = f"operator-{system.namespace}"
+    rules = json.loads(system.api.kubectl("get", "clusterrole", role, "-o", "json"))["rules"]
+    fewer = [rule for rule in rules if "certificates.k8s.io" not in rule["apiGroups"]]
+    metadata = {"name": role}
+    system.api.apply({"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": fewer})
+    operator = system.start_operator("without-bundles", kubeconfig=kubeconfig)
+    try:
+        system.issuer(tenant)
+        system.until_reason("estissuers", tenant, "factory", "Checked")
+        wait_for("the line in the log", lambda: "trust_off" in operator.log.read_text())
+        assert bundle(system, name_of(tenant)) is None
+        assert system.metric(operator, 'est_operator_trust_open{kind="ClusterTrustBundle"}') == 0
+    finally:
+        assert operator.terminate() == 0
+        operator_kubeconfig(system.api, system.namespace)
+
+
+def test_the_operators_right_to_attest_is_for_our_signers_alone(system: System) -> None:
+    def may(signer: str) -> bool:
+        subject = f"system:serviceaccount:{system.namespace}:operator"
+        resource = {"group": "certificates.k8s.io", "resource": "signers", "verb": "attest", "name": signer}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview"}
+        asked = json.dumps({**review, "spec": {"user": subject, "resourceAttributes": resource}})
+        return bool(json.loads(system.api.kubectl("create", "-o", "json", "-f", "-", stdin=asked))["status"]["allowed"])
+
+    assert may("estissuers.est-issuer.io/*")
+    assert not may("kubernetes.io/kube-apiserver-serving")
+    assert not may("*")

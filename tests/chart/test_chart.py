@@ -88,6 +88,7 @@ def test_an_unknown_value_is_refused_by_its_name() -> None:
         ({"operator": {"serviceAccount": {"name": "est-issuer-server"}}}, "CA keys"),
         ({"server": {"podDisruptionBudget": {"enabled": True, "minAvailable": 1}}}, "exactly one of"),
         ({"operator": {"podDisruptionBudget": {"enabled": True, "maxUnavailable": None}}}, "exactly one of"),
+        ({"approval": {"approverRole": False, "approvers": [{"kind": "Group", "name": "pki"}]}}, "approval.approverRole"),
         ({"secretNamespaces": ["*"]}, "secretNamespaces"),
         ({"defaultIssuer": "factory"}, "defaultIssuer"),
         ({"retryWindow": "ten minutes"}, "retryWindow"),

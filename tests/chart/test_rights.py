@@ -135,6 +135,20 @@ def test_cert_managers_approver_and_nobody_else_may_approve_for_both_kinds_of_is
     ]
 
 
+def test_other_approvers_of_cert_managers_requests_are_those_of_the_values() -> None:
+    objects = render({"certManager": {"approver": {"serviceAccounts": ["cert-manager/approver-policy"]}}})
+    subjects = of_kind(objects, "ClusterRoleBinding")["est-issuer-cert-manager-approver"]["subjects"]
+    assert [subject["name"] for subject in subjects] == ["cert-manager", "approver-policy"]
+    assert subjects[1] == {"kind": "ServiceAccount", "name": "approver-policy", "namespace": "cert-manager"}
+
+
+def test_who_decides_at_every_issuer_is_in_the_values() -> None:
+    approvers = [{"kind": "Group", "name": "pki-team"}, {"kind": "ServiceAccount", "name": "checker", "namespace": "pki"}]
+    binding = of_kind(render({"approval": {"approvers": approvers}}), "ClusterRoleBinding")["est-issuer-approver"]
+    assert binding["roleRef"]["name"] == "est-issuer-approver"
+    assert binding["subjects"] == [approvers[0] | {"apiGroup": "rbac.authorization.k8s.io"}, approvers[1]]
+
+
 @pytest.mark.parametrize("values", [{"doors": {"certManager": False}}, {"certManager": {"approver": {"enabled": False}}}])
 def test_without_the_door_or_by_choice_nobody_may_approve(values: dict[str, Any]) -> None:
     assert approving_for("cert-manager.io", render(values)) == []

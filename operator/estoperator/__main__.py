@@ -17,6 +17,7 @@ from estoperator import access, handlers, logs, relist, settings
 from estoperator.cluster import Cluster
 from estoperator.doors import DOORS, KubernetesDoor
 from estoperator.est_server import EstServer, MountedFile
+from estoperator.events import Events
 from estoperator.health import Health
 from estoperator.issuers import Issuers
 from estoperator.issuing import Issuing
@@ -87,6 +88,7 @@ async def run(loaded: Settings) -> None:
 def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_requests: OpenRequests, metrics: Metrics) -> Program:
     # One namespace may not hold every worker, or a slow one would keep all others waiting.
     requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))
+    events = Events(cluster, instance=loaded.identity, now=_now, metrics=metrics)
     issuer_queue: WorkQueue[IssuerRef] = WorkQueue(clock=time.monotonic, per_namespace=1)
     issuers = Issuers(
         api=cluster,
@@ -95,6 +97,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         requests=requests,
         queue=issuer_queue,
         metrics=metrics,
+        events=events,
         unavailable_after=loaded.server_unavailable_after.total_seconds(),
         clock=time.monotonic,
         now=_now,
@@ -106,6 +109,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         open_requests=open_requests,
         queue=requests,
         metrics=metrics,
+        events=events,
         now=_now,
         max_retry=loaded.max_retry_duration,
     )
@@ -122,6 +126,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         issuer_queue=issuer_queue,
         leadership=leadership,
         metrics=metrics,
+        events=events,
         workers=loaded.workers,
         poll_interval=loaded.poll_interval.total_seconds(),
     )

@@ -104,6 +104,10 @@ class Cluster:
         body = {"apiVersion": f"{GROUP}/{VERSION}", "kind": issuer.ref.kind, "metadata": metadata, "status": status}
         await self._apply(GROUP, VERSION, ISSUER_PLURALS[issuer.ref.kind], issuer.ref.namespace, issuer.ref.name, body)
 
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event; raises Stale where one of that name is there."""
+        await self._read(await self._send("POST", f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", body=body))
+
     async def call(
         self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:

@@ -38,9 +38,10 @@ class Deny:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """Pending until the issuer changes."""
+    """Pending until the issuer changes. `reason` is the Event's."""
 
     message: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +84,9 @@ def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
     if not request.approved:
         return Ignore()
     if issuer is None:
-        return Wait(message=f"{request.issuer} not found")
+        return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound")
     if not issuer.ready or issuer.policy is None:
-        return Wait(message=f"{issuer.ref} is not ready: {issuer.message}")
+        return Wait(message=f"{issuer.ref} is not ready: {issuer.message}", reason="IssuerNotReady")
     try:
         return _enroll(request, issuer, issuer.policy)
     except RequestError as error:

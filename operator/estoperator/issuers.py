@@ -12,6 +12,8 @@ import structlog
 
 from estcore.errors import EstError, MalformedResponse
 from estoperator import issuer_state
+from estoperator.doors import GROUP, VERSION
+from estoperator.events import Event, Events, Subject
 from estoperator.issuer_state import Facts, IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
@@ -60,13 +62,14 @@ class Issuers:
         requests: WorkQueue[RequestKey],
         queue: WorkQueue[IssuerRef],
         metrics: Metrics,
+        events: Events,
         unavailable_after: float,
         clock: Callable[[], float],
         now: Callable[[], datetime],
     ) -> None:
         self._api, self._source = api, source
         self._open_requests, self._requests, self._queue = open_requests, requests, queue
-        self._metrics = metrics
+        self._metrics, self._events = metrics, events
         self._unavailable_after = unavailable_after
         self._clock, self._now = clock, now
         self._indices: list[Index] = []
@@ -160,6 +163,8 @@ class Issuers:
             return  # the watch brings what is there now, and with it another turn
         self._queue.succeeded(ref)
         condition = status["conditions"][0]
+        if issuer.ready is None or (issuer.ready.status, issuer.ready.reason) != (condition["status"], condition["reason"]):
+            self._events.tell(_event(issuer, condition))
         log.info("issuer_status", issuer=str(ref), ready=condition["status"], reason=condition["reason"], message=condition["message"])
 
     def _poll_failed(self, error: EstError) -> None:
@@ -207,3 +212,14 @@ class Issuers:
             since = self._clock()
             self._settling[issuer.uid] = (issuer.generation, since)
         return self._clock() - since >= SETTLE_SECONDS
+
+
+def _event(issuer: Issuer, condition: Mapping[str, Any]) -> Event:
+    ref = issuer.ref
+    return Event(
+        subject=Subject(api_version=f"{GROUP}/{VERSION}", kind=ref.kind, namespace=ref.namespace, name=ref.name, uid=issuer.uid),
+        reason=condition["reason"],
+        note=condition["message"],
+        warning=condition["status"] != "True",
+        action="Check",
+    )

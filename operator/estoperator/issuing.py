@@ -17,6 +17,8 @@ from estcore.errors import ClientError, ConfigurationError, EstError, SignerErro
 from estoperator import chain, conditions, decide
 from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
+from estoperator.doors import DOORS
+from estoperator.events import Event, Events, Subject
 from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
@@ -28,6 +30,10 @@ log = structlog.get_logger(__name__)
 
 MAX_CONFLICTS = 5
 """Times that a request is read again at once because it changed under us; then it waits for its backoff."""
+
+
+WARNED = frozenset({"retrying", "failed"})
+"""Results whose Event is a Warning."""
 
 
 class RequestApi(Protocol):
@@ -68,6 +74,7 @@ class Issuing:
     open_requests: OpenRequests
     queue: WorkQueue[RequestKey]
     metrics: Metrics
+    events: Events
     now: Callable[[], datetime]
     max_retry: timedelta
 
@@ -104,20 +111,24 @@ class Issuing:
                 await self._write(request, conditions.denied(request, now=self.now()), result="denied")
             case Wait():
                 self.queue.succeeded(request.key)
-                await self._write(request, conditions.pending(request, message=step.message, now=self.now()), result="waiting")
+                await self._write(
+                    request, conditions.pending(request, message=step.message, now=self.now()), result="waiting", event=step.reason
+                )
             case Retry():
                 self.metrics.retries.labels(step.reason).inc()
-                await self._write(request, conditions.pending(request, message=step.message, now=self.now()), result="retrying")
+                await self._write(
+                    request, conditions.pending(request, message=step.message, now=self.now()), result="retrying", event="RetryableError"
+                )
                 self.queue.retry(request.key, at_least=step.after.total_seconds())
             case Refuse():
                 self.metrics.refused.labels(request.key.door, step.reason).inc()
                 status = conditions.failed(request, message=step.message, invalid=step.invalid, now=self.now())
-                await self._write(request, status, result="failed", reason=step.reason)
+                await self._write(request, status, result="failed", event="PermanentError", reason=step.reason)
             case Enroll():
                 if certificate_pem is None or ca_pem is None:
                     raise AssertionError("an enrolment without error has a certificate")
                 status = conditions.issued(request, certificate_pem=certificate_pem, ca_pem=ca_pem, left_out=step.left_out, now=self.now())
-                await self._write(request, status, result="issued")
+                await self._write(request, status, result="issued", event="CertificateIssued")
             case _:
                 assert_never(step)
 
@@ -141,13 +152,16 @@ class Issuing:
         log.error("internal_error", request=str(request.key), uid=request.uid, exc_info=fault)
         return self._after_error(SignerError("internal error; the operator's log has it under this request"), request)
 
-    async def _write(self, request: CertRequest, status: RequestStatus, *, result: str, reason: str = "") -> None:
+    async def _write(self, request: CertRequest, status: RequestStatus, *, result: str, event: str = "", reason: str = "") -> None:
         if not status.finished and conditions.says(request.ready, status.conditions[0]):
             return
         written = await self.api.apply_status(request, status)
         self.metrics.written.labels(request.key.door, result).inc()
         fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
         log.info("request_status", **fields, message=status.conditions[0].message, **({"reason": reason} if reason else {}))
+        before, ready = request.ready, status.conditions[0]
+        if event and (before is None or (before.status, before.reason) != (ready.status, ready.reason)):
+            self.events.tell(Event(subject=subject_of(request), reason=event, note=ready.message, warning=result in WARNED, action="Issue"))
         if status.finished:
             self._forget(request.key)
         elif written is not None:
@@ -167,6 +181,18 @@ class Issuing:
     def _forget(self, key: RequestKey) -> None:
         self.open_requests.forget(key)
         self.queue.forget(key)
+
+
+def subject_of(request: CertRequest) -> Subject:
+    """The request as an Event names it."""
+    door = DOORS[request.key.door]
+    return Subject(
+        api_version=f"{door.group}/{door.version}",
+        kind=door.kind,
+        namespace=request.key.namespace,
+        name=request.key.name,
+        uid=request.uid,
+    )
 
 
 def idempotency_key(request: CertRequest) -> str:

@@ -38,6 +38,12 @@ class Metrics:
             ["door"],
             registry=registry,
         )
+        self.events = Counter(
+            "est_operator_events_total",
+            "Kubernetes Events by what became of them: posted, known (there already), gone, refused, dropped",
+            ["result"],
+            registry=registry,
+        )
         self.poll_failures = Counter(
             "est_operator_issuer_poll_failures_total", "Failed polls of estserver's issuers", ["reason"], registry=registry
         )

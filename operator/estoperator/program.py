@@ -7,6 +7,7 @@ from typing import TypeVar
 
 import structlog
 
+from estoperator.events import Events
 from estoperator.issuers import Issuers
 from estoperator.issuing import Issuing
 from estoperator.kubernetes_errors import KubernetesError
@@ -34,6 +35,7 @@ class Program:
     issuer_queue: WorkQueue[IssuerRef]
     leadership: Leadership
     metrics: Metrics
+    events: Events
     workers: int
     poll_interval: float
 
@@ -43,6 +45,7 @@ class Program:
             *(asyncio.create_task(self._work(self.requests, self.issuing.work, "request")) for _ in range(self.workers)),
             *(asyncio.create_task(self._work(self.issuer_queue, self.issuers.work, "issuer")) for _ in range(ISSUER_WORKERS)),
         ]
+        posting = asyncio.create_task(self.events.run())
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.leadership.run())
@@ -51,9 +54,9 @@ class Program:
             self.requests.pause()
             self.issuer_queue.pause()
             await self._drain()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
+            for task in (*workers, posting):
+                task.cancel()
+            await asyncio.gather(*workers, posting, return_exceptions=True)
             await self.leadership.release()
 
     async def _lead(self) -> None:
@@ -84,6 +87,7 @@ class Program:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.requests.idle()
                 await self.issuer_queue.idle()
+                await self.events.posted()
         except TimeoutError:
             log.warning("drain_cut")
 

@@ -33,6 +33,7 @@ OPERATOR = {
         ("est-issuer.io", "certificaterequests/status", ""): ("patch",),
         ("cert-manager.io", "certificaterequests", ""): READ,
         ("cert-manager.io", "certificaterequests/status", ""): ("patch",),
+        ("events.k8s.io", "events", ""): ("create",),
         ("apiextensions.k8s.io", "customresourcedefinitions", ""): ("list", "watch"),
         ("certificates.k8s.io", "clustertrustbundles", ""): ("get", "list", "create", "update", "delete"),
         ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest",),

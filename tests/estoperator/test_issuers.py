@@ -15,6 +15,7 @@ from estoperator.resources import Issuer, IssuerRef, RequestKey
 from estoperator.workqueue import WorkQueue
 from tests.estoperator.builders import FACTORY, NOW, request_of
 from tests.estoperator.test_issuer_state import entry, issuer
+from tests.estoperator.test_issuing import Told
 from tests.estoperator.test_workqueue import Clock
 
 UNAVAILABLE_AFTER = 30.0
@@ -57,6 +58,7 @@ class World:
     requests: WorkQueue[RequestKey]
     queue: WorkQueue[IssuerRef]
     open_requests: OpenRequests
+    told: Told
 
     async def poll(self, answer: list[object] | EstError | None) -> None:
         self.source.answer = answer
@@ -85,13 +87,14 @@ def world() -> World:
         requests=requests,
         queue=queue,
         metrics=Metrics(),
+        events=(told := Told()),
         unavailable_after=UNAVAILABLE_AFTER,
         clock=clock,
         now=lambda: NOW,
     )
     index = {FACTORY: [issuer()]}
     issuers.attach(index)
-    return World(issuers, source, api, clock, index, requests, queue, open_requests)
+    return World(issuers, source, api, clock, index, requests, queue, open_requests, told)
 
 
 async def test_nothing_is_known_before_estserver_has_answered(world: World) -> None:
@@ -189,3 +192,15 @@ async def test_a_status_for_another_version_waits_for_the_watch(world: World) ->
     world.api.error = Stale("modified", http_status=409)
     await world.issuers.work(FACTORY)
     assert world.api.written == []
+
+
+async def test_an_issuer_that_becomes_ready_or_stops_to_be_is_told_of_once_each(world: World) -> None:
+    await world.poll([entry()])
+    for _ in range(2):
+        await world.issuers.work(FACTORY)
+        world.index[FACTORY] = [issuer(status=dict(world.api.written[-1]))]  # as the watch brings it back
+    await world.poll([entry(state="NotReady", reason="SecretMissing", message="there is no Secret factory-ca")])
+    await world.issuers.work(FACTORY)
+    assert [(event.reason, event.warning) for event in world.told.events] == [("Checked", False), ("SecretMissing", True)]
+    assert world.told.events[1].note == "there is no Secret factory-ca"
+    assert (world.told.events[0].subject.kind, world.told.events[0].subject.namespace) == ("EstIssuer", "devices")

@@ -9,6 +9,7 @@ from cryptography import x509
 from estcore.errors import Refused, ServerUnavailable
 from estoperator.conditions import RequestStatus
 from estoperator.doors import CERT_MANAGER
+from estoperator.events import Event, Events
 from estoperator.issuer_state import IssuerState
 from estoperator.issuing import MAX_CONFLICTS, Issuing
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
@@ -71,6 +72,16 @@ class Known:
         return self.issuers.get(ref)
 
 
+class Told(Events):
+    """Events that are kept instead of queued."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def tell(self, event: Event) -> None:
+        self.events.append(event)
+
+
 @dataclass
 class World:
     api: Api
@@ -78,6 +89,7 @@ class World:
     known: Known
     issuing: Issuing
     clock: Clock
+    told: Told
 
     async def work(self, request: CertRequest) -> None:
         self.issuing.open_requests.observe(request)
@@ -100,10 +112,11 @@ def world() -> World:
         open_requests=OpenRequests(),
         queue=queue,
         metrics=Metrics(),
+        events=(told := Told()),
         now=lambda: NOW,
         max_retry=timedelta(minutes=10),
     )
-    return World(api, server, known, issuing, clock)
+    return World(api, server, known, issuing, clock, told)
 
 
 def reason(status: RequestStatus) -> str:
@@ -248,3 +261,57 @@ async def test_a_fault_of_ours_is_told_as_one_and_tried_again(world: World) -> N
     assert "secret detail" not in world.last.conditions[0].message
     await world.issuing.work(request.key)
     assert reason(world.last) == "Issued"
+
+
+@pytest.mark.spec("K8S-CONTRACT-16")
+async def test_an_issued_request_is_told_of_by_a_normal_event_on_the_request(world: World) -> None:
+    await world.work(approved())
+    (event,) = world.told.events
+    assert (event.reason, event.warning) == ("CertificateIssued", False)
+    assert event.note.startswith("Certificate fetched from issuer successfully")
+    assert (event.subject.api_version, event.subject.kind) == ("cert-manager.io/v1", "CertificateRequest")
+    assert (event.subject.namespace, event.subject.name, event.subject.uid) == ("devices", "web", "uid-web")
+
+
+@pytest.mark.spec("K8S-CONTRACT-09")
+async def test_a_waiting_request_is_told_of_when_it_begins_to_wait_and_not_again(world: World) -> None:
+    world.known.issuers.clear()
+    request = request_of()
+    await world.work(request)
+    world.known.issuers[FACTORY] = builders.unready_issuer("SecretMissing")
+    await world.issuing.work(request.key)
+    world.known.issuers[FACTORY] = builders.unready_issuer("SecretInvalidData")
+    await world.issuing.work(request.key)
+    assert len(world.api.written) == 3
+    assert [event.reason for event in world.told.events] == ["IssuerNotFound"]
+
+
+@pytest.mark.spec("K8S-CONTRACT-09")
+async def test_a_request_for_an_issuer_that_is_not_ready_is_told_of_with_that_reason(world: World) -> None:
+    world.known.issuers[FACTORY] = builders.unready_issuer("SecretMissing")
+    await world.work(request_of())
+    assert [(event.reason, event.warning) for event in world.told.events] == [("IssuerNotReady", False)]
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_a_hundred_retries_are_told_of_once_and_the_end_once_more(world: World) -> None:
+    request = approved()
+    world.server.errors = [ServerUnavailable(f"attempt {number}") for number in range(100)]
+    world.server.errors.append(Refused("no", http_status=403))
+    world.issuing.open_requests.observe(request)
+    for _ in range(101):
+        await world.issuing.work(request.key)
+    assert [(event.reason, event.warning) for event in world.told.events] == [("RetryableError", True), ("PermanentError", True)]
+
+
+@pytest.mark.spec("K8S-CONTRACT-05")
+async def test_of_a_denied_request_the_approver_tells_and_we_do_not(world: World) -> None:
+    await world.work(request_of(CERT_MANAGER, conditions=[DENIED]))
+    assert world.told.events == []
+
+
+async def test_an_event_is_told_only_once_the_status_is_written(world: World) -> None:
+    world.api.refusals = [KubernetesError("away")]
+    with pytest.raises(KubernetesError):
+        await world.work(approved())
+    assert world.told.events == []

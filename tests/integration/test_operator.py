@@ -312,3 +312,28 @@ def test_the_spec_of_a_request_cannot_change(system: System, tenant: str) -> Non
     system.request(OURS, tenant, "web")
     with pytest.raises(RuntimeError, match="spec is immutable"):
         system.request(OURS, tenant, "web", dns_name="another.svc")
+
+
+@pytest.mark.spec("K8S-CONTRACT-09", "K8S-CONTRACT-16")
+def test_what_changed_about_a_request_is_told_by_events_once_each(
+    system: System, operator: Process, cert_manager: None, tenant: str
+) -> None:
+    system.request(THEIRS, tenant, "web", issuer="later")
+    system.decide(tenant, "web", "Approved")
+    system.until_reason(THEIRS, tenant, "web", "Pending")
+    system.issuer(tenant, "later")
+    uid = system.until_reason(THEIRS, tenant, "web", "Issued")["metadata"]["uid"]
+    system.request(OURS, tenant, "refused", dns_name="kubernetes.default.svc")
+    system.until_reason(OURS, tenant, "refused", "Failed")
+
+    def told(name: str) -> list[tuple[str, str]]:
+        selector = f"regarding.kind=CertificateRequest,regarding.name={name}"
+        found = json.loads(system.api.kubectl("get", "events.events.k8s.io", "-n", tenant, f"--field-selector={selector}", "-o", "json"))
+        assert all(item["regarding"]["uid"] == uid for item in found["items"] if name == "web")
+        return sorted((item["type"], item["reason"]) for item in found["items"])
+
+    wait_for("the Events", lambda: len(told("web")) == 2 and len(told("refused")) == 1, what=lambda: (told("web"), told("refused")))
+    assert told("web") == [("Normal", "CertificateIssued"), ("Normal", "IssuerNotFound")]
+    assert told("refused") == [("Warning", "PermanentError")]
+    assert "PermanentError" in system.api.kubectl("events", "-n", tenant, f"--for={OURS}/refused")
+    assert system.metric(operator, 'est_operator_events_total{result="refused"}') == 0

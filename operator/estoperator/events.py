@@ -1,0 +1,152 @@
+"""Kubernetes Events: what changed about a request or an issuer, for who looks at it with `kubectl describe`.
+
+They are told when a status changes, never per attempt, and posted by one task from a bounded queue of their own: certificates never
+wait for them. An Event's name is made of what it says, so that a restart or a second replica that says the same finds it there.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import structlog
+
+from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
+from estoperator.metrics import Metrics
+
+log = structlog.get_logger(__name__)
+
+MAX_WAITING = 1000
+"""Events not posted yet; what comes beyond is dropped, and counted."""
+
+MAX_NOTE_CHARACTERS = 1000
+"""events.k8s.io/v1 takes notes of 1 KiB."""
+
+MAX_NAME_CHARACTERS = 253
+DIGEST_CHARACTERS = 16
+RETRY_SECONDS = 2.0
+CONTROLLER = "est-issuer.io/operator"
+CLUSTER_NAMESPACE = "default"
+"""Where Events of objects without a namespace are."""
+
+PASSING_STATUSES = frozenset({0, 429, 500, 502, 503, 504})
+"""The API server could not be asked or could not answer: the same Event is posted again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """The object that an Event is about; `namespace` is empty where it has none."""
+
+    api_version: str
+    kind: str
+    namespace: str
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What is told. `reason` is one word in CamelCase; `action` what the operator was doing."""
+
+    subject: Subject
+    reason: str
+    note: str
+    warning: bool
+    action: str
+
+
+class EventApi(Protocol):
+    """What this module needs of Kubernetes; raises kubernetes_errors, Stale where the Event is there already."""
+
+    async def create_event(self, namespace: str, body: Mapping[str, Any]) -> None:
+        """Create an Event of events.k8s.io/v1."""
+        ...
+
+
+class Events:
+    """The Events that wait to be posted. Belongs to one event loop; `instance` names this replica, `now` is aware."""
+
+    def __init__(
+        self,
+        api: EventApi,
+        *,
+        instance: str,
+        now: Callable[[], datetime],
+        metrics: Metrics,
+        sleep: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        self._api, self._instance, self._now, self._metrics, self._sleep = api, instance, now, metrics, sleep
+        self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
+
+    def tell(self, event: Event) -> None:
+        """Have the Event posted soon. Neither waits nor raises: an Event is news, the truth is in the status."""
+        namespace = event.subject.namespace or CLUSTER_NAMESPACE
+        try:
+            self._waiting.put_nowait((namespace, event_body(event, namespace=namespace, instance=self._instance, now=self._now())))
+        except asyncio.QueueFull:
+            self._metrics.events.labels("dropped").inc()
+
+    async def run(self) -> None:
+        """Post what is told, one after the other, until cancelled."""
+        while True:
+            namespace, body = await self._waiting.get()
+            try:
+                await self._post(namespace, body)
+            finally:
+                self._waiting.task_done()
+
+    async def posted(self) -> None:
+        """Return once nothing waits."""
+        await self._waiting.join()
+
+    async def _post(self, namespace: str, body: Mapping[str, Any]) -> None:
+        while True:
+            result = "posted"
+            try:
+                await self._api.create_event(namespace, body)
+            except Stale:
+                result = "known"
+            except Gone:
+                result = "gone"  # the namespace went
+            except KubernetesError as error:
+                if error.http_status in PASSING_STATUSES:
+                    await self._sleep(RETRY_SECONDS)
+                    continue
+                result = "refused"
+                log.warning("event_refused", error=error.message, http_status=error.http_status)
+            except Exception:
+                result = "refused"
+                log.exception("internal_error", work="event")
+            self._metrics.events.labels(result).inc()
+            return
+
+
+def event_body(event: Event, *, namespace: str, instance: str, now: datetime) -> dict[str, Any]:
+    """The Event as events.k8s.io/v1 has it; its name depends on subject, reason and note alone."""
+    subject = event.subject
+    said = f"{subject.uid} {event.reason} {event.note}"  # neither a uid nor a reason holds a space
+    digest = hashlib.sha256(said.encode()).hexdigest()[:DIGEST_CHARACTERS]
+    stem = subject.name[: MAX_NAME_CHARACTERS - DIGEST_CHARACTERS - 1].rstrip(".-")
+    note = event.note if len(event.note.encode()) <= MAX_NOTE_CHARACTERS else _cut(event.note)
+    regarding = {"apiVersion": subject.api_version, "kind": subject.kind, "name": subject.name, "uid": subject.uid}
+    if subject.namespace:
+        regarding["namespace"] = subject.namespace
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {"name": f"{stem}.{digest}", "namespace": namespace},
+        "eventTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "type": "Warning" if event.warning else "Normal",
+        "reason": event.reason,
+        "note": note,
+        "action": event.action,
+        "regarding": regarding,
+        "reportingController": CONTROLLER,
+        "reportingInstance": instance[:128],
+    }
+
+
+def _cut(note: str) -> str:
+    return note.encode()[: MAX_NOTE_CHARACTERS - 3].decode("utf-8", "ignore") + "…"

@@ -66,6 +66,7 @@ lint: setup
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
+	$(python) -m tests.chart.readme --check
 
 lint-certificates: setup .venv-pkilint/installed
 	$(python) tests/lint_certificates.py

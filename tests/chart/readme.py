@@ -1,9 +1,10 @@
 """Writes charts/est-issuer/README.md: every value with its default and the comment above it in values.yaml.
 
-Usage: python -m tests.chart.readme
+Usage: python -m tests.chart.readme [--check]
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -94,5 +95,16 @@ def render() -> str:
     return "\n".join(parts)
 
 
-if __name__ == "__main__":
+def main() -> int:
+    """Write the page, or with --check fail where it is not up to date."""
+    if "--check" in sys.argv[1:]:
+        if README.read_text() != render():
+            sys.stderr.write("charts/est-issuer/README.md is not what values.yaml says: run make chart-readme\n")
+            return 1
+        return 0
     README.write_text(render())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,7 +15,7 @@ import uvloop
 from estcore.errors import EstError
 from estoperator import access, handlers, logs, relist, settings
 from estoperator.cluster import Cluster
-from estoperator.doors import DOORS, KubernetesDoor
+from estoperator.doors import DOORS, EST_ISSUER, KubernetesDoor
 from estoperator.est_server import EstServer, MountedFile
 from estoperator.events import Events
 from estoperator.health import Health
@@ -28,6 +28,7 @@ from estoperator.open_requests import OpenRequests
 from estoperator.program import Program
 from estoperator.relist import WatchMissed
 from estoperator.resources import IssuerRef, RequestKey
+from estoperator.retention import Retention
 from estoperator.settings import Settings
 from estoperator.trust_publisher import ClusterTrustBundles, IssuerTrusts, Publisher
 from estoperator.workqueue import WorkQueue
@@ -113,6 +114,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         now=_now,
         max_retry=loaded.max_retry_duration,
     )
+    removals: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=1)
     leadership = Leadership(
         cluster, namespace=loaded.namespace, name=loaded.lease_name, identity=loaded.identity, clock=time.monotonic, now=_now
     )
@@ -125,6 +127,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         requests=requests,
         issuer_queue=issuer_queue,
         leadership=leadership,
+        retention=Retention(api=cluster, queue=removals, metrics=metrics, now=_now),
         metrics=metrics,
         events=events,
         workers=loaded.workers,
@@ -154,6 +157,8 @@ async def _run_until_stopped(
     """Run kopf, the program and the re-list; when one ends or a signal comes, stop the others, kopf last."""
     registry = kopf.OperatorRegistry()
     handlers.register(registry, doors, issuers=program.issuers, open_requests=open_requests, queue=program.requests)
+    if EST_ISSUER in doors:
+        handlers.register_retention(registry, program.retention)
     kopf.on.login(registry=registry)(_login)
     stop, kopf_stop = asyncio.Event(), asyncio.Event()
     interval = loaded.relist_interval.total_seconds()

@@ -12,10 +12,11 @@ import kopf
 import structlog
 
 from estoperator import resources
-from estoperator.doors import GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
+from estoperator.doors import EST_ISSUER, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
 from estoperator.issuers import Issuers
 from estoperator.open_requests import OpenRequests
 from estoperator.resources import Issuer, IssuerRef, RequestKey
+from estoperator.retention import Retention
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,14 @@ def register(
         _register_issuers(registry, kind, plural, issuers)
     for door in doors:
         _register_requests(registry, door, open_requests, queue)
+
+
+def register_retention(registry: kopf.OperatorRegistry, retention: Retention) -> None:
+    """Watch the requests of est-issuer.io for when they are to be removed."""
+
+    @kopf.on.event(EST_ISSUER.group, EST_ISSUER.version, EST_ISSUER.plural, id="retain", registry=registry)
+    async def _retain(event: kopf.RawEvent, **_: Any) -> None:
+        retention.observe(event["object"], deleted=event["type"] == "DELETED")
 
 
 def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRequests, queue: WorkQueue[RequestKey]) -> None:

@@ -56,6 +56,9 @@ class Metrics:
             ["kind", "step"],
             registry=registry,
         )
+        self.removed = Counter(
+            "est_operator_requests_removed_total", "Finished requests removed when their time was over", registry=registry
+        )
 
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         """A gauge that is read when it is scraped."""

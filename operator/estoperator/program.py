@@ -14,11 +14,13 @@ from estoperator.kubernetes_errors import KubernetesError
 from estoperator.leadership import Leadership
 from estoperator.metrics import Metrics
 from estoperator.resources import IssuerRef, RequestKey
+from estoperator.retention import Retention
 from estoperator.workqueue import Key, WorkQueue
 
 log = structlog.get_logger(__name__)
 
 ISSUER_WORKERS = 2
+REMOVAL_WORKERS = 2
 DRAIN_SECONDS = 5.0
 """How long work in hand may take to end at shutdown; what is cut is done again by the next leader."""
 
@@ -34,6 +36,7 @@ class Program:
     requests: WorkQueue[RequestKey]
     issuer_queue: WorkQueue[IssuerRef]
     leadership: Leadership
+    retention: Retention
     metrics: Metrics
     events: Events
     workers: int
@@ -44,6 +47,7 @@ class Program:
         workers = [
             *(asyncio.create_task(self._work(self.requests, self.issuing.work, "request")) for _ in range(self.workers)),
             *(asyncio.create_task(self._work(self.issuer_queue, self.issuers.work, "issuer")) for _ in range(ISSUER_WORKERS)),
+            *(asyncio.create_task(self._work(self.retention.queue, self.retention.work, "removal")) for _ in range(REMOVAL_WORKERS)),
         ]
         posting = asyncio.create_task(self.events.run())
         try:
@@ -51,8 +55,7 @@ class Program:
                 group.create_task(self.leadership.run())
                 group.create_task(self._lead())
         finally:
-            self.requests.pause()
-            self.issuer_queue.pause()
+            self._pause()
             await self._drain()
             for task in (*workers, posting):
                 task.cancel()
@@ -70,10 +73,15 @@ class Program:
                 if self.issuers.known and self.leadership.leading.is_set():
                     self.requests.resume()
                     self.issuer_queue.resume()
+                    self.retention.queue.resume()
                 await self._until_lost(self.poll_interval)
-            self.requests.pause()
-            self.issuer_queue.pause()
+            self._pause()
             self.metrics.leader.set(0)
+
+    def _pause(self) -> None:
+        self.requests.pause()
+        self.issuer_queue.pause()
+        self.retention.queue.pause()
 
     async def _until_lost(self, seconds: float) -> None:
         try:
@@ -87,6 +95,7 @@ class Program:
             async with asyncio.timeout(DRAIN_SECONDS):
                 await self.requests.idle()
                 await self.issuer_queue.idle()
+                await self.retention.queue.idle()
                 await self.events.posted()
         except TimeoutError:
             log.warning("drain_cut")

@@ -14,6 +14,8 @@ from typing import Generic, Protocol, TypeVar
 
 FIRST_BACKOFF_SECONDS = 0.5
 MAX_BACKOFF_SECONDS = 60.0
+MIN_COMPACTED = 1000
+"""Delays that no longer count, beyond which they are cleared out."""
 
 
 class Key(Hashable, Protocol):
@@ -101,6 +103,9 @@ class WorkQueue(Generic[K]):
         """Drop the key wherever it waits, with its count of attempts: it is finished or gone."""
         self.succeeded(key)
         self._due.pop(key, None)
+        if len(self._delayed) > 2 * len(self._due) + MIN_COMPACTED:  # a long delay would hold what was forgotten
+            self._delayed = [entry for entry in self._delayed if self._due.get(entry[2]) == entry[0]]
+            heapq.heapify(self._delayed)
         if key in self._in_work:
             self._in_work[key] = False
         keys = self._ready.get(key.namespace)

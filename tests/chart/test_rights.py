@@ -29,7 +29,7 @@ OPERATOR = {
         ("est-issuer.io", "estclusterissuers", ""): READ,
         ("est-issuer.io", "estissuers/status", ""): ("patch",),
         ("est-issuer.io", "estclusterissuers/status", ""): ("patch",),
-        ("est-issuer.io", "certificaterequests", ""): READ,
+        ("est-issuer.io", "certificaterequests", ""): (*READ, "delete"),
         ("est-issuer.io", "certificaterequests/status", ""): ("patch",),
         ("cert-manager.io", "certificaterequests", ""): READ,
         ("cert-manager.io", "certificaterequests/status", ""): ("patch",),

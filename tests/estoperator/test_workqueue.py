@@ -1,4 +1,5 @@
 import asyncio
+import tracemalloc
 from typing import NamedTuple
 
 import pytest
@@ -185,3 +186,17 @@ async def test_the_age_of_the_oldest_ready_key_is_told() -> None:
     clock.seconds += 7
     work.add(Key("b", "two"))
     assert work.oldest_seconds() == 7
+
+
+def test_what_was_forgotten_takes_no_room_however_long_its_delay_was() -> None:
+    work = queue()
+    tracemalloc.start()
+    try:
+        for number in range(20_000):
+            key = Key("a", f"{number:06}")
+            work.add_after(key, 86400)
+            work.forget(key)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000

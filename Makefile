@@ -38,9 +38,10 @@ scan: setup .venv-sslyze/installed
 	.venv/bin/uv pip install --quiet --python .venv-sslyze/bin/python --require-hashes -r $<
 	touch $@
 
-# kube-score and checkov over the rendered chart; tests/chart/exceptions.toml has what stays, with its reason
+# kube-score and checkov over the rendered chart, where tests/chart/exceptions.toml has what stays, with its reason; alerts on series
 chart-check: setup .venv-checkov/installed
 	$(python) -m tests.chart.check
+	$(pytest) -q tests/chart/firing.py
 
 chart-readme: setup
 	$(python) -m tests.chart.readme

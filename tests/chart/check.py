@@ -4,7 +4,6 @@ Usage: python -m tests.chart.check
 """
 
 import json
-import os
 import re
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from tests.chart.gotool import built
 from tests.chart.rendering import FULL, ROOT, render
 
 HERE = Path(__file__).parent
@@ -81,7 +81,7 @@ def judge(findings: Iterable[Finding], known: Iterable[ToolException]) -> list[s
 
 def kube_score(manifest: Path, values: str) -> list[Finding]:
     """What kube-score holds against the objects, optional checks left out."""
-    done = subprocess.run([_kube_score(), "score", "--output-format", "json", manifest], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([built("kube-score"), "score", "--output-format", "json", manifest], capture_output=True, text=True, timeout=60)
     if not done.stdout.startswith("["):
         raise RuntimeError(f"kube-score: {done.stderr.strip()}")
     return [
@@ -127,16 +127,6 @@ def _checkov_object(resource: str) -> str:
     """`<Kind>.<namespace>.<name>`, after which rules about Pods put the Pod's labels."""
     kind, _, name = resource.split(".")[:3]
     return f"{kind}/{name}"
-
-
-def _kube_score() -> Path:
-    """kube-score, built from its Go module where it is not there or older than its lock."""
-    program, folder = ROOT / ".cache" / "kube-score" / "kube-score", HERE / "kube-score"
-    if not program.exists() or program.stat().st_mtime < (folder / "go.sum").stat().st_mtime:
-        environment = os.environ | {"GOBIN": str(program.parent), "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false"}
-        subprocess.run(["go", "install", "tool"], cwd=folder, env=environment, check=True, timeout=900)
-        program.touch()
-    return program
 
 
 def main() -> int:

@@ -13,8 +13,8 @@ from datetime import datetime, timedelta
 from estcore import pkcs10, registration
 from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
-from estcore.issuer_spec import Policy
-from estcore.requester import AuthenticatedBy, Requester
+from estcore.issuer_spec import Approval, Policy
+from estcore.requester import AuthenticatedBy, Door, Requester
 from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
 from estoperator.issuer_state import IssuerState
@@ -22,6 +22,13 @@ from estoperator.resources import CertRequest, parse_go_duration
 
 PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
 """Answers of estserver that blame the CSR; the other 4xx blame us or what lies between, and pass."""
+
+WAIT_LIMIT = timedelta(hours=168)
+"""How long a request of est-issuer.io waits for an issuer that is absent or not ready."""
+
+AWAITS_APPROVAL = (
+    "Waiting for approval (spec.est.approval is Manual): whoever has the verb approve on signers of est-issuer.io sets Approved or Denied"
+)
 
 _PEM = re.compile(rb"-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]*)-----END (?:NEW )?CERTIFICATE REQUEST-----")
 
@@ -42,6 +49,10 @@ class Wait:
 
     message: str
     reason: str
+    until: datetime | None = None
+    """When it has waited for too long; None is never."""
+    for_person: bool = False
+    """Whether somebody must approve or deny it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,13 +95,17 @@ def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
     if not request.approved:
         return Ignore()
     if issuer is None:
-        return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound")
+        return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound", until=_until(request))
     if not issuer.ready or issuer.policy is None:
-        return Wait(message=f"{issuer.ref} is not ready: {issuer.message}", reason="IssuerNotReady")
+        return Wait(message=f"{issuer.ref} is not ready: {issuer.message}", reason="IssuerNotReady", until=_until(request))
     try:
-        return _enroll(request, issuer, issuer.policy)
-    except RequestError as error:
+        enroll = _enroll(request, issuer, issuer.policy)
+    except RequestError as error:  # nobody is asked to approve what is refused anyway
         return _refused(error)
+    if issuer.approval is Approval.MANUAL and request.key.door is Door.EST_ISSUER and not request.approved_by_condition:
+        until = request.created + issuer.approval_within
+        return Wait(message=AWAITS_APPROVAL, reason="ApprovalPending", until=until, for_person=True)
+    return enroll
 
 
 def after_error(error: EstError, request: CertRequest, issuer: IssuerState | None, *, now: datetime, max_retry: timedelta) -> Step:
@@ -125,6 +140,11 @@ def requester_of(request: CertRequest) -> Requester:
         door=request.key.door,
         namespace=namespace,
     )
+
+
+def _until(request: CertRequest) -> datetime | None:
+    """When a request whose issuer cannot be used has waited for long enough. Of cert-manager's it is not ours to say."""
+    return request.created + WAIT_LIMIT if request.key.door is Door.EST_ISSUER else None
 
 
 def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll:

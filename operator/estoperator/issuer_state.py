@@ -6,11 +6,11 @@ never looks at a CA Secret, and takes nothing from the issuer's own status but t
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from estcore.errors import ConfigurationError, MalformedResponse
-from estcore.issuer_spec import Policy
+from estcore.issuer_spec import Approval, Policy
 from estoperator import chain, conditions
 from estoperator.chain import Chain
 from estoperator.resources import Issuer, IssuerRef
@@ -48,6 +48,8 @@ class IssuerState:
     label: str | None = None
     chains: tuple[Chain, ...] = field(default=(), repr=False)
     ready_since: datetime | None = None
+    approval: Approval = Approval.AUTOMATIC
+    approval_within: timedelta = timedelta(hours=168)
 
 
 def read_facts(entry: object) -> Facts:
@@ -87,6 +89,8 @@ def state(issuer: Issuer, facts: Facts | None, *, unavailable: str | None, ready
         label=facts.label,
         chains=facts.chains,
         ready_since=ready_since,
+        approval=issuer.spec.est.approval,
+        approval_within=issuer.spec.est.approval_within,
     )
 
 

@@ -6,7 +6,7 @@ knows it by its Idempotency-Key: that, not leadership, is why a restart or a sec
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
@@ -24,6 +24,7 @@ from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
 from estoperator.resources import CertRequest, IssuerRef, RequestKey
+from estoperator.waiting import Waiting
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -77,6 +78,7 @@ class Issuing:
     events: Events
     now: Callable[[], datetime]
     max_retry: timedelta
+    waiting: Waiting = field(default_factory=Waiting)
 
     async def work(self, key: RequestKey) -> None:
         """Decide about the request as last seen and carry it out. Raises what Kubernetes raised, but for Stale and Gone."""
@@ -114,6 +116,8 @@ class Issuing:
                 await self._write(
                     request, conditions.pending(request, message=step.message, now=self.now()), result="waiting", event=step.reason
                 )
+                if step.until is not None:
+                    self.queue.add_after(request.key, (step.until - self.now()).total_seconds())
             case Retry():
                 self.metrics.retries.labels(step.reason).inc()
                 await self._write(
@@ -134,7 +138,8 @@ class Issuing:
 
     def _next_step(self, request: CertRequest) -> Step:
         try:
-            return decide.next_step(request, self.issuers.state(request.issuer))
+            step = decide.next_step(request, self.issuers.state(request.issuer))
+            return self.waiting.judge(step, request, self.open_requests, now=self.now())
         except Exception as fault:  # noqa: BLE001  # a request whose reading fails must not be silent for ever
             return self._after_fault(fault, request)
 

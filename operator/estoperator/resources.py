@@ -77,15 +77,18 @@ class CertRequest:
     usages: tuple[str, ...]
     is_ca: bool
     approved: bool
+    """Approved is set, or the door approves by itself."""
+    approved_by_condition: bool
+    """Approved is set: what an issuer with `approval: Manual` asks for at any door."""
     denied: bool
     finished: bool
     ready: Condition | None
     failure_time: str | None
 
     @property
-    def judgement(self) -> tuple[str, bool, bool, bool]:
+    def judgement(self) -> tuple[str, bool, bool, bool, bool]:
         """What a decision hangs on; while it is the same, a new version of the object is no news."""
-        return self.uid, self.approved, self.denied, self.finished
+        return self.uid, self.approved, self.approved_by_condition, self.denied, self.finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +135,7 @@ def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
         usages=tuple(spec.get("usages") or ()),
         is_ca=bool(spec.get("isCA")),
         approved=not door.approval_required or _is_true(conditions.get("Approved")),
+        approved_by_condition=_is_true(conditions.get("Approved")),
         denied=_is_true(conditions.get("Denied")),
         finished=_finished(status, ready) or _is_true(conditions.get("InvalidRequest")),
         ready=ready,

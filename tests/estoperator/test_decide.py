@@ -174,8 +174,8 @@ def test_a_csr_with_a_broken_signature_is_an_invalid_request() -> None:
 
 
 def test_a_message_names_the_issuer_that_is_missing_or_says_why_it_is_not_ready() -> None:
-    assert decide.next_step(request_of(), None) == Wait(message="EstIssuer devices/factory not found", reason="IssuerNotFound")
-    waiting = decide.next_step(request_of(), unready_issuer("SecretMissing"))
+    assert decide.next_step(approved(), None) == Wait(message="EstIssuer devices/factory not found", reason="IssuerNotFound")
+    waiting = decide.next_step(approved(), unready_issuer("SecretMissing"))
     assert waiting == Wait(message="EstIssuer devices/factory is not ready: SecretMissing", reason="IssuerNotReady")
 
 

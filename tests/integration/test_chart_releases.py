@@ -1,5 +1,6 @@
-"""Two releases of the chart in one cluster, by helm on a real API server: the second is refused before anything is made."""
+"""The chart by helm on a real API server: it is taken with every value set, and a second release is refused before anything is made."""
 
+import json
 import os
 import subprocess
 from collections.abc import Iterator
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.chart.rendering import CHART, helm
+from tests.chart.rendering import CHART, FULL, helm
 from tests.integration.apiserver import ApiServer
 
 pytestmark = pytest.mark.timeout(180)
@@ -58,3 +59,20 @@ def test_a_second_release_is_refused_by_the_name_of_the_first_and_leaves_nothing
     assert run_helm(cluster, tmp_path, "uninstall", "est-issuer", "--namespace", "pki").returncode == 0
     assert install(cluster, tmp_path, "second", "other") == ""
     assert run_helm(cluster, tmp_path, "uninstall", "second", "--namespace", "other").returncode == 0
+
+
+def test_a_real_api_server_takes_the_chart_with_every_value_set(cluster: ApiServer, tmp_path: Path) -> None:
+    without_kinds_of_others = {"serviceMonitor": {"enabled": False}, "prometheusRule": {"enabled": False}}
+    values = tmp_path / "values.yaml"
+    values.write_text(
+        json.dumps(FULL | without_kinds_of_others | {"approval": FULL["approval"] | {"approvers": [{"kind": "Group", "name": "pki"}]}})
+    )
+    for namespace in ("devices", "lab", "apps"):
+        cluster.ensure_namespace(namespace)
+    assert install(cluster, tmp_path, "full", "pki", "--values", str(values)) == ""
+    assert run_helm(cluster, tmp_path, "upgrade", "full", str(CHART), "--namespace", "pki", "--reuse-values").returncode == 0
+    kinds = "networkpolicy,poddisruptionbudget,configmap,rolebinding"
+    made = cluster.kubectl("get", kinds, "--all-namespaces", "-o", "name", "--selector", "app.kubernetes.io/instance=full")
+    assert {line.partition(".")[0] for line in made.splitlines()} >= {"networkpolicy", "poddisruptionbudget", "rolebinding"}
+    assert run_helm(cluster, tmp_path, "uninstall", "full", "--namespace", "pki").returncode == 0
+    assert cluster.kubectl("get", kinds, "--all-namespaces", "-o", "name", "--selector", "app.kubernetes.io/instance=full") == ""

@@ -61,7 +61,8 @@ def documented(verb: str, name: str, namespace: str) -> list[str]:
 
 
 def decide(system: System, verb: str, name: str, namespace: str, who: str) -> subprocess.CompletedProcess[str]:
-    environment = {"KUBECTL": str(system.api.kubectl_path), "KUBECONFIG": str(system.api.kubeconfig), "WHO": who, "PATH": "/usr/bin:/bin"}
+    kubectl = {"KUBECTL": str(system.api.kubectl_path), "KUBECONFIG": str(system.api.kubeconfig), "HOME": str(system.directory)}
+    environment = {**kubectl, "WHO": who, "PATH": "/usr/bin:/bin"}
     return subprocess.run(documented(verb, name, namespace), env=environment, capture_output=True, text=True, timeout=60)
 
 

@@ -109,6 +109,7 @@ def api(apiserver: ApiServer) -> Iterator[ApiServer]:
     apiserver.apply(*rights)
     yield apiserver
     apiserver.kubectl("delete", "-f", "-", stdin="\n---\n".join(map(json.dumps, rights)))
+    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,200 @@
+"""cert-manager's conformance suite, restated: each row of tests/integration/cert_manager_cases.py on a real API server."""
+
+import base64
+import ipaddress
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
+
+from estcore.usages import Usage, extended_key_usage, key_usage, parse_usage_names
+from estoperator.resources import parse_go_duration
+from tests import pki
+from tests.collect import collect
+from tests.estoperator.builders import armour
+from tests.integration.apiserver import ApiServer
+from tests.integration.cert_manager_cases import ADDRESS, CERTIFICATES, DOMAIN, FEATURES, FURTHER, SPIFFE, Case, host
+from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Object, System, condition
+
+pytestmark = pytest.mark.timeout(180)
+
+TENANT = "conformance"
+DEFAULT_DURATION = timedelta(days=90)
+DEFAULT_USAGES = frozenset({Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT})
+"""What cert-manager puts into the CSR of a Certificate without usages."""
+
+PERMITTED: dict[str, Any] = {
+    "from": {"namespaces": [TENANT]},
+    "dnsNames": [f"*.{DOMAIN}", f"wild.{DOMAIN}", f"*.wild.{DOMAIN}", f"*.apex.{DOMAIN}", f"*.literal.{DOMAIN}"],
+    "ipAddresses": [f"{ADDRESS}/32"],
+    "uris": [SPIFFE],
+    "emailAddresses": ["*@example.com", "*@domain.test"],
+    "wildcards": True,
+}
+SUBJECTS = {
+    "words": {"commonName": "*"},
+    "hosts": {"commonName": f"*.{DOMAIN}"},
+    "literal": {"commonName": f"*.literal.{DOMAIN}", "organization": "Corp.", "organizationalUnit": "*"},
+}
+"""An issuer for each form of common name."""
+
+
+@pytest.fixture(scope="module")
+def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    started = System(apiserver, tmp_path_factory.mktemp("conformance"), "est-conformance-system")
+    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
+    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+    started.tenant(TENANT)
+    usages = sorted({*Usage} - {Usage.CONTENT_COMMITMENT, Usage.TIMESTAMPING})
+    for issuer, subject in SUBJECTS.items():
+        started.issuer(TENANT, issuer, rules=[PERMITTED | {"subject": subject}], usages=usages, isCA=True, duration={"max": "10000h"})
+    started.shared_operator()
+    yield started
+    started.stop()
+    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
+
+
+def issuer_of(case: Case) -> str:
+    if case.organization:
+        return "literal"
+    return "hosts" if case.common_name and DOMAIN in case.common_name else "words"
+
+
+def subject_of(case: Case) -> x509.Name:
+    """As cert-manager writes it: a literal subject in the order in which X.500 has it."""
+    attributes = [
+        *([(NameOID.ORGANIZATION_NAME, case.organization)] if case.organization else []),
+        *((NameOID.ORGANIZATIONAL_UNIT_NAME, unit) for unit in case.organizational_units),
+        *([(NameOID.COMMON_NAME, case.common_name)] if case.common_name else []),
+    ]
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
+
+
+def names_of(case: Case) -> list[x509.GeneralName]:
+    utf8 = ((oid, b"\x0c" + bytes([len(value)]) + value.encode()) for oid, value in case.other_names)
+    return [
+        *map(x509.DNSName, case.dns_names),
+        *(x509.IPAddress(ipaddress.ip_address(address)) for address in case.ip_addresses),
+        *map(x509.UniformResourceIdentifier, case.uris),
+        *map(x509.RFC822Name, case.email_addresses),
+        *(x509.OtherName(x509.ObjectIdentifier(oid), value) for oid, value in utf8),
+    ]
+
+
+def usages_of(case: Case) -> frozenset[Usage]:
+    return parse_usage_names(case.usages) if case.usages else DEFAULT_USAGES
+
+
+def csr_of(case: Case, owner: str) -> tuple[bytes, CertificateIssuerPrivateKeyTypes]:
+    """The CSR that cert-manager's controller makes: names, and usages always; basicConstraints only behind a feature gate of its."""
+    key, subject = pki.key(case.key, owner=owner), subject_of(case)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if names := names_of(case):
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not list(subject))
+    bits = key_usage(usages_of(case))
+    assert bits is not None
+    if case.is_ca:
+        bits = x509.KeyUsage(
+            digital_signature=True,
+            content_commitment=False,
+            key_encipherment=True,
+            data_encipherment=False,
+            key_agreement=False,
+            key_cert_sign=True,
+            crl_sign=False,
+            encipher_only=False,
+            decipher_only=False,
+        )
+    builder = builder.add_extension(bits, critical=True)
+    if purposes := extended_key_usage(usages_of(case)):
+        builder = builder.add_extension(purposes, critical=False)
+    return builder.sign(key, pki.hash_for(key)).public_bytes(Encoding.DER), key
+
+
+def ask(system: System, name: str, case: Case, *, owner: str = "") -> Object:
+    """Create the CertificateRequest of such a Certificate, approve it as cert-manager does, and wait for the end."""
+    csr_der, _ = csr_of(case, owner or name)
+    spec: dict[str, Any] = {
+        "request": base64.b64encode(armour(csr_der)).decode(),
+        "issuerRef": {"group": "est-issuer.io", "kind": "EstIssuer", "name": issuer_of(case)},
+        **({"usages": list(case.usages)} if case.usages else {}),
+        **({"duration": case.duration} if case.duration else {}),
+        **({"isCA": True} if case.is_ca else {}),
+    }
+    metadata = {"name": name, "namespace": TENANT}
+    system.api.apply({"apiVersion": "cert-manager.io/v1", "kind": "CertificateRequest", "metadata": metadata, "spec": spec})
+    system.decide(TENANT, name, "Approved")
+    return system.until(THEIRS, TENANT, name, lambda status: condition(status, "Ready").get("reason") in {"Issued", "Failed"})
+
+
+def leaf_of(request: Object) -> x509.Certificate:
+    """The leaf, its chain checked up to `ca`: SaveCAToSecret and SaveRootCAToSecret are for every row."""
+    leaf, *above = x509.load_pem_x509_certificates(base64.b64decode(request["status"]["certificate"]))
+    (root,) = x509.load_pem_x509_certificates(base64.b64decode(request["status"]["ca"]))
+    root.verify_directly_issued_by(root)
+    for lower, upper in zip([leaf, *above], [*above, root], strict=True):
+        lower.verify_directly_issued_by(upper)
+    collect(leaf.public_bytes(Encoding.DER), root.public_bytes(Encoding.DER))
+    return leaf
+
+
+def check(leaf: x509.Certificate, case: Case, owner: str) -> None:
+    """What the suite's validations demand of a certificate."""
+    assert leaf.public_key() == pki.key(case.key, owner=owner).public_key()
+    assert leaf.subject == subject_of(case)
+    asked = names_of(case)
+    if asked:
+        found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        assert sorted(map(repr, found)) == sorted(map(repr, asked))
+    life = parse_go_duration(case.duration) if case.duration else DEFAULT_DURATION
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == life, "±0 s, where the suite permits 30 (contract 20)"
+    constraints = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value
+    assert constraints.ca == case.is_ca
+    bits = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
+    assert bits.digital_signature
+    assert bits.key_cert_sign == case.is_ca
+    if case.usages:
+        assert bits.data_encipherment
+        assert extended_key_usage(usages_of(case)) == leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+
+
+@pytest.mark.parametrize("number", range(len(CERTIFICATES)), ids=[case.case for case in CERTIFICATES])
+@pytest.mark.spec("K8S-CONTRACT-16", "K8S-CONTRACT-17", "K8S-CONTRACT-18", "K8S-CONTRACT-20", "K8S-CONTRACT-21")
+def test_the_request_of_such_a_certificate_is_answered_as_the_table_says(system: System, number: int) -> None:
+    case, name = CERTIFICATES[number], f"case-{number}"
+    request = ask(system, name, case)
+    ready = condition(request["status"], "Ready")
+    if case.refused is None:
+        assert ready["reason"] == "Issued", ready["message"]
+        check(leaf_of(request), case, name)
+    else:
+        assert ready["reason"] == "Failed"
+        assert case.refused in ready["message"]
+        assert request["status"]["failureTime"]
+
+
+def test_reuse_private_key_gives_another_certificate_for_the_same_key(system: System) -> None:
+    case = Case(case=FURTHER[0][1], features=("ReusePrivateKey",), dns_names=(host("reuse"),))
+    first = leaf_of(ask(system, "reuse", case))
+    system.api.kubectl("delete", THEIRS, "reuse", "-n", TENANT)
+    second = leaf_of(ask(system, "reuse", case))
+    check(second, case, "reuse")
+    assert first.public_key() == second.public_key()
+    assert first.serial_number != second.serial_number
+
+
+def test_a_certificate_that_gets_a_further_dns_name_is_issued_again(system: System) -> None:
+    for revision, names in enumerate([("kept",), ("kept", "added")]):
+        case = Case(case=FURTHER[1][1], features=("OnlySAN",), dns_names=tuple(map(host, names)))
+        check(leaf_of(ask(system, f"update-{revision}", case, owner="update")), case, "update")
+
+
+def test_every_feature_of_the_suite_but_acmes_has_a_case() -> None:
+    shown = {feature for case in CERTIFICATES for feature in case.features} | {feature for feature, _ in FURTHER}
+    assert set(FEATURES) - shown == {"SaveCAToSecret", "SaveRootCAToSecret", "ACMEUseARI"}, "the first two are checked in leaf_of"
+    assert len(CERTIFICATES) == 22

@@ -10,6 +10,7 @@ from tests.chart.rendering import CHART, FULL, ROOT, of_kind, render, run
 
 # Kinds that no Kubernetes schema describes.
 FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "PrometheusRule", "EstIssuer"}
+SCALED = {"server": {"autoscaling": {"enabled": True}}, "ledger": {"urlSecret": {"name": "ledger-url"}}}
 
 
 @pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
@@ -19,7 +20,7 @@ def test_the_chart_lints_strictly(values: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("kubernetes", ["1.31.0", "1.34.1", "1.37.2"])
-@pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
+@pytest.mark.parametrize("values", [{}, FULL, SCALED], ids=["default", "full", "scaled"])
 def test_every_object_fits_the_schema_of_kubernetes(values: dict[str, Any], kubernetes: str) -> None:
     for manifest in render(values, kubernetes=kubernetes):
         if manifest["kind"] not in FOREIGN:
@@ -79,6 +80,11 @@ def test_an_unknown_value_is_refused_by_its_name() -> None:
     ("values", "said"),
     [
         ({"server": {"replicas": 2}}, "ledger.urlSecret.name"),
+        ({"server": {"autoscaling": {"enabled": True}}}, "ledger.urlSecret.name"),
+        (
+            {"server": {"autoscaling": {"enabled": True, "minReplicas": 6}}, "ledger": {"urlSecret": {"name": "a"}}},
+            "minReplicas is more than maxReplicas",
+        ),
         ({"server": {"service": {"nodePort": 30443}}}, "server.service.type"),
         ({"server": {"service": {"loadBalancerClass": "x"}}}, "server.service.type"),
         ({"server": {"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}}, "server.service.type"),

@@ -192,6 +192,20 @@ def test_the_policy_refuses_when_it_cannot_be_evaluated_and_holds_in_every_names
     assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
 
 
+def test_people_who_read_a_namespace_see_its_issuers_and_who_reads_the_cluster_sees_its_own(objects: list[dict[str, Any]]) -> None:
+    roles = of_kind(objects, "ClusterRole")
+    for name, label, resources in (
+        ("est-issuer-view", "view", ["estissuers", "certificaterequests"]),
+        ("est-issuer-cluster-view", "cluster-reader", ["estclusterissuers"]),
+    ):
+        assert roles[name]["metadata"]["labels"][f"rbac.authorization.k8s.io/aggregate-to-{label}"] == "true"
+        assert roles[name]["rules"] == [{"apiGroups": ["est-issuer.io"], "resources": resources, "verbs": list(READ)}]
+    assert (
+        not {"est-issuer-view", "est-issuer-edit", "est-issuer-cluster-view"}
+        & of_kind(render({"rbac": {"aggregate": False}}), "ClusterRole").keys()
+    )
+
+
 def test_what_the_policy_says_to_another_releases_operator_names_the_one_that_may() -> None:
     (policy,) = of_kind(render({"operator": {"serviceAccount": {"name": "asker"}}}), "ValidatingAdmissionPolicy").values()
     (said,) = [rule["message"] for rule in policy["spec"]["validations"] if "only est-issuer's operator writes" in rule["message"]]

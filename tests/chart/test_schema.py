@@ -120,6 +120,8 @@ GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
     ("retryWindow", ["0", "10m", "1h30m"], ["10", "", "-1m", "ten"]),
     ("listenAddress", ["[::]"], [""]),
     ("server.replicas", [0, 3], [-1, 1.5]),
+    ("server.autoscaling.minReplicas", [1, 100], [0, 101]),
+    ("server.autoscaling.targetCPUUtilizationPercentage", [50, 200], [0, "80%"]),
     ("server.workers", [1, 64], [0, 65]),
     ("server.publicUrl", ["", "https://est.example:8443"], ["http://est.example", "https://est.example/", "https://"]),
     ("server.service.type", ["NodePort"], ["ExternalName"]),

@@ -133,6 +133,18 @@ def test_a_budget_has_one_of_the_two_limits_and_lets_what_is_not_ready_go() -> N
     assert of_kind(render(percent), "PodDisruptionBudget")["est-issuer-operator"]["spec"]["minAvailable"] == "50%"
 
 
+def test_estserver_scales_by_itself_only_where_replicas_share_a_ledger() -> None:
+    shared = {"ledger": {"urlSecret": {"name": "ledger-url"}}}
+    objects = render(shared | {"server": {"autoscaling": {"enabled": True, "maxReplicas": 4}}})
+    (scaler,) = of_kind(objects, "HorizontalPodAutoscaler").values()
+    assert scaler["spec"]["scaleTargetRef"] == {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "est-issuer-server"}
+    assert (scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (2, 4)
+    assert "replicas" not in of_kind(objects, "StatefulSet")["est-issuer-server"]["spec"]
+    assert environment(server(objects))["EST_DRAIN_DELAY"] == "5s"
+    assert of_kind(render(FULL), "HorizontalPodAutoscaler") == {}
+    assert of_kind(render(FULL), "StatefulSet")["est-issuer-server"]["spec"]["replicas"] == 3
+
+
 def test_scrapes_have_the_properties_of_the_values() -> None:
     for monitor in of_kind(render(FULL), "ServiceMonitor").values():
         assert monitor["spec"]["endpoints"] == [{"port": "metrics", "path": "/metrics", "interval": "30s", "scrapeTimeout": "10s"}]

@@ -36,7 +36,7 @@
 {{- /* Every client from outside has a node's address then: one that guesses would shut out all. */}}
 - {name: EST_THROTTLE_SOURCES, value: "false"}
 {{- end }}
-{{- if gt (int .Values.server.replicas) 1 }}
+{{- if or .Values.server.autoscaling.enabled (gt (int .Values.server.replicas) 1) }}
 {{- /* Until the other replicas get all connections. */}}
 - {name: EST_DRAIN_DELAY, value: 5s}
 {{- end }}

@@ -15,6 +15,7 @@ import uvloop
 from estcore.errors import EstError
 from estoperator import access, handlers, logs, relist, settings
 from estoperator.cluster import Cluster
+from estoperator.door_metrics import DoorMetrics
 from estoperator.doors import DOORS, EST_ISSUER, KubernetesDoor
 from estoperator.est_server import EstServer, MountedFile
 from estoperator.events import Events
@@ -118,9 +119,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
     leadership = Leadership(
         cluster, namespace=loaded.namespace, name=loaded.lease_name, identity=loaded.identity, clock=time.monotonic, now=_now
     )
-    metrics.gauge("est_operator_queue_keys", "Requests that wait for work, the delayed ones included", lambda: float(len(requests)))
-    metrics.gauge("est_operator_queue_oldest_seconds", "Age of the oldest request that is ready for work", requests.oldest_seconds)
-    metrics.gauge("est_operator_open_requests", "Requests that are not finished", lambda: float(len(open_requests)))
+    metrics.registry.register(DoorMetrics(waiting=requests.waiting, unfinished=open_requests))
     return Program(
         issuing=issuing,
         issuers=issuers,

@@ -6,14 +6,18 @@ from typing import Protocol
 import structlog
 
 from estcore.errors import ConfigurationError
-from estoperator.doors import GROUP, ISSUER_PLURALS, KubernetesDoor
+from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, KubernetesDoor
 from estoperator.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
 
 class Reviewer(Protocol):
-    """Answers SelfSubjectAccessReviews; raises kubernetes_errors."""
+    """Answers SelfSubjectAccessReviews and discovery; raises kubernetes_errors."""
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Whether the API server has this kind."""
+        ...
 
     async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
         """Whether we may do this in every namespace."""
@@ -30,14 +34,21 @@ async def open_doors(api: Reviewer, doors: Iterable[KubernetesDoor], metrics: Me
         refused = await _refused(api, GROUP, plural)
         if refused:
             raise ConfigurationError(f"the operator's ServiceAccount may not {refused}; its ClusterRole is incomplete", where="RBAC")
+    doors = tuple(doors)
+    for door in DOORS.values():
+        if door not in doors:
+            metrics.door(door.door, off="Disabled")
     opened = []
     for door in doors:
         refused = await _refused(api, door.group, door.plural)
         metrics.door_open.labels(door.door).set(0 if refused else 1)
+        metrics.door(door.door, off="Forbidden" if refused else "")
         if refused:
             log.warning("door_off", door=door.door, reason=f"the operator's ServiceAccount may not {refused}")
         else:
-            log.info("door_on", door=door.door)
+            served = await api.serves(door.group, door.version, door.plural)
+            metrics.door(door.door, off="" if served else "Absent")  # until a re-list finds it
+            log.info("door_on", door=door.door, served=served)
             opened.append(door)
     return opened
 

@@ -63,6 +63,14 @@ class Cluster:
         answer = await self.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
         return bool(answer["status"].get("allowed"))
 
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Whether the API server has this kind."""
+        try:
+            found = await self.call("GET", f"/apis/{group}/{version}")
+        except Gone:
+            return False
+        return any(resource["name"] == plural for resource in found["resources"])
+
     async def read_request(self, key: RequestKey) -> CertRequest | None:
         """The request as it is now, None where it has become somebody else's; raises Gone."""
         door = DOORS[key.door]

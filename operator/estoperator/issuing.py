@@ -119,7 +119,7 @@ class Issuing:
                 if step.until is not None:
                     self.queue.add_after(request.key, (step.until - self.now()).total_seconds())
             case Retry():
-                self.metrics.retries.labels(step.reason).inc()
+                self.metrics.retries.labels(request.key.door, step.reason).inc()
                 await self._write(
                     request, conditions.pending(request, message=step.message, now=self.now()), result="retrying", event="RetryableError"
                 )

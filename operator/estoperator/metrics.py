@@ -1,10 +1,11 @@
 """The operator's metrics. Label values come from fixed sets only: no names, no namespaces (threats row 36)."""
 
-from collections.abc import Callable
-
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+DOOR_OFF = ("Disabled", "Forbidden", "Absent")
+"""Why a door is off."""
 
 
 class Metrics:
@@ -12,12 +13,15 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._doors_off: set[tuple[str, str]] = set()
         ProcessCollector(registry=registry)  # its start time shows restarts, by which a silent watch ends
         self.written = Counter(
             "est_operator_request_status_total", "Statuses written, by door and result", ["door", "result"], registry=registry
         )
         self.refused = Counter("est_operator_refused_total", "Requests refused, by door and reason", ["door", "reason"], registry=registry)
-        self.retries = Counter("est_operator_retries_total", "Enrolments to be tried again, by reason", ["reason"], registry=registry)
+        self.retries = Counter(
+            "est_operator_retries_total", "Enrolments to be tried again, by door and reason", ["door", "reason"], registry=registry
+        )
         self.enrolment_seconds = Histogram(
             "est_operator_enrolment_seconds",
             "Time that estserver took for an enrolment",
@@ -29,6 +33,12 @@ class Metrics:
         )
         self.door_open = Gauge(
             "est_operator_door_open", "1 where the door may be watched, 0 where it is refused", ["door"], registry=registry
+        )
+        self.door_off = Gauge(
+            "est_operator_door_off",
+            "1 for each door that is off: Disabled by the settings, Forbidden by RBAC, or Absent, its CRD not being served",
+            ["door", "why"],
+            registry=registry,
         )
         self.leader = Gauge("est_operator_leader", "1 while this replica leads", registry=registry)
         self.missed = Counter("est_operator_missed_events_total", "Objects that a re-list found and the watch had not", registry=registry)
@@ -60,9 +70,14 @@ class Metrics:
             "est_operator_requests_removed_total", "Finished requests removed when their time was over", registry=registry
         )
 
-    def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when it is scraped."""
-        Gauge(name, documentation, registry=self.registry).set_function(value)
+    def door(self, door: str, *, off: str = "") -> None:
+        """The door is on, or off and why: one of DOOR_OFF."""
+        for why in DOOR_OFF:
+            if why == off:
+                self.door_off.labels(door, why).set(1)
+            elif (door, why) in self._doors_off:
+                self.door_off.remove(door, why)
+        self._doors_off = {(other, why) for other, why in self._doors_off if other != door} | ({(door, off)} if off else set())
 
     def render(self) -> bytes:
         """The Prometheus text format."""

@@ -19,6 +19,9 @@ class OpenRequests:
     def __len__(self) -> int:
         return len(self._requests)
 
+    def __iter__(self) -> Iterator[RequestKey]:
+        return iter(self._requests)
+
     def get(self, key: RequestKey) -> CertRequest | None:
         """The request as last seen, None when it is not open."""
         return self._requests.get(key)

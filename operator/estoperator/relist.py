@@ -57,10 +57,13 @@ async def watch_for_misses(
             try:
                 missed = await count_missed(api, open_requests, door, sleep=sleep)
             except Gone:
-                missed = 0  # the door's CRD is absent
+                missed = 0
+                metrics.door(door.door, off="Absent")
             except KubernetesError as error:
                 log.warning("relist", door=door.door, error=error.message)
                 continue
+            else:
+                metrics.door(door.door)
             if missed:
                 metrics.missed.inc(missed)
                 raise WatchMissed(f"the watch of {door.group} {door.plural} missed {missed} objects; restarting")

@@ -9,7 +9,7 @@ import contextlib
 import heapq
 import random
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 FIRST_BACKOFF_SECONDS = 0.5
@@ -56,10 +56,12 @@ class WorkQueue(Generic[K]):
         """Keys that wait, the delayed ones included."""
         return sum(len(keys) for keys in self._ready.values()) + len(self._due)
 
-    def oldest_seconds(self) -> float:
-        """How long the oldest ready key has waited."""
-        since = [next(iter(keys.values())) for keys in self._ready.values()]
-        return self._clock() - min(since) if since else 0.0
+    def waiting(self) -> Iterator[tuple[K, float]]:
+        """Every key that waits, with the seconds since it was ready for work; 0 for a delayed one."""
+        now = self._clock()
+        for keys in self._ready.values():
+            yield from ((key, now - since) for key, since in keys.items())
+        yield from ((key, 0.0) for key in self._due)
 
     def pause(self) -> None:
         """Hand out nothing; what is in work goes on."""

@@ -105,7 +105,8 @@ def test_the_check_finds_a_series_and_a_label_that_do_not_exist(exported: dict[s
     assert exported["est_refusals_total"] == {"issuer", "reason"}
     assert exported["est_ca_not_after_timestamp_seconds"] == {"issuer"}
     assert exported["est_operator_enrolment_seconds_bucket"] == {"le"}
-    assert exported["est_operator_queue_keys"] == set()
+    assert exported["est_operator_queue_keys"] == {"door"}
+    assert exported["est_operator_leader"] == set()
     with pytest.raises(ValueError, match="unclosed left parenthesis"):
         promql.parse("sum by (reason (est_refusals_total)")
 

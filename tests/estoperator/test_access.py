@@ -2,15 +2,18 @@ import pytest
 
 from estcore.errors import ConfigurationError
 from estoperator import access
-from estoperator.doors import CERT_MANAGER, EST_ISSUER
-from estoperator.metrics import Metrics
+from estoperator.doors import CERT_MANAGER, EST_ISSUER, KubernetesDoor
+from estoperator.metrics import DOOR_OFF, Metrics
 
 
 class Rights:
     """An API server that refuses what is listed: (verb, group, resource/subresource)."""
 
-    def __init__(self, *refused: tuple[str, str, str]) -> None:
-        self.refused = set(refused)
+    def __init__(self, *refused: tuple[str, str, str], absent: tuple[str, ...] = ()) -> None:
+        self.refused, self.absent = set(refused), absent
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        return group not in self.absent
 
     async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
         return (verb, group, "/".join(filter(None, (resource, subresource)))) not in self.refused
@@ -36,3 +39,18 @@ async def test_a_refused_door_is_off_with_a_metric_and_the_others_are_on(refused
 async def test_without_a_right_on_the_issuers_the_operator_says_which_and_does_not_run() -> None:
     with pytest.raises(ConfigurationError, match=r"watch estclusterissuers\.est-issuer\.io"):
         await access.open_doors(Rights(("watch", "est-issuer.io", "estclusterissuers")), [EST_ISSUER], Metrics())
+
+
+def why_off(metrics: Metrics, door: KubernetesDoor) -> set[str]:
+    value = metrics.registry.get_sample_value
+    return {why for why in DOOR_OFF if value("est_operator_door_off", {"door": door.door, "why": why})}
+
+
+async def test_a_door_that_is_off_says_why_and_one_that_is_on_says_nothing() -> None:
+    metrics = Metrics()
+    await access.open_doors(Rights(("watch", "cert-manager.io", "certificaterequests")), [CERT_MANAGER], metrics)
+    assert why_off(metrics, CERT_MANAGER) == {"Forbidden"}
+    assert why_off(metrics, EST_ISSUER) == {"Disabled"}
+    assert await access.open_doors(Rights(absent=("cert-manager.io",)), [EST_ISSUER, CERT_MANAGER], metrics) == [EST_ISSUER, CERT_MANAGER]
+    assert why_off(metrics, CERT_MANAGER) == {"Absent"}
+    assert why_off(metrics, EST_ISSUER) == set()

@@ -178,14 +178,15 @@ async def test_a_worker_wakes_by_itself_when_a_delay_ends() -> None:
     assert await asyncio.wait_for(work.get(), 5) == Key("a", "one")
 
 
-async def test_the_age_of_the_oldest_ready_key_is_told() -> None:
+async def test_every_key_that_waits_is_told_with_its_age_and_a_delayed_one_with_none() -> None:
     clock = Clock()
     work = queue(clock)
-    assert work.oldest_seconds() == 0
+    assert list(work.waiting()) == []
     work.add(Key("a", "one"))
     clock.seconds += 7
     work.add(Key("b", "two"))
-    assert work.oldest_seconds() == 7
+    work.add_after(Key("b", "later"), 60)
+    assert list(work.waiting()) == [(Key("a", "one"), 7), (Key("b", "two"), 0), (Key("b", "later"), 0)]
 
 
 def test_what_was_forgotten_takes_no_room_however_long_its_delay_was() -> None:

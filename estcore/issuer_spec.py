@@ -1,7 +1,7 @@
 """The `spec` of an EstIssuer or EstClusterIssuer, parsed strictly.
 
 The same shape comes from a YAML file and from the Kubernetes API, and crds/ holds it as a schema: a test keeps the two equal.
-Pydantic does the parsing, here and in spec_part, est_spec and policy_spec; nothing here reads a Secret.
+Pydantic does the parsing, here and in spec_part, est_spec, policy_spec and label_selector; nothing here reads a Secret.
 """
 
 from collections.abc import Mapping
@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from estcore.errors import BadCsr, ConfigurationError
 from estcore.est_spec import Approval, Authentication, CsrAttributes, Encryption, Est, RaChannelBinding
+from estcore.label_selector import LabelSelector
 from estcore.names import check_name
 from estcore.policy_spec import MIN_LIFE, KeyReuse, NameChange, Policy, Rule, RuleFrom
 from estcore.spec_part import (
@@ -49,6 +50,8 @@ __all__ = [
     "RaChannelBinding",
     "Rule",
     "RuleFrom",
+    "TrustConfigMap",
+    "TrustOut",
     "parse",
     "parse_duration",
 ]
@@ -119,6 +122,19 @@ class Signer(SpecPart):
     exec_: Annotated[Exec, Field(alias="exec")]
 
 
+class TrustConfigMap(SpecPart):
+    """A ConfigMap with the trust anchors under `ca.crt`; for an EstClusterIssuer in each namespace that the selector selects."""
+
+    name: SecretName
+    namespace_selector: LabelSelector | None = None
+
+
+class TrustOut(SpecPart):
+    """Where the trust anchors go, beside the ClusterTrustBundle that every issuer has."""
+
+    config_map: TrustConfigMap | None = None
+
+
 class IssuerSpec(SpecPart):
     """`spec` of an EstIssuer or EstClusterIssuer."""
 
@@ -127,6 +143,7 @@ class IssuerSpec(SpecPart):
     authorization: Authorization | None = None
     est: Est = Est()
     policy: Policy = Policy()
+    trust: TrustOut = TrustOut()
 
     @model_validator(mode="after")
     def _signer_signs_requests_only(self) -> Self:
@@ -155,6 +172,7 @@ _PLAIN_WORDS = {
 _PATTERNS_IN_WORDS = {
     "secretName": "the name of a Secret: lower-case letters, digits, - and ., at most 253",
     "caSecretName": "the name of a Secret: lower-case letters, digits, - and ., at most 253",
+    "name": "a name of lower-case letters, digits, - and ., at most 253",
     "label": "a label is 1 to 63 letters, digits, -, ., _ and :, and begins and ends with a letter or digit",
 }
 

@@ -1,6 +1,6 @@
 """What every part of an issuer's spec is made of: the strict base of the models, and the scalar types of their fields.
 
-Pydantic does the parsing; the models are in est_spec, policy_spec and issuer_spec, and nowhere else in this package.
+Pydantic does the parsing; the models are in est_spec, policy_spec, label_selector and issuer_spec, and nowhere else in this package.
 """
 
 import re

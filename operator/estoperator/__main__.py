@@ -31,7 +31,7 @@ from estoperator.relist import WatchMissed
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.settings import Settings
-from estoperator.trust_publisher import ClusterTrustBundles, IssuerTrusts, Publisher
+from estoperator.trust_publisher import ClusterTrustBundles, ConfigMaps, IssuerTrusts, Kind, Publisher
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -195,7 +195,9 @@ async def _run_until_stopped(
 
 def _publishers(loaded: Settings, cluster: Cluster, program: Program) -> list[Publisher]:
     source = IssuerTrusts(program.issuers, now=_now)
-    kinds = [ClusterTrustBundles(cluster)] if loaded.cluster_trust_bundles else []
+    kinds: list[Kind] = [ConfigMaps(cluster, permitted=loaded.trust_config_maps)]
+    if loaded.cluster_trust_bundles:
+        kinds.append(ClusterTrustBundles(cluster))
     return [Publisher(kind=kind, api=cluster, source=source, metrics=program.metrics, clock=time.monotonic) for kind in kinds]
 
 

@@ -41,6 +41,9 @@ class Settings(BaseSettings):
     cluster_trust_bundles: bool = True
     """Whether issuers' trust is published as ClusterTrustBundles, where the API server has them and RBAC permits it."""
 
+    trust_config_maps: bool = False
+    """Whether issuers may have their trust published as ConfigMaps, which takes the right to write any ConfigMap."""
+
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests in work at once."""
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from estcore.issuer_spec import TrustConfigMap
 from estoperator.chain import Chain
 from estoperator.doors import GROUP, ISSUER_PLURALS
 from estoperator.resources import IssuerRef, Object
@@ -23,6 +24,7 @@ LIVE = "live"
 """Value of LIVE_LABEL, and the free part of a bundle's name: what is trusted now, as against a canary (KEP-3257)."""
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "est-issuer"}
+ANCHORS_KEY = "ca.crt"
 CERTIFICATES_GROUP = "certificates.k8s.io"
 
 
@@ -43,6 +45,7 @@ class Trust:
     ref: IssuerRef
     uid: str
     anchors_pem: str = field(repr=False)
+    config_map: TrustConfigMap | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,34 @@ def cluster_trust_bundle(trust: Trust, *, version: str) -> dict[str, Any]:
         "metadata": {"name": bundle_name(trust.ref), "labels": labels(trust)},
         "spec": {"signerName": signer_name(trust.ref), "trustBundle": trust.anchors_pem},
     }
+
+
+def config_map(trust: Trust, at: Place) -> dict[str, Any]:
+    """The ConfigMap of an issuer in one namespace."""
+    metadata = {"namespace": at.namespace, "name": at.name, "labels": labels(trust)}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ANCHORS_KEY: trust.anchors_pem}}
+
+
+def config_maps(trusts: Iterable[Trust], namespaces: Mapping[str, Sequence[str]]) -> tuple[dict[Place, Object], dict[Place, IssuerRef]]:
+    """The ConfigMaps that there should be, and the places that a second issuer asks for, by that issuer.
+
+    `namespaces` has the names for each selector's query. An EstIssuer's is in its own namespace whatever it selects; where two ask for one
+    place, an EstClusterIssuer comes first.
+    """
+    made: dict[Place, Object] = {}
+    disputed: dict[Place, IssuerRef] = {}
+    for trust in sorted(trusts, key=lambda trust: trust.ref):
+        if trust.config_map is None:
+            continue
+        selector = trust.config_map.namespace_selector
+        selected = namespaces[selector.query] if selector is not None and not trust.ref.namespace else ()
+        for namespace in (trust.ref.namespace,) if trust.ref.namespace else selected:
+            at = Place(namespace, trust.config_map.name)
+            if at in made:
+                disputed[at] = trust.ref
+            else:
+                made[at] = config_map(trust, at)
+    return made, disputed
 
 
 def labels(trust: Trust) -> dict[str, str]:

@@ -73,15 +73,19 @@ class IssuerTrusts:
         self._made: dict[str, tuple[Facts, datetime, str]] = {}
 
     def trusts(self) -> dict[str, Trust]:
-        """What each gives out, by uid."""
-        made, now = {}, self._now()
+        """What each gives out, by uid. Of one whose spec does not parse nothing is known, so that what it has out stays."""
+        made: dict[str, tuple[Facts, datetime, str]] = {}
+        trusts: dict[str, Trust] = {}
+        now = self._now()
         for issuer, facts in self._issuers.known_facts():
             known, at, pem = self._made.get(issuer.uid, (None, now, ""))
             if known is not facts or now - at >= timedelta(seconds=SWEEP_SECONDS):
                 at, pem = now, trust.anchors_pem(facts.chains, now=now)
             made[issuer.uid] = facts, at, pem
+            if pem and issuer.spec is not None:
+                trusts[issuer.uid] = Trust(ref=issuer.ref, uid=issuer.uid, anchors_pem=pem, config_map=issuer.spec.trust.config_map)
         self._made = made
-        return {uid: Trust(ref=facts.ref, uid=uid, anchors_pem=pem) for uid, (facts, _, pem) in made.items() if pem}
+        return trusts
 
     def has_uid(self, uid: str) -> bool:
         """Whether there is an issuer with this uid."""
@@ -139,6 +143,37 @@ class ClusterTrustBundles:
         return [trust.cluster_trust_bundle(one, version=self._version) for one in trusts]
 
 
+class ConfigMaps:
+    """ConfigMaps in the namespaces that issuers say; `permitted` is what the installation says of it."""
+
+    name = "ConfigMap"
+    collection = "/api/v1/configmaps"
+
+    def __init__(self, api: TrustApi, *, permitted: bool) -> None:
+        self._api, self._permitted = api, permitted
+
+    async def listed(self) -> list[Object]:
+        """All with our label."""
+        return await list_ours(self._api, self.collection) if self._permitted else []
+
+    async def wanted(self, trusts: Iterable[Trust]) -> list[Object]:
+        """One for each issuer that asks, in each of its namespaces that is not about to go."""
+        asking = [one for one in trusts if one.config_map is not None]
+        if asking and not self._permitted:
+            message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
+            raise KubernetesError(message, http_status=403)
+        selectors = [one.config_map.namespace_selector for one in asking if one.config_map is not None and not one.ref.namespace]
+        queries = {selector.query for selector in selectors if selector is not None}
+        made, disputed = trust.config_maps(asking, {query: await self._namespaces(query) for query in queries})
+        for at, ref in disputed.items():
+            log.warning("trust_not_published", kind=self.name, object=str(at), issuer=str(ref), error="another issuer has it")
+        return list(made.values())
+
+    async def _namespaces(self, query: str) -> list[str]:
+        found = [item async for item in _pages(self._api, "/api/v1/namespaces", [("labelSelector", query)] if query else [])]
+        return [item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]]
+
+
 class Publisher:
     """Keeps one kind. Belongs to one event loop; `clock` gives monotonic seconds."""
 
@@ -147,6 +182,7 @@ class Publisher:
         self._done: dict[str, Trust] | None = None
         self._next_at = float("-inf")
         self._off: str | None = None
+        self._failures = 0
 
     async def run(self, leads: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> None:
         """Until cancelled: no error, of ours or another's, ends it."""
@@ -182,7 +218,8 @@ class Publisher:
             return
         self._switch(None)
         self._done = trusts if complete else None
-        self._next_at = self._clock() + (SWEEP_SECONDS if complete else RETRY_SECONDS)
+        self._failures = 0 if complete else self._failures + 1
+        self._next_at = self._clock() + (SWEEP_SECONDS if complete else self._backoff())
 
     async def _carry_out(self, plan: Plan) -> bool:
         """Whether all of it was done; one object that fails keeps no other. Raises KubernetesError 403 where we may not."""
@@ -236,9 +273,14 @@ class Publisher:
         else:
             self._metrics.errors.labels("trust", error.reason).inc()
             log.warning("trust_not_published", kind=self._kind.name, error=error.message)
-            self._next_at = self._clock() + RETRY_SECONDS
+            self._failures += 1
+            self._next_at = self._clock() + self._backoff()
             return
         self._next_at = self._clock() + SWEEP_SECONDS
+
+    def _backoff(self) -> float:
+        """An object that nobody can write, such as a ConfigMap that its namespace made immutable, is tried as often as all is looked at."""
+        return min(RETRY_SECONDS * 2.0 ** min(self._failures - 1, 8), SWEEP_SECONDS)
 
     def _switch(self, off: str | None) -> None:
         """Say on and off, each once."""

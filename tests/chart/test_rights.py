@@ -84,6 +84,15 @@ def test_the_operator_may_do_this_and_nothing_more(objects: list[dict[str, Any]]
 
 
 @pytest.mark.spec("THREAT-26")
+def test_config_maps_are_the_operators_only_where_the_value_says_so() -> None:
+    configured = rights_of("est-issuer-operator", render({"trust": {"configMaps": {"enabled": True}}}))[""]
+    assert set(configured[("", "configmaps", "")]) == {"list", "create", "update", "delete"}
+    assert configured[("", "namespaces", "")] == ("list",)
+    bare = rights_of("est-issuer-operator", render({"trust": {"clusterTrustBundles": {"enabled": False}}}))[""]
+    assert not {group for group, *_ in bare} & {"", "certificates.k8s.io"}
+
+
+@pytest.mark.spec("THREAT-26")
 def test_secrets_are_estservers_alone_and_only_in_the_namespaces_of_the_values() -> None:
     objects = render(FULL)
     assert not any(resource == "secrets" for rules in rights_of("est-issuer-operator", objects).values() for _, resource, _ in rules)

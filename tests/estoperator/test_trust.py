@@ -9,9 +9,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import roll_over
+from estcore.issuer_spec import TrustConfigMap
 from estoperator import chain, trust
 from estoperator.resources import IssuerRef
-from estoperator.trust import LIVE_LABEL, UID_LABEL, Trust
+from estoperator.trust import LIVE_LABEL, UID_LABEL, Place, Trust
 from tests import pki
 from tests.estoperator.builders import FACTORY, NOW, authority
 
@@ -116,3 +117,36 @@ def test_what_an_issuer_has_whose_trust_is_not_known_now_stays() -> None:
 def test_what_a_known_issuer_no_longer_wants_is_removed() -> None:
     there = published()
     assert planned([there], [], known=("u1",), settled=("u1",)) == trust.Plan(remove=(there,))
+
+
+def asking(ref: IssuerRef, selector: dict[str, Any] | None = None, *, name: str = "roots", uid: str = "u1") -> Trust:
+    config_map = TrustConfigMap.model_validate({"name": name, **({} if selector is None else {"namespaceSelector": selector})})
+    return Trust(ref=ref, uid=uid, anchors_pem="A", config_map=config_map)
+
+
+def test_an_est_issuers_config_map_is_in_its_own_namespace_whatever_it_selects() -> None:
+    for selector in (None, {}, {"matchLabels": {"team": "x"}}):
+        made, _ = trust.config_maps([asking(FACTORY, selector)], {"": ["devices", "lab"], "team=x": ["lab"]})
+        assert set(made) == {Place("devices", "roots")}
+
+
+def test_a_cluster_issuers_config_maps_are_in_the_namespaces_that_it_selects_and_without_a_selector_in_none() -> None:
+    made, _ = trust.config_maps([asking(CLUSTER, {})], {"": ["apps", "lab"]})
+    assert set(made) == {Place("apps", "roots"), Place("lab", "roots")}
+    body = made[Place("apps", "roots")]
+    assert body["data"] == {"ca.crt": "A"}
+    assert body["metadata"]["labels"][UID_LABEL] == "u1"
+    assert trust.config_maps([asking(CLUSTER)], {}) == ({}, {})
+
+
+def test_of_two_that_ask_for_one_place_the_cluster_issuer_has_it_and_the_other_is_named() -> None:
+    made, disputed = trust.config_maps([asking(FACTORY, uid="u2"), asking(CLUSTER, {})], {"": ["devices"]})
+    assert made[Place("devices", "roots")]["metadata"]["labels"][UID_LABEL] == "u1"
+    assert disputed == {Place("devices", "roots"): FACTORY}
+
+
+def test_what_somebody_added_to_a_config_map_is_no_longer_what_we_say() -> None:
+    (due,) = trust.config_maps([asking(FACTORY)], {})[0].values()
+    there = {**due, "binaryData": {"x": "eA=="}, "metadata": {**due["metadata"], "uid": "o1", "resourceVersion": "3"}}
+    (replaced,) = planned([there], [due], settled=("u1",)).replace
+    assert "binaryData" not in replaced

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from estcore.issuer_spec import TrustConfigMap
 from estoperator import trust
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.trust import UID_LABEL, Trust
-from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, ClusterTrustBundles, Publisher
+from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, ClusterTrustBundles, ConfigMaps, Publisher
 from tests.estoperator.builders import FACTORY
 from tests.estoperator.test_workqueue import Clock
 
@@ -208,3 +209,18 @@ async def test_an_object_of_that_name_that_is_not_ours_is_left(world: World) -> 
     assert await world.turn() == [("GET", BUNDLES), ("POST", BUNDLES)]
     assert world.api.bundles == {}
     assert world.metrics.registry.get_sample_value("est_operator_errors_total", {"work": "trust", "reason": "Stale"}) == 1
+
+
+async def test_a_config_map_that_the_installation_does_not_permit_is_told_with_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
+    world = World()
+    kind = ConfigMaps(world.api, permitted=False)
+    publisher = Publisher(kind=kind, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock)
+    await publisher.turn()
+    assert "trust_off" not in capsys.readouterr().out
+    config_map = TrustConfigMap.model_validate({"name": "roots"})
+    world.source.there["u1"] = Trust(ref=FACTORY, uid="u1", anchors_pem="A", config_map=config_map)
+    await publisher.turn()
+    assert world.api.calls == []
+    said = capsys.readouterr().out
+    assert "EstIssuer devices/factory asks for one" in said
+    assert "trust.configMaps.enabled" in said

@@ -154,3 +154,97 @@ def test_the_operators_right_to_attest_is_for_our_signers_alone(system: System) 
     assert may("estissuers.est-issuer.io/*")
     assert not may("kubernetes.io/kube-apiserver-serving")
     assert not may("*")
+
+
+def config_maps(system: System, name: str) -> dict[str, Object]:
+    """By namespace."""
+    items = json.loads(system.api.kubectl("get", "configmaps", "-A", f"--field-selector=metadata.name={name}", "-o", "json"))["items"]
+    return {item["metadata"]["namespace"]: item for item in items}
+
+
+def until_config_maps(system: System, name: str, *namespaces: str) -> dict[str, Object]:
+    wait_for(f"ConfigMaps {name}", lambda: set(config_maps(system, name)) == set(namespaces), what=lambda: set(config_maps(system, name)))
+    return config_maps(system, name)
+
+
+def ask(system: System, kind: str, name: str, namespace: str | None, config_map: Object | None) -> None:
+    spec = {"ca": {"secretName": f"{name}-ca", "generate": {"commonName": f"{name} CA"}}}
+    metadata = {"name": name, **({"namespace": namespace} if namespace else {})}
+    trust = {"trust": {"configMap": config_map}} if config_map else {}
+    system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": kind, "metadata": metadata, "spec": {**spec, **trust}})
+
+
+@pytest.fixture
+def with_config_maps(system: System) -> Iterator[None]:
+    """An operator of an installation with `trust.configMaps.enabled`."""
+    system.end_shared_operator()
+    subject = {"kind": "ServiceAccount", "name": "operator", "namespace": system.namespace}
+    rules = [
+        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "create", "update", "delete"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list"]},
+    ]
+    metadata = {"name": "trust-config-maps"}
+    role_ref = {"apiGroup": RBAC, "kind": "ClusterRole", "name": "trust-config-maps"}
+    system.api.apply(
+        {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules},
+        {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
+    )
+    operator = system.start_operator("with-config-maps", trust_config_maps="true")
+    yield
+    assert operator.terminate() == 0
+
+
+def test_config_maps_are_where_issuers_say_and_go_with_what_they_say(system: System, tenant: str, with_config_maps: None) -> None:
+    label = {"metadata": {"labels": {"wants-trust": tenant}}}
+    chosen = [f"{tenant}-a", f"{tenant}-b"]
+    for namespace in chosen:
+        system.api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace, **label["metadata"]}})
+    selector = {"namespaceSelector": {"matchLabels": {"wants-trust": tenant}}}
+    ask(system, "EstClusterIssuer", tenant, None, {"name": f"{tenant}-roots", **selector})
+    ask(system, "EstIssuer", "factory", tenant, {"name": f"{tenant}-own"})
+
+    made = until_config_maps(system, f"{tenant}-roots", *chosen)
+    (pem,) = {item["data"]["ca.crt"] for item in made.values()}
+    cluster_bundle = bundle(system, f"estclusterissuers.est-issuer.io:{tenant}:live")
+    assert cluster_bundle is not None
+    assert cluster_bundle["spec"]["trustBundle"] == pem
+    until_config_maps(system, f"{tenant}-own", tenant)
+
+    ask(system, "EstIssuer", "factory", tenant, None)
+    until_config_maps(system, f"{tenant}-own")
+    system.api.kubectl("delete", "estclusterissuer", tenant)
+    until_config_maps(system, f"{tenant}-roots")
+
+
+def test_a_config_map_that_is_somebody_elses_is_left(system: System, tenant: str, with_config_maps: None) -> None:
+    system.api.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "ConfigMap",
+            "metadata": {"name": "kube-root-ca.crt", "namespace": tenant},
+            "data": {"ca.crt": "theirs"},
+        }
+    )
+    ask(system, "EstIssuer", "factory", tenant, {"name": "kube-root-ca.crt"})
+    log = system.directory / "with-config-maps.log"
+    wait_for("the line in the log", lambda: f"{tenant}/kube-root-ca.crt" in log.read_text())
+    assert config_maps(system, "kube-root-ca.crt")[tenant]["data"] == {"ca.crt": "theirs"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "config_map", "said"),
+    [
+        ("EstIssuer", {"name": "roots", "namespaceSelector": {}}, "an EstIssuer gives its trust to its own namespace"),
+        ("EstClusterIssuer", {"name": "roots"}, "say by namespaceSelector which namespaces get the ConfigMap"),
+        (
+            "EstClusterIssuer",
+            {"name": "roots", "namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}},
+            "values goes with In and NotIn",
+        ),
+    ],
+)
+def test_the_api_server_refuses_a_selector_where_it_means_nothing(
+    system: System, tenant: str, kind: str, config_map: Object, said: str
+) -> None:
+    with pytest.raises(RuntimeError, match=said):
+        ask(system, kind, "refused", tenant if kind == "EstIssuer" else None, config_map)

@@ -66,6 +66,7 @@
 - {name: EST_OPERATOR_LEASE_NAME, value: {{ include "est-issuer.operator.name" . }}}
 - {name: EST_OPERATOR_DOORS, value: {{ $doors | join "," | quote }}}
 - {name: EST_OPERATOR_CLUSTER_TRUST_BUNDLES, value: {{ .Values.trust.clusterTrustBundles.enabled | quote }}}
+- {name: EST_OPERATOR_TRUST_CONFIG_MAPS, value: {{ .Values.trust.configMaps.enabled | quote }}}
 - {name: EST_OPERATOR_HTTP_HOST, value: {{ trimAll "[]" .Values.listenAddress | quote }}}
 - {name: EST_OPERATOR_LOG_FORMAT, value: json}
 - {name: EST_OPERATOR_LOG_LEVEL, value: {{ upper .Values.operator.logLevel }}}

@@ -1,5 +1,6 @@
 """The chart as objects: `helm template`, nothing else."""
 
+import copy
 import functools
 import os
 import shutil
@@ -101,8 +102,13 @@ def run(command: str, values: dict[str, Any] | None = None, *arguments: str, cha
 def render(
     values: dict[str, Any] | None = None, *, release: str = "est-issuer", kubernetes: str = "1.37.2", namespace: str = NAMESPACE
 ) -> list[dict[str, Any]]:
-    """Every object of the chart, hooks included."""
-    done = run(f"template {release}", values, "--namespace", namespace, "--kube-version", kubernetes)
+    """Every object of the chart, hooks included; the caller's own copy."""
+    return copy.deepcopy(_rendered(yaml.safe_dump(values or {}), release, kubernetes, namespace))
+
+
+@functools.cache
+def _rendered(values_yaml: str, release: str, kubernetes: str, namespace: str) -> list[dict[str, Any]]:
+    done = run(f"template {release}", yaml.safe_load(values_yaml), "--namespace", namespace, "--kube-version", kubernetes)
     assert done.returncode == 0, done.stderr
     # libyaml's parser takes a twentieth of the time of Python's own.
     return [manifest for manifest in yaml.load_all(done.stdout, Loader=yaml.CSafeLoader) if manifest]

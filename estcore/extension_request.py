@@ -21,13 +21,15 @@ MAX_EXTENSIONS: Final = 20
 class Requested(NamedTuple):
     """What is asked for; `usages` is None where neither keyUsage nor extendedKeyUsage is there.
 
-    `cmc_ra` says whether the extended key usage of a registration authority is among it, which is no usage of any policy.
+    `cmc_ra` says whether the extended key usage of a registration authority is among it, which is no usage of any policy; `ca` whether a
+    CA certificate is asked for.
     """
 
     sans: tuple[x509.GeneralName, ...] = ()
     usages: frozenset[Usage] | None = None
     cmc_ra: bool = False
     subject_key_identifier: bytes | None = None
+    ca: bool = False
 
 
 NOTHING = Requested()
@@ -64,17 +66,20 @@ _NOT_USAGES = {
 }
 
 
-def read(requested: x509.Extensions, public_key: PublicKey | None) -> Requested:
+def read(requested: x509.Extensions, public_key: PublicKey | None, *, accept_ca: bool = False) -> Requested:
     """Read the extensions that a request asks for; raises BadCsr that names whatever is asked for and not issued.
 
-    `public_key` is the request's own, which a subjectKeyIdentifier must fit; None where that key will not be certified.
+    `public_key` is the request's own, which a subjectKeyIdentifier must fit; None where that key will not be certified. With `accept_ca`
+    it may ask for a CA certificate, which only a registration authority's request leads to.
     """
     if len(requested) > MAX_EXTENSIONS:
         raise BadCsr(f"the CSR asks for more than {MAX_EXTENSIONS} extensions")
     sans: tuple[x509.GeneralName, ...] = ()
     usages: frozenset[Usage] | None = None
-    cmc_ra = False
+    cmc_ra = ca = False
     subject_key_identifier: bytes | None = None
+    if accept_ca:
+        ca = any(isinstance(extension.value, x509.BasicConstraints) and extension.value.ca for extension in requested)
     refused: list[str] = []
     for extension in requested:
         value = extension.value
@@ -82,12 +87,13 @@ def read(requested: x509.Extensions, public_key: PublicKey | None) -> Requested:
             case x509.SubjectAlternativeName():
                 sans = _subject_alt_name(value)
             case x509.KeyUsage():
-                usages = (usages or frozenset()) | _key_usage(value)
+                bits = _key_usage(value, of_ca=ca)
+                usages = bits | (usages or frozenset()) if bits else usages
             case x509.ExtendedKeyUsage():
                 usages = (usages or frozenset()) | _extended_key_usage(value)
                 cmc_ra = CMC_RA in value
             case x509.BasicConstraints():
-                if value.ca or value.path_length is not None:
+                if (value.ca and not ca) or value.path_length not in ((None, 0) if ca else (None,)):
                     raise BadCsr(
                         "the CSR asks for a CA certificate (basicConstraints CA:TRUE), which is never issued", reason="CaRequested"
                     )
@@ -99,7 +105,7 @@ def read(requested: x509.Extensions, public_key: PublicKey | None) -> Requested:
                 refused.append(_EXTENSION_NAMES.get(extension.oid, extension.oid.dotted_string))
     if refused:
         raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
-    return Requested(sans, usages, cmc_ra, subject_key_identifier)
+    return Requested(sans, usages, cmc_ra, subject_key_identifier, ca)
 
 
 def _subject_alt_name(value: x509.SubjectAlternativeName) -> tuple[x509.GeneralName, ...]:
@@ -113,13 +119,14 @@ def _subject_alt_name(value: x509.SubjectAlternativeName) -> tuple[x509.GeneralN
     return sans
 
 
-def _key_usage(value: x509.KeyUsage) -> frozenset[Usage]:
-    if value.key_cert_sign or value.crl_sign:
+def _key_usage(value: x509.KeyUsage, *, of_ca: bool) -> frozenset[Usage]:
+    """The usages but for those of a CA, which every CA certificate has."""
+    if (value.key_cert_sign or value.crl_sign) and not of_ca:
         raise BadCsr("the CSR asks for the key usage of a CA (keyCertSign or cRLSign), which is never issued", reason="CaRequested")
     if value.key_agreement and (value.encipher_only or value.decipher_only):
         raise BadCsr("the CSR asks for the key usage encipherOnly or decipherOnly, which is not issued", reason="UnsupportedUsage")
     usages = frozenset(usage for bit, usage in KEY_USAGE_BITS.items() if getattr(value, bit))
-    if not usages:
+    if not usages and not of_ca:
         raise BadCsr("the keyUsage has no bit set that can be issued (RFC 5280 section 4.2.1.3 asks for one at least)")
     return usages
 

@@ -63,7 +63,7 @@ def read_requests(body: PkiData, *, path: BodyPartPath = (), ca_name: x509.Name,
 def _read_request(tagged: TaggedRequest, *, ca_name: x509.Name, now: datetime) -> CertificationRequest:
     match tagged:
         case Pkcs10Request():
-            return pkcs10.parse(tagged.csr_der, accept_no_signature=True)
+            return pkcs10.parse(tagged.csr_der, accept_no_signature=True, accept_ca=True)
         case CrmfRequest():
             message = crmf.parse(tagged.cert_req_msg_der, now=now)
             issuer = message.template.issuer

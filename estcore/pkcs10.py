@@ -34,11 +34,12 @@ class _Sections(NamedTuple):
     signature: bytes
 
 
-def parse(csr_der: bytes, *, accept_no_signature: bool = False) -> CertificationRequest:
+def parse(csr_der: bytes, *, accept_no_signature: bool = False, accept_ca: bool = False) -> CertificationRequest:
     """Parse and check a DER CSR.
 
     With `accept_no_signature` one signed by id-alg-noSignature is returned as not `proven` (RFC 5272 Appendix C.1): a Full PKI Request
-    has other proofs. Raises MalformedBody where it is not DER of a CertificationRequest, BadCsr for all else that is not acceptable.
+    has other proofs. With `accept_ca` it may ask for a CA certificate, which a registration authority may send on. Raises MalformedBody
+    where it is not DER of a CertificationRequest, BadCsr for all else that is not acceptable.
     """
     sections = _sections(csr_der)
     public_key = load_public_key(sections.spki)
@@ -47,7 +48,7 @@ def parse(csr_der: bytes, *, accept_no_signature: bool = False) -> Certification
         check_no_signature(signed=sections.signed, signature=sections.signature)
     else:
         verify(public_key, signed=sections.signed, algorithm=sections.algorithm, signature=sections.signature)
-    return _request(csr_der, sections, public_key, sections.spki, proven=not unsigned, own_key=True)
+    return _request(csr_der, sections, public_key, sections.spki, proven=not unsigned, own_key=True, accept_ca=accept_ca)
 
 
 def parse_for_key(csr_der: bytes, public_key: PublicKey) -> CertificationRequest:
@@ -59,7 +60,7 @@ def parse_for_key(csr_der: bytes, public_key: PublicKey) -> CertificationRequest
 
 
 def _request(
-    csr_der: bytes, sections: _Sections, public_key: PublicKey, spki: bytes, *, proven: bool, own_key: bool
+    csr_der: bytes, sections: _Sections, public_key: PublicKey, spki: bytes, *, proven: bool, own_key: bool, accept_ca: bool = False
 ) -> CertificationRequest:
     algorithm = check_public_key(public_key)
     subject = parse_name(sections.subject)
@@ -79,7 +80,7 @@ def _request(
     requested = extension_request.NOTHING
     if asks_for_extensions:
         extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
-        requested = extension_request.read(extensions, public_key if own_key else None)
+        requested = extension_request.read(extensions, public_key if own_key else None, accept_ca=accept_ca)
     return CertificationRequest(
         csr_der=csr_der,
         public_key=public_key,
@@ -90,6 +91,7 @@ def _request(
         sans=requested.sans,
         usages=requested.usages,
         cmc_ra=requested.cmc_ra,
+        ca=requested.ca,
         proven=proven,
         subject_key_identifier=requested.subject_key_identifier,
         attribute_types=frozenset(sections.attributes),

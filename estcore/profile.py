@@ -14,6 +14,7 @@ from estcore.certification_request import CertificationRequest
 from estcore.errors import Forbidden, IssuerNotReady, SignerError
 from estcore.issuer_spec import MIN_LIFE, POSSIBLE_KEY_USAGES, Policy
 from estcore.registration import Authorized, without_encipherment
+from estcore.spec_part import KeyAlgorithm
 from estcore.usages import KEY_USAGES, Usage
 
 BACKDATE: Final = timedelta(minutes=1)
@@ -49,7 +50,8 @@ def check_csr(csr: CertificationRequest, policy: Policy) -> None:
     """Check what a CSR says beside its names and usages. Raises Forbidden (CaRequested, KeyNotPermitted, DurationNotPermitted)."""
     if csr.ca and not policy.is_ca:
         raise Forbidden("the CSR asks for a CA certificate (basicConstraints CA:TRUE); this issuer issues none", reason="CaRequested")
-    if csr.key_algorithm not in policy.keys:
+    # A registration authority of this server chooses no key: its own kind is good enough for every issuer, whatever that gives to others.
+    if csr.key_algorithm not in policy.keys and not (csr.cmc_ra and csr.key_algorithm is KeyAlgorithm.ECDSA_P256):
         raise Forbidden(
             f"{csr.key_algorithm} keys are not permitted: this issuer's policy lists {', '.join(policy.keys)}", reason="KeyNotPermitted"
         )

@@ -113,7 +113,7 @@ def _order(exchange: Exchange, part: Part, held: HeldRequest, here: BodyPartPath
 def _parse(exchange: Exchange, held: HeldRequest) -> CertificationRequest:
     """A PKCS#10 CSR or a CRMF message: their beginnings are alike. Its possession was proven before it was held."""
     try:
-        csr = pkcs10.parse(held.csr_der, accept_no_signature=True)
+        csr = pkcs10.parse(held.csr_der, accept_no_signature=True, accept_ca=True)
     except (MalformedBody, BadCsr):
         # A notBefore was near the time when it came. A notAfter alone is an end, however long a person took.
         message = crmf.parse(held.csr_der, now=held.created_at)

@@ -27,6 +27,7 @@ from estoperator.leadership import Leadership
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
 from estoperator.program import Program
+from estoperator.registrations import Registrations
 from estoperator.relist import WatchMissed
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
@@ -70,6 +71,7 @@ async def run(loaded: Settings) -> None:
         url=loaded.server_url,
         anchors=MountedFile(loaded.server_anchors_file, what="estserver's trust anchors", clock=time.monotonic),
         token=MountedFile(loaded.token_file, what="the ServiceAccount token", clock=time.monotonic),
+        now=_now,
     )
     open_requests = OpenRequests()
     program = _program(loaded, cluster, server, open_requests, metrics)
@@ -95,6 +97,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
     issuers = Issuers(
         api=cluster,
         source=server,
+        registrations=Registrations(server.authority, clock=time.monotonic),
         open_requests=open_requests,
         requests=requests,
         queue=issuer_queue,

@@ -7,10 +7,10 @@ enrolment, in the one function `after_error`.
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from estcore import pkcs10, registration
+from estcore import pkcs10, profile, registration
 from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
 from estcore.issuer_spec import Approval, Policy
@@ -19,6 +19,10 @@ from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
 from estoperator.issuer_state import IssuerState
 from estoperator.resources import CertRequest, parse_go_duration
+from estoperator.vouching import Wishes
+
+SHORTEST_LIFE = timedelta(hours=1)
+"""cert-manager's own minimum, of both groups (cert-manager.io/v1 MinimumCertificateDuration)."""
 
 PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
 """Answers of estserver that blame the CSR; the other 4xx blame us or what lies between, and pass."""
@@ -75,9 +79,12 @@ class Refuse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enroll:
-    """Ask estserver at `label`, then write what comes back with one of `chains`."""
+    """Ask estserver at `label` for the CSR with `wishes`, then write what comes back with one of `chains`."""
 
     csr: CertificationRequest = field(repr=False)
+    """As it came, but for what `wishes` changes."""
+
+    wishes: Wishes
     label: str | None
     chains: tuple[Chain, ...] = field(repr=False)
     left_out: frozenset[Usage]
@@ -148,8 +155,10 @@ def _until(request: CertRequest) -> datetime | None:
 
 
 def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll:
-    csr = pkcs10.parse(_csr_der(request.csr_b64))
-    _check_what_a_csr_cannot_carry(request, csr, policy)
+    csr = pkcs10.parse(_csr_der(request.csr_b64), accept_ca=True)
+    wishes = _wishes(request, csr)
+    csr = replace(csr, duration=wishes.duration, usages=csr.usages if wishes.usages is None else wishes.usages, ca=wishes.is_ca)
+    profile.check_csr(csr, policy)
     requester = requester_of(request)
     authorized = registration.authorize(requester, csr, policy)
     if registration.binding_required(requester, policy):
@@ -157,7 +166,7 @@ def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll
             f"The rule for namespace {request.key.namespace} requires channel binding (RFC 7030 section 3.5): no Kubernetes request has it"
         )
     _, left_out = registration.without_encipherment(authorized.usages, csr.key_algorithm)
-    return Enroll(csr=csr, label=issuer.label, chains=issuer.chains, left_out=left_out)
+    return Enroll(csr=csr, wishes=wishes, label=issuer.label, chains=issuer.chains, left_out=left_out)
 
 
 def _csr_der(csr_b64: str) -> bytes:
@@ -174,27 +183,25 @@ def _csr_der(csr_b64: str) -> bytes:
         raise MalformedBody("spec.request holds a CERTIFICATE REQUEST that is not base64 between its lines") from error
 
 
-def _check_what_a_csr_cannot_carry(request: CertRequest, csr: CertificationRequest, policy: Policy) -> None:
-    """Refuse what simpleenroll has no room for, rather than alter it: another duration, other usages, a CA certificate."""
-    if request.is_ca:
-        raise Forbidden("spec.isCA: this issuer signs no CA certificates", reason="IsCA")
+def _wishes(request: CertRequest, csr: CertificationRequest) -> Wishes:
+    """What the object asks for beyond its CSR. Raises Forbidden for what cannot be read, BadCsr for what contradicts the CSR."""
+    duration = None
     if request.duration is not None:
         try:
             duration = parse_go_duration(request.duration)
         except ValueError as error:
             raise Forbidden(f"spec.duration {request.duration!r} is {error}", reason="Duration") from error
-        if duration != policy.duration.default:
-            default = policy.duration.default // timedelta(seconds=1)
-            raise Forbidden(
-                f"spec.duration {request.duration} is not the issuer's default of {_hours(default)}; leave it out or set it to that",
-                reason="Duration",
-            )
-    if request.usages:
-        granted = registration.permitted_usages(csr, policy)
-        asked = parse_usage_names(request.usages)
-        if asked != granted:
-            source = "the CSR asks for" if csr.usages else "a CSR without usages gets"
-            raise Forbidden(f"spec.usages ({_names(asked)}) differ from what {source} ({_names(granted)})", reason="Usages")
+        if duration < SHORTEST_LIFE:
+            raise Forbidden(f"spec.duration {request.duration} is shorter than {SHORTEST_LIFE}, the least there is", reason="Duration")
+    usages = (parse_usage_names(request.usages) if not request.is_ca else None) if request.usages else None
+    if usages is not None and csr.usages is not None and csr.usages != usages:
+        raise BadCsr(
+            f"spec.usages ({_names(usages)}) differ from the usages in the CSR ({_names(csr.usages)}): make them the same",
+            reason="UsagesContradict",
+        )
+    if csr.ca and not request.is_ca:
+        raise BadCsr("the CSR asks for a CA certificate and spec.isCA does not: make them the same", reason="IsCAContradicts")
+    return Wishes(duration=duration, usages=usages, is_ca=request.is_ca)
 
 
 def _refused(error: EstError) -> Refuse:
@@ -205,8 +212,3 @@ def _refused(error: EstError) -> Refuse:
 
 def _names(usages: frozenset[Usage]) -> str:
     return ", ".join(sorted(usages))
-
-
-def _hours(seconds: int) -> str:
-    hours, rest = divmod(seconds, 3600)
-    return f"{hours}h" if not rest else f"{seconds}s"

@@ -5,14 +5,18 @@ are looked at again every few seconds.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
 
 from estclient import Bearer, EstClient
-from estcore.errors import MalformedResponse, ServerUnavailable
+from estcore.errors import CmcFailInfo, MalformedResponse, ServerUnavailable
+from estcore.full_exchange import FullRefused
+from estcore.full_request import Vouched
+from estcore.keys import PublicKey
+from estoperator.registration_authority import RegistrationAuthority
 
 ISSUERS_PATH = "/est-issuer/v1/issuers"
 TIMEOUT = timedelta(seconds=15)
@@ -21,6 +25,9 @@ MAX_CLIENTS = 64
 
 FILE_SECONDS = 5.0
 """How long the contents of a mounted file are taken as fresh."""
+
+_OURS = frozenset({CmcFailInfo.BAD_IDENTITY, CmcFailInfo.BAD_MESSAGE_CHECK})
+"""What estserver says of a signer that it does not accept."""
 
 
 class MountedFile:
@@ -47,20 +54,40 @@ class MountedFile:
 class EstServer:
     """estserver, as its registration authority sees it. Belongs to one event loop."""
 
-    def __init__(self, *, url: str, anchors: MountedFile, token: MountedFile) -> None:
+    def __init__(self, *, url: str, anchors: MountedFile, token: MountedFile, now: Callable[[], datetime]) -> None:
         self._url, self._anchors = url, anchors
         self._credentials = Bearer(token=lambda: token.read().decode("ascii", "replace").strip())
         self._clients: OrderedDict[str | None, EstClient] = OrderedDict()
         self._anchors_pem = b""
         self._etag: str | None = None
+        self.authority = RegistrationAuthority(self._simple_enroll, now=now)
 
-    async def simple_enroll(self, label: str | None, csr_der: bytes, *, idempotency_key: str) -> x509.Certificate:
-        """A certificate for the CSR; raises errors of the ClientError branch, and ConfigurationError for a broken mounted file."""
+    async def enrol(
+        self, label: str | None, vouched: Vouched, *, public_key: PublicKey, authorities: Sequence[x509.Certificate]
+    ) -> x509.Certificate:
+        """The certificate for the vouched CSR, whose key is `public_key`, by a Full PKI Request (RFC 7030 section 4.3).
+
+        `authorities` are the issuer's CA certificates, one of which signed the answer where it is a Full PKI Response. Raises errors of the
+        ClientError branch, and ConfigurationError for a broken mounted file.
+        """
         client = await self._client(label)
-        return await client.simple_enroll(csr_der, idempotency_key=idempotency_key)
+        request = self.authority.sign(label, vouched)
+        try:
+            answer = await client.full_cmc(request, ca_certificates=authorities)
+        except FullRefused as refused:
+            if not _OURS.isdisjoint(info.fail_info for info in refused.statuses):
+                # Not the requester's fault: another CA key, a revoked certificate of ours. The next poll of the issuers gets a new one.
+                self.authority.forget(label)
+                raise ServerUnavailable(f"estserver does not take the operator's signature: {refused.message}") from refused
+            raise
+        return answer.certificate_for(public_key)
+
+    async def _simple_enroll(self, label: str | None, csr_der: bytes) -> x509.Certificate:
+        client = await self._client(label)
+        return await client.simple_enroll(csr_der)
 
     async def issuers(self) -> list[object] | None:
-        """The entries of estserver's list of issuers, None where it is the one of the last answer; raises as `simple_enroll`."""
+        """The entries of estserver's list of issuers, None where it is the one of the last answer; raises as `enrol`."""
         client = await self._client(None)
         answer = await client.get_json(ISSUERS_PATH, self._etag)
         if answer is None:

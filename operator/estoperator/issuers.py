@@ -18,6 +18,7 @@ from estoperator.issuer_state import Facts, IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
+from estoperator.registrations import Registrations
 from estoperator.resources import Issuer, IssuerRef, RequestKey
 from estoperator.workqueue import WorkQueue
 
@@ -58,6 +59,7 @@ class Issuers:
         *,
         api: IssuerApi,
         source: IssuerSource,
+        registrations: Registrations,
         open_requests: OpenRequests,
         requests: WorkQueue[RequestKey],
         queue: WorkQueue[IssuerRef],
@@ -68,12 +70,14 @@ class Issuers:
         now: Callable[[], datetime],
     ) -> None:
         self._api, self._source = api, source
+        self._registrations = registrations
         self._open_requests, self._requests, self._queue = open_requests, requests, queue
         self._metrics, self._events = metrics, events
         self._unavailable_after = unavailable_after
         self._clock, self._now = clock, now
         self._indices: list[Index] = []
-        self._facts: dict[str, Facts] | None = None
+        self._told: dict[str, Facts] | None = None  # by estserver
+        self._facts: dict[str, Facts] | None = None  # with what the operator finds
         self._ready_since: dict[str, datetime] = {}
         self._settling: dict[str, tuple[int, float]] = {}  # uid → generation that estserver has not read, and since when we know
         self._answered_at = clock()
@@ -122,14 +126,16 @@ class Issuers:
 
     def start_over(self) -> None:
         """Forget what estserver said: this replica begins to lead, and will ask afresh."""
-        self._facts, self._unavailable, self._answered_at = None, None, self._clock()
+        self._told, self._facts, self._unavailable, self._answered_at = None, None, None, self._clock()
         self._source.forget_issuers()
 
     async def poll(self) -> None:
         """Ask estserver once and pass on what changed. Does not raise: estserver away is a state of the issuers."""
         try:
             entries = await self._source.issuers()
-            facts = None if entries is None else {fact.uid: fact for fact in map(issuer_state.read_facts, entries)}
+            if entries is not None:
+                self._told = {fact.uid: fact for fact in map(issuer_state.read_facts, entries)}
+            facts = None if self._told is None else await self._registrations.judge(self._told)
         except EstError as error:
             self._poll_failed(error)
             return

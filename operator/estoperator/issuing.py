@@ -2,10 +2,10 @@
 
 The one place where an error becomes a condition. A status is written for the version of the object that was judged; where it has
 changed meanwhile it is read and decided again. A second enrolment of the same request gets the same certificate, because estserver
-knows it by its Idempotency-Key: that, not leadership, is why a restart or a second replica never yields two.
+knows it by its transaction, the object's UID: that, not leadership, is why a restart or a second replica never yields two.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
@@ -14,7 +14,9 @@ import structlog
 from cryptography import x509
 
 from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
-from estoperator import chain, conditions, decide
+from estcore.full_request import Vouched
+from estcore.keys import PublicKey
+from estoperator import chain, conditions, decide, vouching
 from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
 from estoperator.doors import DOORS
@@ -52,8 +54,10 @@ class RequestApi(Protocol):
 class Enroller(Protocol):
     """What this module needs of estserver. Raises errors of the ClientError branch."""
 
-    async def simple_enroll(self, label: str | None, csr_der: bytes, *, idempotency_key: str) -> x509.Certificate:
-        """A certificate for the CSR; the same one for the same key."""
+    async def enrol(
+        self, label: str | None, vouched: Vouched, *, public_key: PublicKey, authorities: Sequence[x509.Certificate]
+    ) -> x509.Certificate:
+        """A certificate for the CSR that is vouched for; the same one for the same transaction."""
         ...
 
 
@@ -145,7 +149,12 @@ class Issuing:
 
     async def _enroll(self, step: Enroll, request: CertRequest) -> tuple[bytes, bytes]:
         with self.metrics.enrolment_seconds.time():
-            certificate = await self.enroller.simple_enroll(step.label, step.csr.csr_der, idempotency_key=idempotency_key(request))
+            certificate = await self.enroller.enrol(
+                step.label,
+                vouching.vouched(request, step.csr.csr_der, step.wishes, now=self.now()),
+                public_key=step.csr.public_key,
+                authorities=[chain.authority for chain in step.chains],
+            )
         return chain.deliver(certificate, spki_der=step.csr.spki_der, known=step.chains, now=self.now())
 
     def _after_error(self, error: EstError, request: CertRequest) -> Step:
@@ -198,8 +207,3 @@ def subject_of(request: CertRequest) -> Subject:
         name=request.key.name,
         uid=request.uid,
     )
-
-
-def idempotency_key(request: CertRequest) -> str:
-    """What estserver knows the request by: door, namespace, name and uid; none of them can hold a slash."""
-    return f"{request.key.door}/{request.key.namespace}/{request.key.name}/{request.uid}"

@@ -76,6 +76,9 @@ class CertRequest:
     duration: str | None
     usages: tuple[str, ...]
     is_ca: bool
+    username: str | None
+    """spec.username: who made it, where admission checked that; for the record only."""
+
     approved: bool
     """Approved is set, or the door approves by itself."""
     approved_by_condition: bool
@@ -134,6 +137,7 @@ def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
         duration=spec.get("duration"),
         usages=tuple(spec.get("usages") or ()),
         is_ca=bool(spec.get("isCA")),
+        username=spec.get("username"),
         approved=not door.approval_required or _is_true(conditions.get("Approved")),
         approved_by_condition=_is_true(conditions.get("Approved")),
         denied=_is_true(conditions.get("Denied")),

@@ -174,3 +174,11 @@ def test_a_registration_authority_has_its_certificate_for_a_day_at_most() -> Non
     plan = planned(replace(csr(subject=pki.name("operator")), cmc_ra=True), policy(), ca=CA_ABOVE)
     assert plan.cmc_ra
     assert plan.not_after - plan.not_before == timedelta(hours=24)
+
+
+def test_a_registration_authority_has_its_certificate_of_an_issuer_that_gives_out_other_keys_only() -> None:
+    rules = policy(keys=["RSA-3072"])
+    assert planned(replace(csr(subject=pki.name("operator")), cmc_ra=True), rules, ca=CA_ABOVE).cmc_ra
+    with pytest.raises(Forbidden) as raised:
+        planned(csr(subject=pki.name("web")), rules, ca=CA_ABOVE)
+    assert raised.value.reason == "KeyNotPermitted"

@@ -21,6 +21,7 @@ from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
 from estoperator.doors import CERT_MANAGER
 from estoperator.issuer_state import IssuerState
 from estoperator.resources import CertRequest
+from estoperator.vouching import Wishes
 from tests import pki
 from tests.estoperator import builders
 from tests.estoperator.builders import APPROVED, DENIED, NOW, READY_ISSUED, WEB, approved, csr_pem, ready_issuer, request_of, unready_issuer
@@ -68,7 +69,7 @@ CERT_MANAGER_DEFAULT = (Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT)
             id="wait-while-the-issuer-is-not-ready",
             marks=pytest.mark.spec("K8S-CONTRACT-09", "K8S-CONTRACT-11"),
         ),
-        pytest.param(request_of(duration="2160h0m0s"), ready_issuer(), Enroll, id="enrol-for-the-issuers-default-duration"),
+        pytest.param(request_of(duration="24h0m0s"), ready_issuer(), Enroll, id="enrol-for-the-requests-own-duration"),
         pytest.param(
             approved(usages=list(CERT_MANAGER_DEFAULT), request=csr_pem(WEB, usages=CERT_MANAGER_DEFAULT)),
             ready_issuer(),
@@ -119,34 +120,29 @@ def test_the_step(request_: CertRequest, issuer: IssuerState | None, expected: t
             None,
             id="a-namespace-without-a-rule",
         ),
-        pytest.param({"isCA": True}, "spec.isCA", None, id="a-ca-certificate", marks=pytest.mark.spec("THREAT-01")),
+        pytest.param({"isCA": True}, "this issuer issues none", None, id="a-ca-certificate", marks=pytest.mark.spec("THREAT-01")),
         pytest.param(
             {"request": csr_pem(WEB, ca=True)},
-            "CA certificate",
-            "CaRequested",
+            "the CSR asks for a CA certificate and spec.isCA does not",
+            "IsCAContradicts",
             id="a-csr-for-a-ca-certificate",
             marks=pytest.mark.spec("THREAT-01"),
         ),
+        pytest.param({"duration": "59m"}, "spec.duration 59m is shorter than 1:00:00", None, id="a-duration-below-the-least"),
         pytest.param(
-            {"duration": "24h"},
-            "spec.duration 24h is not the issuer's default of 2160h",
+            {"duration": "8761h"},
+            "a life of 365 days, 1:00:00 was asked for: this issuer's policy permits",
             None,
-            id="another-duration",
+            id="a-duration-above-the-policys",
             marks=pytest.mark.spec("K8S-CONTRACT-20"),
         ),
         pytest.param({"duration": "soon"}, "spec.duration 'soon' is not a duration", None, id="no-duration-at-all"),
         pytest.param(
-            {"usages": ["server auth"]},
-            "spec.usages (server auth) differ from what a CSR without usages gets",
-            None,
-            id="usages-that-the-csr-does-not-carry",
-            marks=pytest.mark.spec("K8S-CONTRACT-21"),
-        ),
-        pytest.param(
             {"usages": ["client auth"], "request": csr_pem(WEB, usages=SERVER_ONLY)},
-            "differ from what the CSR asks for (digital signature, server auth)",
-            None,
+            "spec.usages (client auth) differ from the usages in the CSR (digital signature, server auth)",
+            "UsagesContradict",
             id="usages-that-contradict-the-csr",
+            marks=pytest.mark.spec("K8S-CONTRACT-21"),
         ),
         pytest.param({"usages": ["cert sign"]}, "usage 'cert sign' is never given to an end entity", None, id="cert-sign"),
         pytest.param({"usages": ["any"]}, "usage 'any' is never given to an end entity", None, id="any-usage"),
@@ -266,3 +262,25 @@ def test_what_waits_for_a_person_waits_without_end() -> None:
     late = pki.EPOCH + timedelta(days=300)
     step = decide.after_error(Pending("a person", retry_after=SECOND), approved(), ready_issuer(), now=late, max_retry=TEN_MINUTES)
     assert isinstance(step, Retry)
+
+
+@pytest.mark.spec("K8S-CONTRACT-20", "K8S-CONTRACT-21")
+def test_what_the_csr_cannot_say_becomes_wishes_of_the_registration_authority() -> None:
+    step = decide.next_step(approved(duration="36h", usages=["server auth", "digital signature"]), ready_issuer())
+    assert isinstance(step, Enroll)
+    assert step.wishes == Wishes(duration=timedelta(hours=36), usages=frozenset({Usage.SERVER_AUTH, Usage.DIGITAL_SIGNATURE}))
+
+
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_a_ca_certificate_is_a_wish_where_the_policy_has_them() -> None:
+    step = decide.next_step(approved(isCA=True, usages=["cert sign"]), ready_issuer(isCA=True))
+    assert isinstance(step, Enroll)
+    assert step.wishes == Wishes(is_ca=True)
+
+
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_a_csr_that_asks_for_the_ca_certificate_that_the_spec_asks_for_is_sent_on() -> None:
+    """cert-manager writes basicConstraints into the CSR of such a Certificate."""
+    step = decide.next_step(approved(isCA=True, request=csr_pem(WEB, ca=True)), ready_issuer(isCA=True))
+    assert isinstance(step, Enroll)
+    assert (step.wishes.is_ca, step.csr.ca) == (True, True)

@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from estcore.errors import EstError, ServerUnavailable
+from estcore.errors import ClientError, EstError, Refused, ServerUnavailable
 from estoperator.issuers import SETTLE_SECONDS, Issuers
 from estoperator.kubernetes_errors import KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
+from estoperator.registrations import RETRY_SECONDS, Registrations
 from estoperator.resources import Issuer, IssuerRef, RequestKey
 from estoperator.workqueue import WorkQueue
 from tests.estoperator.builders import FACTORY, NOW, request_of
@@ -38,6 +39,27 @@ class Source:
 
 
 @dataclass
+class Registrar:
+    """The registration authority: it has no certificate, and gets one unless a test scripts an `error`."""
+
+    error: ClientError | None = None
+    usable: bool = False
+    tries: int = 0
+
+    def is_fresh(self, label: str | None, ca_sha256: str | None) -> bool:
+        return self.usable
+
+    def is_usable(self, label: str | None, ca_sha256: str | None) -> bool:
+        return self.usable
+
+    async def register(self, label: str | None, ca_sha256: str | None) -> None:
+        self.tries += 1
+        if self.error is not None:
+            raise self.error
+        self.usable = True
+
+
+@dataclass
 class Api:
     written: list[Mapping[str, Any]] = field(default_factory=list)
     error: KubernetesError | None = None
@@ -59,6 +81,7 @@ class World:
     queue: WorkQueue[IssuerRef]
     open_requests: OpenRequests
     told: Told
+    registrar: Registrar
 
     async def poll(self, answer: list[object] | EstError | None) -> None:
         self.source.answer = answer
@@ -77,12 +100,13 @@ class World:
 
 @pytest.fixture
 def world() -> World:
-    clock, source, api, open_requests = Clock(), Source(), Api(), OpenRequests()
+    clock, source, api, open_requests, registrar = Clock(), Source(), Api(), OpenRequests(), Registrar()
     requests: WorkQueue[RequestKey] = WorkQueue(clock=clock, per_namespace=9)
     queue: WorkQueue[IssuerRef] = WorkQueue(clock=clock, per_namespace=9)
     issuers = Issuers(
         api=api,
         source=source,
+        registrations=Registrations(registrar, clock=clock),
         open_requests=open_requests,
         requests=requests,
         queue=queue,
@@ -94,7 +118,7 @@ def world() -> World:
     )
     index = {FACTORY: [issuer()]}
     issuers.attach(index)
-    return World(issuers, source, api, clock, index, requests, queue, open_requests, told)
+    return World(issuers, source, api, clock, index, requests, queue, open_requests, told, registrar)
 
 
 async def test_nothing_is_known_before_estserver_has_answered(world: World) -> None:
@@ -204,3 +228,35 @@ async def test_an_issuer_that_becomes_ready_or_stops_to_be_is_told_of_once_each(
     assert [(event.reason, event.warning) for event in world.told.events] == [("Checked", False), ("SecretMissing", True)]
     assert world.told.events[1].note == "there is no Secret factory-ca"
     assert (world.told.events[0].subject.kind, world.told.events[0].subject.namespace) == ("EstIssuer", "devices")
+
+
+async def test_an_issuer_that_refuses_the_registration_authority_is_not_ready_and_says_what_to_set(world: World) -> None:
+    world.registrar.error = Refused("this is for nobody", http_status=403)
+    await world.poll([entry()])
+    await world.issuers.work(FACTORY)
+    assert not world.is_ready()
+    assert world.last == ("False", "RegistrationAuthorityRefused")
+    (condition,) = world.api.written[-1]["conditions"]
+    assert "ra_service_accounts" in condition["message"]
+    assert "this is for nobody" in condition["message"]
+
+
+async def test_a_registration_that_failed_is_tried_again_after_a_while_though_estserver_tells_nothing_new(world: World) -> None:
+    world.registrar.error = ServerUnavailable("estserver is restarting")
+    await world.poll([entry()])
+    assert not world.is_ready()
+    world.registrar.error = None
+    await world.poll(None)
+    assert world.registrar.tries == 1, "not at each poll"
+    world.clock.seconds += RETRY_SECONDS
+    await world.poll(None)
+    assert world.is_ready()
+
+
+async def test_a_certificate_that_is_still_good_carries_an_issuer_over_a_renewal_that_fails(world: World) -> None:
+    await world.poll([entry()])
+    world.registrar.is_fresh = lambda label, ca_sha256: False  # type: ignore[method-assign]
+    world.registrar.error = ServerUnavailable("estserver is restarting")
+    await world.poll(None)
+    assert world.registrar.tries == 2
+    assert world.is_ready()

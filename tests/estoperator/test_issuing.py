@@ -1,5 +1,7 @@
 """One request from decision to status, against an API server and an EST server that a test scripts."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -7,6 +9,8 @@ import pytest
 from cryptography import x509
 
 from estcore.errors import Refused, ServerUnavailable
+from estcore.full_request import Vouched
+from estcore.keys import PublicKey
 from estoperator.conditions import RequestStatus
 from estoperator.doors import CERT_MANAGER
 from estoperator.events import Event, Events
@@ -53,13 +57,16 @@ class Server:
 
     authority: pki.Ca
     errors: list[Exception] = field(default_factory=list)
-    asked: list[tuple[str | None, str]] = field(default_factory=list)
+    asked: list[tuple[str | None, Vouched]] = field(default_factory=list)
 
-    async def simple_enroll(self, label: str | None, csr_der: bytes, *, idempotency_key: str) -> x509.Certificate:
-        self.asked.append((label, idempotency_key))
+    async def enrol(
+        self, label: str | None, vouched: Vouched, *, public_key: PublicKey, authorities: Sequence[x509.Certificate]
+    ) -> x509.Certificate:
+        assert list(authorities) == [builders.authority().certificate]
+        self.asked.append((label, vouched))
         if self.errors:
             raise self.errors.pop(0)
-        return pki.leaf(self.authority, subject=x509.Name([]), sans=pki.dns(WEB), public_key=x509.load_der_x509_csr(csr_der).public_key())
+        return pki.leaf(self.authority, subject=x509.Name([]), sans=pki.dns(WEB), public_key=public_key)
 
 
 @dataclass
@@ -134,13 +141,16 @@ async def test_an_approved_request_is_issued_in_one_write_and_forgotten(world: W
     assert len(world.issuing.queue) == 0
 
 
-async def test_estserver_is_asked_at_the_issuers_label_with_the_requests_own_idempotency_key(world: World) -> None:
+async def test_estserver_is_asked_at_the_issuers_label_for_the_object_and_its_uid(world: World) -> None:
     await world.work(approved())
-    await world.work(request_of())
-    assert world.server.asked == [
-        ("devices.factory", "cert-manager.io/devices/web/uid-web"),
-        ("devices.factory", "est-issuer.io/devices/web/uid-web"),
+    await world.work(request_of(name="other"))
+    assert [label for label, _ in world.server.asked] == ["devices.factory", "devices.factory"]
+    assert [json.loads(vouched.reg_info or b"") for _, vouched in world.server.asked] == [
+        {"door": "cert-manager.io", "namespace": "devices", "name": "web"},
+        {"door": "est-issuer.io", "namespace": "devices", "name": "other"},
     ]
+    first, second = (vouched.transaction_id for _, vouched in world.server.asked)
+    assert first != second
 
 
 async def test_a_refused_request_is_failed_and_counted(world: World) -> None:
@@ -148,7 +158,7 @@ async def test_a_refused_request_is_failed_and_counted(world: World) -> None:
     assert reason(world.last) == "Failed"
     assert world.last.failure_time is not None
     assert world.server.asked == []
-    assert b'est_operator_refused_total{door="cert-manager.io",reason="IsCA"} 1.0' in world.issuing.metrics.render()
+    assert b'est_operator_refused_total{door="cert-manager.io",reason="CaRequested"} 1.0' in world.issuing.metrics.render()
 
 
 async def test_what_estserver_refuses_is_failed_with_its_words(world: World) -> None:
@@ -246,10 +256,10 @@ async def test_a_request_waits_for_its_issuer_and_goes_on_when_it_is_there(world
     assert reason(world.last) == "Issued"
 
 
-async def test_another_request_of_the_same_name_has_another_idempotency_key(world: World) -> None:
+async def test_another_request_of_the_same_name_is_another_transaction(world: World) -> None:
     await world.work(approved())
     await world.work(approved(metadata={"uid": "another"}))
-    assert len({key for _, key in world.server.asked}) == 2
+    assert len({vouched.transaction_id for _, vouched in world.server.asked}) == 2
 
 
 async def test_a_fault_of_ours_is_told_as_one_and_tried_again(world: World) -> None:

@@ -273,7 +273,9 @@ REGISTRATION_AUTHORITY: Cases = {
     "two templates for one field": ra(lambda: _as_ra(FACTORY_CA, *[modifying(template(subject=name("web")))] * 2), "UnsupportedTemplate"),
     "a CSR that proves nothing": ra(lambda: vouching(template(), _flipped(csr())), "BadSignature"),
     "the CA's own key": ra(lambda: vouching(template(), _of_the_ca()), "KeyRefused"),
-    "a CSR of CA:TRUE": ra(lambda: vouching(template(), csr("device-1", x509.BasicConstraints(ca=True, path_length=None))), "CaRequested"),
+    "a CSR of CA:TRUE": ra(
+        lambda: vouching(template(), csr("device-1", x509.BasicConstraints(ca=True, path_length=None))), "CaRequested", status=403
+    ),
     "a batch of nothing": ra(lambda: _as_ra(FACTORY_CA, cmc_controls.BatchRequests((7,))), "UnknownReference"),
     "of another issuer": ra(lambda: _as_ra(OTHER_CA), "SignerNotAccepted"),
 }
@@ -359,7 +361,7 @@ REQUESTS: Cases = {
     "number 0": full(lambda: requesting(pki_data.tagged_pkcs10(0, csr())), "BadBodyPart"),
     "17 requests": full(lambda: requesting(*(pki_data.tagged_pkcs10(number, csr()) for number in range(1, 18))), "MalformedBody"),
     "a CSR with a bad signature": full(lambda: for_csr(_flipped(csr())), "BadSignature"),
-    "CA:TRUE": full(lambda: for_csr(csr("device-1", x509.BasicConstraints(ca=True, path_length=None))), "CaRequested"),
+    "CA:TRUE": full(lambda: for_csr(csr("device-1", x509.BasicConstraints(ca=True, path_length=None))), "CaRequested", status=403),
     "a name outside the policy": full(lambda: for_csr(csr(sans=pki.dns("evil.example"))), "NameNotPermitted", 403),
     "cmcRA": full(
         lambda: for_csr(csr("device-1", x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA]))), "CmcRaRequested", 403

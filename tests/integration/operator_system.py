@@ -187,10 +187,11 @@ class System:
     def until_reason(self, plural: str, namespace: str, name: str, reason: str) -> Object:
         return self.until(plural, namespace, name, lambda status: condition(status, "Ready").get("reason") == reason)
 
-    def ledger(self) -> list[tuple[str, str]]:
-        """(transaction, serial) of every certificate."""
+    def transactions(self, namespace: str) -> list[str]:
+        """Those of every certificate that the operator asked for on behalf of a namespace."""
         with sqlite3.connect(self.state / "ledger.sqlite") as connection:
-            return [(str(row[0]), str(row[1])) for row in connection.execute('SELECT "transaction", serial FROM certificates')]
+            rows = connection.execute('SELECT "transaction", on_behalf_of FROM certificates WHERE on_behalf_of IS NOT NULL').fetchall()
+        return [transaction for transaction, told in rows if json.loads(told).get("namespace") == namespace]
 
     def stop(self) -> None:
         if self._shared is not None:

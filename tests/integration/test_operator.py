@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -106,6 +107,35 @@ def test_a_request_of_either_group_gets_its_certificate(
     ]
     assert "failureTime" not in issued["status"]
     assert not {"annotations", "finalizers", "ownerReferences"} & set(issued["metadata"])
+
+
+@pytest.mark.parametrize("plural", [OURS, THEIRS])
+@pytest.mark.spec("K8S-CONTRACT-20", "K8S-CONTRACT-21")
+def test_duration_and_usages_are_those_of_the_object_to_the_second(
+    system: System, operator: Process, cert_manager: None, tenant: str, plural: str
+) -> None:
+    system.request(plural, tenant, "web", duration="25h30m0s", usages=["digital signature", "server auth"])
+    if plural == THEIRS:
+        system.decide(tenant, "web", "Approved")
+    leaf = certificate_of(system.until_reason(plural, tenant, "web", "Issued"))
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == timedelta(hours=25, minutes=30)
+    purposes = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    assert list(purposes) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+@pytest.mark.spec("THREAT-31")
+def test_two_operators_that_both_lead_have_one_certificate_for_a_request(system: System, alone: None, tenant: str) -> None:
+    """Leases apart, each believes to be the only one: what keeps them from issuing twice is the transaction, the object's UID."""
+    both = [system.start_operator(name, lease_name=name) for name in ("left", "right")]
+    try:
+        names = create_many(system, OURS, tenant, 20)
+        for name in names:
+            system.until_reason(OURS, tenant, name, "Issued")
+        transactions = system.transactions(tenant)
+        assert len(transactions) == len(set(transactions)) == 20
+    finally:
+        for operator in both:
+            operator.kill()
 
 
 @pytest.mark.spec("K8S-CONTRACT-06", "K8S-CONTRACT-25")
@@ -227,7 +257,7 @@ def test_an_operator_killed_in_the_middle_of_fifty_requests_loses_and_doubles_no
     wait_for("all fifty", lambda: ready() == 50, what=ready, log=successor.log)
     assert successor.terminate() == 0
     assert len({certificate_of(item).serial_number for item in listed()}) == 50
-    transactions = [transaction for transaction, _ in system.ledger() if f"/{tenant}/" in transaction]
+    transactions = system.transactions(tenant)
     assert len(transactions) == len(set(transactions)) == 50
 
 

@@ -1,0 +1,91 @@
+"""Where the operator is registration authority: each issuer that estserver has ready is ready for requests when it has let us be one."""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Protocol
+
+import structlog
+
+from estcore.errors import ClientError, ConfigurationError, EstError, Refused
+from estoperator.issuer_state import Facts
+
+log = structlog.get_logger(__name__)
+
+REFUSED = "RegistrationAuthorityRefused"
+UNAVAILABLE = "RegistrationAuthorityPending"
+RETRY_SECONDS = 15.0
+AT_ONCE = 8
+"""Issuers that are asked at the same time."""
+
+
+class Registrar(Protocol):
+    """What this module needs of the registration authority."""
+
+    def is_fresh(self, label: str | None, ca_sha256: str | None) -> bool:
+        """Whether there is nothing to do."""
+        ...
+
+    def is_usable(self, label: str | None, ca_sha256: str | None) -> bool:
+        """Whether there is a certificate that will do until a new one comes."""
+        ...
+
+    async def register(self, label: str | None, ca_sha256: str | None) -> None:
+        """Get a certificate. Raises errors of the ClientError branch."""
+        ...
+
+
+class Registrations:
+    """Belongs to one event loop. `clock` gives monotonic seconds."""
+
+    def __init__(self, registrar: Registrar, *, clock: Callable[[], float]) -> None:
+        self._registrar, self._clock = registrar, clock
+        self._failed: dict[str, tuple[float, str, str]] = {}  # uid → when to try again, reason, message
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+
+    async def judge(self, told: Mapping[str, Facts]) -> dict[str, Facts]:
+        """What estserver told of the issuers, by uid, with those not ready that do not have us as registration authority."""
+        for uid in self._failed.keys() - told.keys():
+            del self._failed[uid]
+        stale = [facts for facts in told.values() if facts.ready and not self._registrar.is_fresh(facts.label, _ca(facts))]
+        if stale:
+            await asyncio.gather(*map(self._register, stale))
+        return {uid: self._judged(facts) for uid, facts in told.items()}
+
+    async def _register(self, facts: Facts) -> None:
+        again_at, *_ = self._failed.get(facts.uid, (0.0, "", ""))
+        if self._clock() < again_at:
+            return
+        try:
+            async with self._at_once:
+                await self._registrar.register(facts.label, _ca(facts))
+        except (ClientError, ConfigurationError) as error:
+            self._note(facts, error)
+        else:
+            if self._failed.pop(facts.uid, None) is not None:
+                log.info("registration_authority_accepted", issuer=str(facts.ref))
+
+    def _note(self, facts: Facts, error: EstError) -> None:
+        reason = REFUSED if isinstance(error, Refused) else UNAVAILABLE
+        before = self._failed.get(facts.uid)
+        self._failed[facts.uid] = (self._clock() + RETRY_SECONDS, reason, error.message)
+        if before is None or before[1:] != (reason, error.message):
+            log.warning("registration_authority_not_accepted", issuer=str(facts.ref), reason=reason, error=error.message)
+
+    def _judged(self, facts: Facts) -> Facts:
+        failed = self._failed.get(facts.uid)
+        if failed is None or not facts.ready or self._registrar.is_usable(facts.label, _ca(facts)):
+            return facts
+        _, reason, message = failed
+        return replace(
+            facts,
+            ready=False,
+            reason=reason,
+            message=f"estserver does not let the operator be registration authority (its setting ra_service_accounts): {message}"
+            if reason == REFUSED
+            else f"the operator could not get its registration authority certificate, and tries again: {message}",
+        )
+
+
+def _ca(facts: Facts) -> str | None:
+    return facts.ca["sha256"] if facts.ca is not None else None

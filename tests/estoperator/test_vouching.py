@@ -1,0 +1,86 @@
+"""What the operator says as registration authority, read again with the code that estserver reads it with."""
+
+import json
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+
+from estcore import cert_template, template_modification
+from estcore.full_request import REQUEST
+from estcore.template_modification import Modification
+from estcore.usages import Usage
+from estoperator import vouching
+from estoperator.vouching import Wishes, transaction_id, vouched
+from tests import pki
+from tests.estoperator.builders import NOW, WEB, approved, request_of
+
+UID = "1d9f4cde-5a37-4f6e-9f0e-7e0f3c1d2b3a"
+
+
+def modification(wishes: Wishes) -> Modification:
+    template_der = vouched(approved(), b"CSR", wishes, now=NOW).cert_template_der
+    assert template_der is not None
+    return template_modification.parse_mod_cert_template(template_modification.build_mod_cert_template(template_der, requests=[REQUEST]))
+
+
+def test_without_wishes_the_csr_goes_on_as_it_is() -> None:
+    said = vouched(approved(), b"CSR", Wishes(), now=NOW)
+    assert (said.csr_der, said.cert_template_der, said.possession) == (b"CSR", None, True)
+
+
+@pytest.mark.spec("K8S-CONTRACT-20")
+@pytest.mark.parametrize("microsecond", [0, 1, 999_999])
+@pytest.mark.parametrize("apart", [timedelta(minutes=-2), timedelta(0), timedelta(minutes=2)])
+def test_the_life_is_the_duration_to_the_second_whatever_the_two_clocks_say(microsecond: int, apart: timedelta) -> None:
+    template = vouched(approved(), b"", Wishes(duration=timedelta(hours=25, seconds=7)), now=NOW.replace(microsecond=microsecond))
+    assert template.cert_template_der is not None
+    read = template_modification.parse_mod_cert_template(
+        template_modification.build_mod_cert_template(template.cert_template_der, requests=[REQUEST])
+    ).template
+    assert read.validity is not None
+    assert cert_template.duration(read.validity, now=NOW + apart) == timedelta(hours=25, seconds=7)
+
+
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_usages_and_names_take_the_place_of_the_csrs() -> None:
+    wishes = Wishes(usages=frozenset({Usage.SERVER_AUTH, Usage.DIGITAL_SIGNATURE}), subject=x509.Name([]), sans=tuple(pki.dns(WEB)))
+    template = modification(wishes).template
+    assert template.subject == x509.Name([])
+    assert template.extensions_der is not None
+    extensions = cert_template.load_extensions(template.extensions_der, spki_der=_spki())
+    names = extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    assert names.critical, "the subject is empty (RFC 5280 section 4.2.1.6)"
+    assert names.value.get_values_for_type(x509.DNSName) == [WEB]
+    assert extensions.get_extension_for_class(x509.KeyUsage).value.digital_signature
+    assert list(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
+
+
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_a_ca_is_asked_for_by_basic_constraints_alone() -> None:
+    template = modification(Wishes(is_ca=True)).template
+    assert template.extensions_der is not None
+    (only,) = cert_template.load_extensions(template.extensions_der, spki_der=_spki())
+    assert only.value == x509.BasicConstraints(ca=True, path_length=None)
+
+
+def test_an_objects_uid_is_the_transaction_whatever_it_looks_like() -> None:
+    assert transaction_id(UID) == int(UID.replace("-", ""), 16)
+    assert len({transaction_id("a"), transaction_id("b"), transaction_id(UID)}) == 3
+
+
+def test_the_records_say_for_whom_it_was_and_drop_a_name_that_no_record_takes() -> None:
+    said = vouched(request_of(username="system:serviceaccount:devices:web"), b"", Wishes(), now=NOW)
+    assert json.loads(said.reg_info or b"") == {
+        "door": "est-issuer.io",
+        "namespace": "devices",
+        "name": "web",
+        "requester": "system:serviceaccount:devices:web",
+    }
+    assert "requester" not in json.loads(vouched(request_of(username="a\nb"), b"", Wishes(), now=NOW).reg_info or b"")
+    longest = json.loads(vouched(request_of(username="u" * 5000), b"", Wishes(), now=NOW).reg_info or b"")["requester"]
+    assert len(longest) == vouching.MAX_TEXT_CHARACTERS
+
+
+def _spki() -> bytes:
+    return pki.spki_der(pki.key(owner="device").public_key())

@@ -1,6 +1,7 @@
 """The operator on a real API server with a real estserver: what only the two together show."""
 
 import base64
+import functools
 import itertools
 import json
 from collections.abc import Iterator
@@ -123,11 +124,40 @@ def test_duration_and_usages_are_those_of_the_object_to_the_second(
     assert list(purposes) == [x509.oid.ExtendedKeyUsageOID.SERVER_AUTH]
 
 
+def leads(system: System, operator: Process) -> bool:
+    return system.metric(operator, "est_operator_leader") == 1
+
+
+def may_hold_leases(system: System, *names: str) -> None:
+    """The chart lets the operator have its own Lease only."""
+    metadata = {"name": "other-leases", "namespace": system.namespace}
+    rule = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": list(names),
+        "verbs": ["get", "update", "watch", "list"],
+    }
+    create = {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}
+    system.api.apply(
+        {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "metadata": metadata, "rules": [rule, create]},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "other-leases"},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": system.namespace}],
+        },
+    )
+
+
 @pytest.mark.spec("THREAT-31")
 def test_two_operators_that_both_lead_have_one_certificate_for_a_request(system: System, alone: None, tenant: str) -> None:
     """Leases apart, each believes to be the only one: what keeps them from issuing twice is the transaction, the object's UID."""
+    may_hold_leases(system, "left", "right")
     both = [system.start_operator(name, lease_name=name) for name in ("left", "right")]
     try:
+        for operator in both:
+            wait_for("both to lead", functools.partial(leads, system, operator), log=operator.log)
         names = create_many(system, OURS, tenant, 20)
         for name in names:
             system.until_reason(OURS, tenant, name, "Issued")

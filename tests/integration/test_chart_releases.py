@@ -61,6 +61,16 @@ def test_a_second_release_is_refused_by_the_name_of_the_first_and_leaves_nothing
     assert run_helm(cluster, tmp_path, "uninstall", "second", "--namespace", "other").returncode == 0
 
 
+def test_under_another_name_the_crds_that_a_release_left_must_be_taken_over(cluster: ApiServer, tmp_path: Path) -> None:
+    """docs/operations.md, "Uninstall and reinstall"; here the CRDs were made by kubectl, which Helm treats alike."""
+    refusal = install(cluster, tmp_path, "renamed", "pki", "--set", "crds.enabled=true")
+    assert "invalid ownership metadata" in refusal
+    assert install(cluster, tmp_path, "renamed", "pki", "--set", "crds.enabled=true", "--take-ownership") == ""
+    assert run_helm(cluster, tmp_path, "uninstall", "renamed", "--namespace", "pki").returncode == 0
+    assert "customresourcedefinition" in cluster.kubectl("get", "crd", "estissuers.est-issuer.io", "-o", "name")
+    assert "invalid ownership metadata" in install(cluster, tmp_path, "again", "pki", "--set", "crds.enabled=true")
+
+
 def test_a_real_api_server_takes_the_chart_with_every_value_set(cluster: ApiServer, tmp_path: Path) -> None:
     without_kinds_of_others = {"serviceMonitor": {"enabled": False}, "prometheusRule": {"enabled": False}}
     values = tmp_path / "values.yaml"

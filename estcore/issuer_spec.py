@@ -136,9 +136,13 @@ class TrustOut(SpecPart):
 
 
 class IssuerSpec(SpecPart):
-    """`spec` of an EstIssuer or EstClusterIssuer."""
+    """`spec` of an EstIssuer or EstClusterIssuer.
+
+    `allowedNamespaces` selects the namespaces whose objects may name an EstClusterIssuer: absent is none, `{}` is all.
+    """
 
     ca: Ca
+    allowed_namespaces: LabelSelector | None = None
     signer: Signer | None = None
     authorization: Authorization | None = None
     est: Est = Est()

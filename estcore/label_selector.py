@@ -1,5 +1,6 @@
 """A label selector in an issuer's spec, as Kubernetes has it (apimachinery, LabelSelector)."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Self
 
@@ -42,10 +43,29 @@ class LabelSelector(SpecPart):
     match_labels: Annotated[dict[LabelKey, LabelValue], Field(max_length=32)] | None = None
     match_expressions: Annotated[tuple[Requirement, ...], Field(max_length=32, strict=False)] = ()
 
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether an object with these labels is selected; NotIn and DoesNotExist hold for one without the label."""
+        if any(labels.get(key) != value for key, value in (self.match_labels or {}).items()):
+            return False
+        return all(_holds(requirement, labels) for requirement in self.match_expressions)
+
     @property
     def query(self) -> str:
         """As the API takes it in `labelSelector`."""
         return ",".join([*(f"{key}={value}" for key, value in (self.match_labels or {}).items()), *map(_query, self.match_expressions)])
+
+
+def _holds(requirement: Requirement, labels: Mapping[str, str]) -> bool:
+    value = labels.get(requirement.key)
+    match requirement.operator:
+        case Operator.EXISTS:
+            return value is not None
+        case Operator.DOES_NOT_EXIST:
+            return value is None
+        case Operator.IN:
+            return value in requirement.values
+        case Operator.NOT_IN:
+            return value not in requirement.values
 
 
 def _query(requirement: Requirement) -> str:

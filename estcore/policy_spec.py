@@ -11,7 +11,9 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+from estcore.label_selector import LabelSelector
 from estcore.patterns import DnsPattern, EmailPattern, TextPattern, UriPattern, parse_ip_pattern
+from estcore.requester import Door
 from estcore.rule_patterns import RulePatterns
 from estcore.spec_part import POSSIBLE_KEY_USAGES, ChannelBinding, Duration, KeyAlgorithm, ShortText, SpecPart
 from estcore.usages import KEY_USAGES, Usage
@@ -46,7 +48,8 @@ class RuleFrom(SpecPart):
     """Whom a rule is for: every member that is set must match. Patterns: `*` at any place stands for any run of characters.
 
     `users` are those of passwords and shared secrets; `serviceAccounts` are names without the namespace. `withCertificate` asks
-    for a TLS client certificate beside what `authentication` names: this issuer's own, or a third party's.
+    for a TLS client certificate beside what `authentication` names: this issuer's own, or a third party's. `namespaceSelector` selects
+    by the labels of the namespace, which only the operator knows: it matches nobody who comes by EST. `doors` are ways in.
     """
 
     authentication: (
@@ -54,7 +57,9 @@ class RuleFrom(SpecPart):
         | None
     ) = None
     with_certificate: Literal["certificate", "thirdPartyCertificate"] | None = None
+    doors: Annotated[tuple[Annotated[Door, Field(strict=False)], ...], Field(max_length=8, strict=False)] = ()
     namespaces: Names = ()
+    namespace_selector: LabelSelector | None = None
     service_accounts: Names = ()
     users: Names = ()
     groups: Names = ()

@@ -1,5 +1,6 @@
 """Who asks: the one value that authentication hands to registration, ledger and audit."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -12,6 +13,10 @@ class Door(StrEnum):
     EST = "est"
     CERT_MANAGER = "cert-manager.io"
     EST_ISSUER = "est-issuer.io"
+    SIGNING_REQUEST = "certificatesigningrequests"
+    """certificates.k8s.io CertificateSigningRequest."""
+    POD_CERTIFICATE = "podcertificaterequests"
+    """certificates.k8s.io PodCertificateRequest."""
 
 
 class AuthenticatedBy(StrEnum):
@@ -49,6 +54,8 @@ class Requester:
     user: str | None = None
     groups: frozenset[str] = frozenset()
     namespace: str | None = None
+    namespace_labels: Mapping[str, str] | None = field(default=None, hash=False)
+    """None where they are not known: to all but the operator."""
     service_account: str | None = None
     certificate: x509.Certificate | None = None
     with_certificate: AuthenticatedBy | None = None

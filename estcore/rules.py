@@ -13,6 +13,7 @@ from cryptography.x509.oid import NameOID
 
 from estcore.errors import Forbidden
 from estcore.issuer_spec import Policy, Rule, RuleFrom
+from estcore.label_selector import LabelSelector
 from estcore.names import check_general_name, describe_general_name, describe_name, dns_labels
 from estcore.patterns import STAR, DnsPattern, Template, TextPattern, Values, glob_matches, is_host_address
 from estcore.requester import AuthenticatedBy, Requester
@@ -70,6 +71,10 @@ def _is_for(from_: RuleFrom, requester: Requester) -> bool:
         return False
     if from_.with_certificate is not None and from_.with_certificate not in (requester.authenticated_by, requester.with_certificate):
         return False
+    if from_.doors and requester.door not in from_.doors:
+        return False
+    if from_.namespace_selector is not None and not _selects(from_.namespace_selector, requester):
+        return False
     if from_.namespaces and not _any_glob(from_.namespaces, requester.namespace):
         return False
     if from_.service_accounts and not _any_glob(from_.service_accounts, requester.service_account):
@@ -77,6 +82,10 @@ def _is_for(from_: RuleFrom, requester: Requester) -> bool:
     if from_.users and not _any_glob(from_.users, requester.user):
         return False
     return not from_.groups or any(_any_glob(from_.groups, group) for group in requester.groups)
+
+
+def _selects(selector: LabelSelector, requester: Requester) -> bool:
+    return requester.namespace_labels is not None and selector.matches(requester.namespace_labels)
 
 
 def _any_glob(patterns: Iterable[str], text: str | None) -> bool:

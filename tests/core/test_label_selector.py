@@ -39,3 +39,25 @@ def test_a_selector_that_the_api_would_not_take_is_refused_by_its_field(selector
     with pytest.raises(ConfigurationError) as refused:
         issuer_spec.parse(spec, where="test")
     assert f"spec.trust.configMap.namespaceSelector.{field}" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "selected"),
+    [
+        ({}, {}, True),
+        ({"matchLabels": {"team": "a"}}, {"team": "a", "tier": "x"}, True),
+        ({"matchLabels": {"team": "a"}}, {"team": "b"}, False),
+        ({"matchLabels": {"team": "a", "tier": "x"}}, {"team": "a"}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}, {"team": "b"}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}, {}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}, {"team": "a"}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}, {}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, {"team": ""}, True),
+        ({"matchExpressions": [{"key": "team", "operator": "Exists"}]}, {}, False),
+        ({"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}, {"team": "a"}, False),
+        ({"matchLabels": {"team": "a"}, "matchExpressions": [{"key": "tier", "operator": "DoesNotExist"}]}, {"team": "a"}, True),
+    ],
+)
+def test_a_selector_selects_as_the_api_does(selector: dict[str, Any], labels: dict[str, str], selected: bool) -> None:
+    """Kubernetes API reference, LabelSelector: all of it must hold."""
+    assert LabelSelector.model_validate(selector).matches(labels) is selected

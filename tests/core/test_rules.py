@@ -36,6 +36,10 @@ def test_a_refusal_names_what_was_looked_for(requester: Requester, named: str) -
     assert refusal(requester, policy(), DNS("a.example.com")).message.endswith(f"is for {named}")
 
 
+def labelled(labels: dict[str, str]) -> Requester:
+    return dataclasses.replace(cluster("shop"), namespace_labels=labels)
+
+
 @pytest.mark.parametrize(
     ("from_", "requester", "matches"),
     [
@@ -56,6 +60,15 @@ def test_a_refusal_names_what_was_looked_for(requester: Requester, named: str) -
         ({"groups": ["plant-*"]}, basic(groups=frozenset({"x", "plant-1"})), True),
         ({"groups": ["plant-*"]}, basic(), False),
         ({"namespaces": ["shop"], "serviceAccounts": ["api"]}, pod("shop", "web"), False),
+        ({"namespaceSelector": {"matchLabels": {"team": "a"}}}, labelled({"team": "a"}), True),
+        ({"namespaceSelector": {"matchLabels": {"team": "a"}}}, labelled({"team": "b"}), False),
+        ({"namespaceSelector": {}}, labelled({}), True),
+        ({"namespaceSelector": {}}, cluster("shop"), False),  # its labels are not known
+        ({"namespaceSelector": {"matchExpressions": [{"key": "team", "operator": "DoesNotExist"}]}}, pod("shop"), False),
+        ({"namespaceSelector": {}}, basic(), False),
+        ({"doors": ["cert-manager.io"]}, cluster("shop"), True),
+        ({"doors": ["est", "est-issuer.io"]}, cluster("shop"), False),
+        ({"doors": ["est"]}, basic(), True),
     ],
 )
 def test_every_member_of_from_that_is_set_must_match(from_: dict[str, Any], requester: Requester, *, matches: bool) -> None:

@@ -116,6 +116,13 @@ def rule_of_config_map(spec: dict[str, Any]) -> str:
     return str(rule["rule"])
 
 
+def rule_of_the_namespaced_kind(spec: dict[str, Any]) -> str:
+    """Take the rule out that an EstClusterIssuer has not, and return it."""
+    (version,) = spec["versions"]
+    rules = version["schema"]["openAPIV3Schema"]["properties"]["spec"]["x-kubernetes-validations"]
+    return str(rules.pop(0)["rule"])
+
+
 def test_both_issuer_kinds_differ_in_nothing_but_name_scope_and_descriptions() -> None:
     def bare(value: Any) -> Any:
         if isinstance(value, dict):
@@ -127,6 +134,8 @@ def test_both_issuer_kinds_differ_in_nothing_but_name_scope_and_descriptions() -
     one.pop("names"), other.pop("names")
     # Whose namespaces get the trust: an EstIssuer's own alone, an EstClusterIssuer's those that it must say.
     assert [rule_of_config_map(spec) for spec in (one, other)] == ["!has(self.namespaceSelector)", "has(self.namespaceSelector)"]
+    # Whose objects may name it: those of its own namespace, or those that it must say.
+    assert rule_of_the_namespaced_kind(one) == "!has(self.allowedNamespaces)"
     assert bare(one) == bare(other)
 
 

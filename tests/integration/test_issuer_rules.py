@@ -42,3 +42,17 @@ def test_server_key_generation_is_off_and_encrypted_by_default(rules: ApiServer)
 def test_server_key_generation_that_could_never_answer_is_refused(rules: ApiServer, spec: dict[str, Any], why: str) -> None:
     with pytest.raises(RuntimeError, match=why):
         rules.apply(est_issuer("refused", **spec))
+
+
+@pytest.mark.spec("THREAT-22")
+def test_only_an_est_cluster_issuer_says_which_namespaces_may_name_it(rules: ApiServer) -> None:
+    with pytest.raises(RuntimeError, match="an EstIssuer serves its own namespace"):
+        rules.apply(est_issuer("refused", allowedNamespaces={}))
+    selector = {"matchExpressions": [{"key": "team", "operator": "In", "values": ["a", "b"]}]}
+    fleet = {**est_issuer("fleet", allowedNamespaces=selector), "kind": "EstClusterIssuer", "metadata": {"name": "fleet"}}
+    rules.apply(fleet)
+    try:
+        said = rules.kubectl("get", "estclusterissuer", "fleet", "-o", "jsonpath={.spec.allowedNamespaces.matchExpressions[0].key}")
+        assert said == "team"
+    finally:
+        rules.kubectl("delete", "estclusterissuer", "fleet")

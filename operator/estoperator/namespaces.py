@@ -1,0 +1,25 @@
+"""The namespaces by their labels: who an EstClusterIssuer serves, and whom a rule with namespaceSelector is for."""
+
+from collections.abc import Iterable, Mapping
+
+NAME_LABEL = "kubernetes.io/metadata.name"
+"""kube-apiserver sets it on every namespace, to its name, and lets nobody change it."""
+
+Index = Mapping[str, Iterable[Mapping[str, str]]]
+"""kopf's index of the namespaces: one value for each name."""
+
+
+class Namespaces:
+    """What kopf watches of them. Where it may not, their names are all that is known."""
+
+    def __init__(self) -> None:
+        self._index: Index = {}
+
+    def attach(self, index: Index) -> None:
+        """Use kopf's index."""
+        self._index = index
+
+    def labels(self, namespace: str) -> Mapping[str, str]:
+        """Its labels; of one that is not known, its name alone."""
+        found = next(iter(self._index[namespace]), {}) if namespace in self._index else {}
+        return {**found, NAME_LABEL: namespace}

@@ -10,7 +10,7 @@ raises, and takes time linear in the text: tenants write patterns too. What `*` 
     subject          a run of characters without `.` and `*`, never empty, once in a value
     ipAddresses      nothing: an entry is an address or a network
 
-`{namespace}`, `{user}` and `{serviceAccount}` stand for the requester's own values and are taken literally: a `*` or a brace
+`{namespace}`, `{user}`, `{serviceAccount}` and `{pod}` stand for the requester's own values and are taken literally: a `*` or a brace
 inside a value has no meaning.
 """
 
@@ -41,6 +41,7 @@ class Template(StrEnum):
     NAMESPACE = "namespace"
     USER = "user"
     SERVICE_ACCOUNT = "serviceAccount"
+    POD = "pod"
 
 
 Values = Mapping[Template, str]

@@ -41,7 +41,8 @@ class Requester:
 
     `identity` names it in ledger and audit, unique within the method: a user name, `<namespace>/<service account>`, the
     certificate's `<issuer SHA-256>:<serial hex>`, or for a Kubernetes door the namespace.
-    `user` feeds `{user}` and `from.users`; `namespace` and `service_account` are set for ServiceAccounts and Kubernetes doors only.
+    `user` feeds `{user}` and `from.users`; `namespace` and `service_account` are set for ServiceAccounts and Kubernetes doors only,
+    `pod` for a pod's own request.
     `certificate` is the TLS client certificate, where one was accepted; `with_certificate` says whose it is when it came beside another
     proof. `registration_authority` is true for the operator's ServiceAccount and for the holder of a certificate of this issuer with
     id-kp-cmcRA: it vouches for names, so no rule is looked for.
@@ -57,6 +58,7 @@ class Requester:
     namespace_labels: Mapping[str, str] | None = field(default=None, hash=False)
     """None where they are not known: to all but the operator."""
     service_account: str | None = None
+    pod: str | None = None
     certificate: x509.Certificate | None = None
     with_certificate: AuthenticatedBy | None = None
     registration_authority: bool = False

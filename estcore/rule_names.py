@@ -74,6 +74,13 @@ def open_subject_alt_name(rules: Sequence[Rule]) -> ExtensionTemplate | None:
     return ExtensionTemplate(oid=SUBJECT_ALT_NAME, critical=True) if wanted else None
 
 
+def fixed_names(rule: Rule, values: Values) -> tuple[x509.GeneralName, ...] | None:
+    """The subject alternative names that the rule writes out; None where it leaves one open (`*`, a network) or a value makes no name."""
+    if any(network.num_addresses > 1 for network in rule.patterns.ip_networks):
+        return None
+    return _fixed_names(rule, values)
+
+
 def names_any(rule: Rule) -> bool:
     """Whether the rule permits subject alternative names."""
     return bool(rule.dns_names or rule.uris or rule.ip_addresses or rule.email_addresses)

@@ -51,6 +51,8 @@ def values_of(requester: Requester) -> Values:
         values[Template.USER] = requester.user
     if requester.service_account:
         values[Template.SERVICE_ACCOUNT] = requester.service_account
+    if requester.pod:
+        values[Template.POD] = requester.pod
     return values
 
 

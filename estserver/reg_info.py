@@ -28,14 +28,17 @@ class Told:
     on_behalf_of: str | None = None
     door: Door | None = None
     namespace: str | None = None
+    user: str | None = None
+    """Who made an object without a namespace."""
 
     def requester(self, signed: Requester) -> Requester:
         """Who the certificate is for: the Kubernetes object that was named, or whoever signed."""
-        if self.door is None or self.namespace is None:
+        identity = self.namespace or self.user
+        if self.door is None or identity is None:
             return signed
         return Requester(
             authenticated_by=AuthenticatedBy.KUBERNETES,
-            identity=self.namespace,
+            identity=identity,
             door=self.door,
             namespace=self.namespace,
             registration_authority=True,
@@ -55,14 +58,17 @@ def read(told: RegInfo | None, sender: Sender) -> Told:
     if "door" not in members:
         return Told(on_behalf_of=text)
     door, namespace = members["door"], members.get("namespace")
-    if door not in _DOORS or not namespace:
-        raise _wrong(f"regInfo: the door is one of {', '.join(sorted(_DOORS))}, with a namespace")
+    user = members.get("requester") if door == Door.SIGNING_REQUEST else None
+    if door not in _DOORS or not (namespace or user):
+        raise _wrong(
+            f"regInfo: the door is one of {', '.join(sorted(_DOORS))}, with a namespace, or with the requester of a {Door.SIGNING_REQUEST}"
+        )
     if not sender.token:
         raise Forbidden(
             "regInfo names a Kubernetes door, which counts only with the registration authority's token on the same connection",
             reason="DoorWithoutToken",
         )
-    return Told(on_behalf_of=text, door=Door(door), namespace=namespace)
+    return Told(on_behalf_of=text, door=Door(door), namespace=namespace, user=user)
 
 
 def _members(octets: bytes) -> dict[str, str]:

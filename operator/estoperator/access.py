@@ -1,6 +1,7 @@
 """Asks the API server what the operator may do, before kopf finds out: kopf ends the whole operator when one watch is forbidden."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Protocol
 
 import structlog
@@ -16,41 +17,63 @@ class Reviewer(Protocol):
     """Answers SelfSubjectAccessReviews and discovery; raises kubernetes_errors."""
 
     async def serves(self, group: str, version: str, plural: str) -> bool:
-        """Whether the API server has this kind."""
+        """Whether the API server has this kind in this version."""
         ...
 
-    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
-        """Whether we may do this in every namespace."""
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "", name: str = "") -> bool:
+        """Whether we may do this in every namespace, to the object of that name or to all."""
         ...
 
 
 async def open_doors(api: Reviewer, doors: Iterable[KubernetesDoor], metrics: Metrics) -> list[KubernetesDoor]:
-    """The doors that RBAC lets us serve; the others are off, with a log line and a metric.
+    """The doors that RBAC lets us serve, in the version that is served; the others are off, with a log line and a metric.
 
     Raises ConfigurationError where even the issuers may not be watched, for nothing works then. A door whose CRD is absent is
-    open: RBAC does not ask whether a kind exists.
+    open, for it may come; one of a kind of the API server's own that is not served is off.
     """
     for plural in ISSUER_PLURALS.values():
         refused = await _refused(api, GROUP, plural)
         if refused:
             raise ConfigurationError(f"the operator's ServiceAccount may not {refused}; its ClusterRole is incomplete", where="RBAC")
     doors = tuple(doors)
-    for door in DOORS.values():
-        if door not in doors:
-            metrics.door(door.door, off="Disabled")
+    for known in DOORS.values():
+        if known not in doors:
+            metrics.door(known.door, off="Disabled")
     opened = []
-    for door in doors:
-        refused = await _refused(api, door.group, door.plural)
-        metrics.door_open.labels(door.door).set(0 if refused else 1)
-        metrics.door(door.door, off="Forbidden" if refused else "")
+    for wanted in doors:
+        served = await _served(api, wanted)
+        refused = await _forbidden(api, wanted)
+        absent = served is None and wanted.built_in
+        metrics.door_open.labels(wanted.door).set(0 if refused or absent else 1)
+        metrics.door(wanted.door, off="Forbidden" if refused else "Absent" if served is None else "")  # a CRD's until a re-list finds it
         if refused:
-            log.warning("door_off", door=door.door, reason=f"the operator's ServiceAccount may not {refused}")
+            log.warning("door_off", door=wanted.door, reason=f"the operator's ServiceAccount may not {refused}")
+        elif absent:
+            log.warning("door_off", door=wanted.door, reason=f"the API server does not serve {wanted.plural}.{wanted.group}")
         else:
-            served = await api.serves(door.group, door.version, door.plural)
-            metrics.door(door.door, off="" if served else "Absent")  # until a re-list finds it
-            log.info("door_on", door=door.door, served=served)
+            door = served or wanted
+            log.info("door_on", door=door.door, served=served is not None, version=door.version)
             opened.append(door)
     return opened
+
+
+async def _served(api: Reviewer, door: KubernetesDoor) -> KubernetesDoor | None:
+    """The door in the newest of its versions that the API server has."""
+    for version in (door.version, *door.older_versions):
+        if await api.serves(door.group, version, door.plural):
+            return door if version == door.version else replace(door, version=version)
+    return None
+
+
+async def _forbidden(api: Reviewer, door: KubernetesDoor) -> str:
+    """The first thing that RBAC lacks for the door, in words; empty where it lacks nothing."""
+    refused = await _refused(api, door.group, door.plural)
+    if refused:
+        return refused
+    for need in door.permissions:
+        if not await api.may(need.verb, need.group, need.resource, name=need.name):
+            return f"{need.verb} {need.resource}.{need.group}{f' {need.name}' if need.name else ''}"
+    return ""
 
 
 async def _refused(api: Reviewer, group: str, plural: str) -> str:

@@ -6,7 +6,7 @@ so Approved, Denied and everybody else's fields stay, and a changed object answe
 
 import base64
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,9 @@ from kubernetes.aio import client, config
 
 from estoperator import conditions, resources
 from estoperator.conditions import RequestStatus
-from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
+from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, Form, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
-from estoperator.resources import CertRequest, Issuer, RequestKey
+from estoperator.resources import CertRequest, Issuer, IssuerRef, RequestKey, User
 
 FIELD_MANAGER = "est-issuer"
 FORCED = [("fieldManager", FIELD_MANAGER), ("force", "true")]
@@ -34,6 +34,11 @@ class Cluster:
 
     def __init__(self, api: client.ApiClient) -> None:
         self._api = api
+        self._doors = dict(DOORS)
+
+    def use(self, doors: Iterable[KubernetesDoor]) -> None:
+        """Take these doors for those of their name: in the version that the API server serves."""
+        self._doors.update({door.door: door for door in doors})
 
     @classmethod
     async def connect(cls, *, max_connections: int, kubeconfig: Path | None = None) -> "Cluster":
@@ -56,25 +61,34 @@ class Cluster:
         """Close the connections."""
         await self._api.close()  # type: ignore[no-untyped-call]  # the library's
 
-    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
-        """Whether we may do this in every namespace (SelfSubjectAccessReview)."""
-        attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource}
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "", name: str = "") -> bool:
+        """Whether we may do this in every namespace, to the object of that name or to all (SelfSubjectAccessReview)."""
+        attributes = {"verb": verb, "group": group, "resource": resource, "subresource": subresource, "name": name}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview", "spec": {"resourceAttributes": attributes}}
         answer = await self.call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", body=review)
         return bool(answer["status"].get("allowed"))
 
     async def serves(self, group: str, version: str, plural: str) -> bool:
-        """Whether the API server has this kind."""
+        """Whether the API server has this kind in this version."""
         try:
-            found = await self.call("GET", f"/apis/{group}/{version}")
+            listed = await self.call("GET", f"/apis/{group}/{version}")
         except Gone:
             return False
-        return any(resource["name"] == plural for resource in found["resources"])
+        return any(resource["name"] == plural for resource in listed["resources"])
+
+    async def may_reference(self, user: User, issuer: IssuerRef) -> bool:
+        """Whether the user may use a namespaced issuer: verb `reference` on signers of est-issuer.io there (SubjectAccessReview)."""
+        attributes = {"verb": "reference", "group": GROUP, "resource": "signers", "namespace": issuer.namespace, "name": issuer.name}
+        spec = {"user": user.username, "uid": user.uid, "groups": user.groups, "extra": user.extra, "resourceAttributes": attributes}
+        review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
+        answer = await self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)
+        return bool(answer["status"].get("allowed"))
 
     async def read_request(self, key: RequestKey) -> CertRequest | None:
         """The request as it is now, None where it has become somebody else's; raises Gone."""
-        door = DOORS[key.door]
-        path = f"/apis/{door.group}/{door.version}/namespaces/{key.namespace}/{door.plural}/{key.name}"
+        door = self._doors[key.door]
+        scope = f"namespaces/{key.namespace}/" if key.namespace else ""
+        path = f"/apis/{door.group}/{door.version}/{scope}{door.plural}/{key.name}"
         return resources.read_request(door, await self.call("GET", path))
 
     async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
@@ -93,13 +107,15 @@ class Cluster:
 
     async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
         """Write a request's status; the object as it then is, unless it is finished. Raises Stale and Gone."""
-        door = DOORS[request.key.door]
-        body = {
+        door = self._doors[request.key.door]
+        body: dict[str, Any] = {
             "apiVersion": f"{door.group}/{door.version}",
             "kind": door.kind,
             "metadata": {"name": request.key.name, "namespace": request.key.namespace, "resourceVersion": request.resource_version},
-            "status": _request_status(status),
+            "status": _STATUSES[door.form](status),
         }
+        if not request.key.namespace:
+            del body["metadata"]["namespace"]
         answer = await self._apply(door.group, door.version, door.plural, request.key.namespace, request.key.name, body)
         # A finished request is forgotten at once, so its 5 KiB are not even parsed.
         return None if status.finished else resources.read_request(door, json.loads(answer))
@@ -191,6 +207,32 @@ def _request_status(status: RequestStatus) -> dict[str, Any]:
             "failureTime": status.failure_time,
         }
     )
+
+
+def _signing_request_status(status: RequestStatus) -> dict[str, Any]:
+    """Either the certificate or Failed; by server-side apply, which leaves Approved where it is."""
+    conditions_ = [conditions.as_json(condition) for condition in status.conditions]
+    return conditions.without_none({"conditions": conditions_ or None, "certificate": _b64(status.certificate_pem)})
+
+
+def _pod_certificate_status(status: RequestStatus) -> dict[str, Any]:
+    """Everything in one write, after which the object is frozen."""
+    written: dict[str, Any] = {"conditions": [conditions.as_json(condition) for condition in status.conditions]}
+    if status.certificate_pem is not None and status.times is not None:
+        written |= {
+            "certificateChain": status.certificate_pem.decode("ascii"),
+            "notBefore": conditions.timestamp(status.times.not_before),
+            "beginRefreshAt": conditions.timestamp(status.times.begin_refresh_at),
+            "notAfter": conditions.timestamp(status.times.not_after),
+        }
+    return written
+
+
+_STATUSES: Mapping[Form, Callable[[RequestStatus], dict[str, Any]]] = {
+    Form.CERTIFICATE_REQUEST: _request_status,
+    Form.SIGNING_REQUEST: _signing_request_status,
+    Form.POD_CERTIFICATE: _pod_certificate_status,
+}
 
 
 def _b64(pem: bytes | None) -> str | None:

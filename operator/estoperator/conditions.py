@@ -6,13 +6,17 @@ changes only when the status does. One value holds every field that we own, beca
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from cryptography import x509
+
 from estcore.usages import Usage
+from estoperator.doors import DOORS, Form
 from estoperator.resources import CertRequest, Condition
 
 MAX_MESSAGE_CHARACTERS = 1024
+REFRESH_MARGIN = timedelta(minutes=10)
 ISSUED = "Certificate fetched from issuer successfully"
 DENIED = "The CertificateRequest was denied by an approval controller"
 
@@ -25,17 +29,33 @@ class RequestStatus:
     certificate_pem: bytes | None = field(default=None, repr=False)
     ca_pem: bytes | None = field(default=None, repr=False)
     failure_time: str | None = None
+    times: "Times | None" = None
 
     @property
     def finished(self) -> bool:
         """Whether the request needs nothing more."""
-        return self.certificate_pem is not None or self.failure_time is not None
+        ended = any(condition.type in {"Failed", "Denied", "Issued"} for condition in self.conditions)
+        return self.certificate_pem is not None or self.failure_time is not None or ended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """When a pod's certificate begins, is to be replaced, and ends."""
+
+    not_before: datetime
+    begin_refresh_at: datetime
+    not_after: datetime
 
 
 def issued(
-    request: CertRequest, *, certificate_pem: bytes, ca_pem: bytes | None, left_out: frozenset[Usage], now: datetime
+    request: CertRequest, *, leaf: x509.Certificate, certificate_pem: bytes, ca_pem: bytes | None, left_out: frozenset[Usage], now: datetime
 ) -> RequestStatus:
     """The certificate is there (contracts 16 to 18). `left_out` names the usages that this key type cannot have."""
+    if request.pod is not None:
+        ended = ready_condition(None, type_="Issued", status="True", reason="Issued", message=ISSUED, now=now)
+        return RequestStatus(conditions=(ended,), certificate_pem=certificate_pem, times=times_of(leaf))
+    if request.user is not None:
+        return RequestStatus(conditions=(), certificate_pem=certificate_pem)
     message = ISSUED
     if left_out:
         names = " and ".join(sorted(left_out))
@@ -49,11 +69,18 @@ def pending(request: CertRequest, *, message: str, now: datetime) -> RequestStat
     return RequestStatus(conditions=(ready_condition(request.ready, status="False", reason="Pending", message=message, now=now),))
 
 
-def failed(request: CertRequest, *, message: str, invalid: str | None, now: datetime) -> RequestStatus:
+_REFUSALS = {Form.SIGNING_REQUEST: "Failed", Form.POD_CERTIFICATE: "Denied"}
+"""What a refusal is where there is no Ready. Of a pod all are by policy: what passes is never told as Failed there, which is final."""
+
+
+def failed(request: CertRequest, *, message: str, reason: str, invalid: str | None, now: datetime) -> RequestStatus:
     """For good (contracts 13 and 14). `invalid` is the reason of InvalidRequest where the same request can never pass.
 
-    Without failureTime in the same write cert-manager would never try again.
+    Without failureTime in the same write cert-manager would never try again. `reason` is for the doors whose one condition it is.
     """
+    type_ = _REFUSALS.get(DOORS[request.key.door].form)
+    if type_ is not None:
+        return RequestStatus(conditions=(ready_condition(None, type_=type_, status="True", reason=reason, message=message, now=now),))
     ready = ready_condition(request.ready, status="False", reason="Failed", message=message, now=now)
     conditions: tuple[Condition, ...] = (ready,)
     if invalid is not None:
@@ -87,6 +114,14 @@ def ready_condition(
         last_transition_time=before.last_transition_time if before is not None and kept else timestamp(now),
         observed_generation=observed_generation,
     )
+
+
+def times_of(leaf: x509.Certificate) -> Times:
+    """To be replaced at two thirds of its life, and within the 10 minutes that kube-apiserver wants on both sides (KEP-4317)."""
+    not_before, not_after = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    begin = not_before + (not_after - not_before) * 2 // 3
+    begin = min(max(begin, not_before + REFRESH_MARGIN), not_after - REFRESH_MARGIN)
+    return Times(not_before=not_before, begin_refresh_at=begin.replace(microsecond=0), not_after=not_after)
 
 
 def as_json(condition: Condition) -> dict[str, Any]:

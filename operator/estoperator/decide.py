@@ -10,19 +10,22 @@ import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from estcore import pkcs10, profile, registration
+from cryptography import x509
+
+from estcore import pkcs10, profile, registration, rule_names, rules
 from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
 from estcore.issuer_spec import Approval, Policy
 from estcore.requester import AuthenticatedBy, Door, Requester
 from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
+from estoperator.doors import DOORS, SIGNING_REQUESTS
 from estoperator.issuer_state import IssuerState
-from estoperator.resources import CertRequest, parse_go_duration
+from estoperator.resources import CertRequest, Pod, parse_go_duration
 from estoperator.vouching import Wishes
 
-SHORTEST_LIFE = timedelta(hours=1)
-"""cert-manager's own minimum, of both groups (cert-manager.io/v1 MinimumCertificateDuration)."""
+FRESH = timedelta(minutes=4)
+"""How old a pod's certificate may be when it is written: kube-apiserver takes a notBefore within 5 minutes of its clock."""
 
 PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
 """Answers of estserver that blame the CSR; the other 4xx blame us or what lies between, and pass."""
@@ -30,6 +33,7 @@ PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
 WAIT_LIMIT = timedelta(hours=168)
 """How long a request of est-issuer.io waits for an issuer that is absent or not ready."""
 
+SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 AWAITS_APPROVAL = (
     "Waiting for approval (spec.est.approval is Manual): whoever has the verb approve on signers of est-issuer.io sets Approved or Denied"
 )
@@ -101,6 +105,9 @@ def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
         return Deny()
     if not request.approved:
         return Ignore()
+    problem = _not_for_pods(request)
+    if problem is not None:
+        return problem
     if issuer is None:
         return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound", until=_until(request))
     if not issuer.ready or issuer.policy is None:
@@ -108,7 +115,7 @@ def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
     try:
         enroll = _enroll(request, issuer, issuer.policy)
     except RequestError as error:  # nobody is asked to approve what is refused anyway
-        return _refused(error)
+        return _refused(error, request)
     if issuer.approval is Approval.MANUAL and request.key.door is Door.EST_ISSUER and not request.approved_by_condition:
         until = request.created + issuer.approval_within
         return Wait(message=AWAITS_APPROVAL, reason="ApprovalPending", until=until, for_person=True)
@@ -122,25 +129,37 @@ def after_error(error: EstError, request: CertRequest, issuer: IssuerState | Non
     became ready, whichever is later (contract 12); what waits for a person (202) waits without end.
     """
     if isinstance(error, RequestError) or (isinstance(error, Refused) and error.http_status in PERMANENT_STATUSES):
-        return _refused(error)
+        return _refused(error, request)
     if isinstance(error, Pending):
         return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=error.retry_after)
+    door = DOORS[request.key.door]
     since = request.created
     if issuer is not None and issuer.ready_since is not None:
         since = max(since, issuer.ready_since)
-    if now >= since + max_retry:
-        return Refuse(message=f"Failed to sign CertificateRequest: {error.message}", reason=error.reason)
+    if door.gives_up and now >= since + max_retry:
+        return Refuse(message=f"Failed to sign {door.kind}: {error.message}", reason=error.reason)
     after = getattr(error, "retry_after", timedelta(0))
-    return Retry(message=f"Failed to sign CertificateRequest, will retry: {error.message}", reason=error.reason, after=after)
+    return Retry(message=f"Failed to sign {door.kind}, will retry: {error.message}", reason=error.reason, after=after)
 
 
 def requester_of(request: CertRequest) -> Requester:
-    """Who asks, for the policy: the namespace alone.
+    """Who asks, for the policy: the namespace alone, and of a pod its ServiceAccount and name.
 
     A tenant can forge the username in an est-issuer.io request, and in a cert-manager.io one where cert-manager's webhook does
-    not run (contract 24).
+    not run (contract 24). A CertificateSigningRequest has no namespace, see `_requester_of_user`.
     """
+    if request.user is not None:
+        return _requester_of_user(request, request.user.username)
     namespace = request.key.namespace
+    if request.pod is not None:
+        return Requester(
+            authenticated_by=AuthenticatedBy.KUBERNETES,
+            identity=namespace,
+            door=request.key.door,
+            namespace=namespace,
+            service_account=request.pod.service_account,
+            pod=request.pod.name,
+        )
     return Requester(
         authenticated_by=AuthenticatedBy.KUBERNETES,
         identity=namespace,
@@ -154,9 +173,86 @@ def _until(request: CertRequest) -> datetime | None:
     return request.created + WAIT_LIMIT if request.key.door is Door.EST_ISSUER else None
 
 
+def must_be_reviewed(request: CertRequest) -> bool:
+    """Whether to ask the API server first if the user may use this issuer: a namespaced one, asked for from outside any namespace."""
+    return request.user is not None and bool(request.issuer.namespace) and request.approved and not request.finished
+
+
+def denied_reference(request: CertRequest) -> Refuse:
+    """The user may not use that namespace's issuer; it says nothing of whether there is one."""
+    return Refuse(
+        message=f"{request.username!r} may not use issuers of namespace {request.issuer.namespace!r}: this needs the verb reference on "
+        f"signers of est-issuer.io there, for the name {request.issuer.name!r}",
+        reason="DeniedReference",
+    )
+
+
+def undeliverable(request: CertRequest, certificate: x509.Certificate, *, now: datetime) -> Wait | None:
+    """Why a certificate cannot be written for a pod, which kube-apiserver would refuse; None where it can.
+
+    Nothing is written then: kube-controller-manager removes the request after 15 minutes, and the kubelet makes a new one.
+    """
+    if request.pod is None:
+        return None
+    life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
+    if now - certificate.not_valid_before_utc > FRESH:
+        return Wait(
+            message="the certificate was issued too long ago to be given to a pod; the kubelet asks anew", reason="CertificateTooOld"
+        )
+    if life < DOORS[request.key.door].shortest_life:
+        return Wait(message="the issuer's CA ends before the hour that a pod's certificate must live", reason="CertificateTooShort")
+    return None
+
+
+def _not_for_pods(request: CertRequest) -> Refuse | None:
+    """What no issuer could change about a pod's request (contract 3b, points 1 and 3)."""
+    pod = request.pod
+    if pod is None:
+        return None
+    if request.issuer.namespace and request.issuer.namespace != request.key.namespace:
+        return Refuse(
+            message=f"{request.issuer} is of another namespace than the pod; use one of its own, or an EstClusterIssuer",
+            reason="IssuerOfAnotherNamespace",
+        )
+    if pod.annotation_keys:
+        return Refuse(
+            message=f"this signer knows no userAnnotations: leave {', '.join(pod.annotation_keys)} out of the podCertificate source",
+            reason="InvalidUnverifiedUserAnnotations",
+        )
+    if not request.csr_b64:
+        return Refuse(message="spec.stubPKCS10Request is absent: a kubelet of 1.36 or later writes it", reason="NoStubPKCS10Request")
+    return None
+
+
+def _requester_of_user(request: CertRequest, username: str) -> Requester:
+    """Who made a CertificateSigningRequest, for the policy.
+
+    With a namespaced issuer it is that issuer's namespace, for which its administrator let the user speak (verb reference); with an
+    EstClusterIssuer a ServiceAccount's own namespace, and a person has none.
+    """
+    account = username.removeprefix(SERVICE_ACCOUNT_PREFIX) if username.startswith(SERVICE_ACCOUNT_PREFIX) else ""
+    own_namespace, _, service_account = account.partition(":")
+    namespace = request.issuer.namespace or own_namespace
+    return Requester(
+        authenticated_by=AuthenticatedBy.KUBERNETES,
+        identity=namespace or username,
+        door=request.key.door,
+        user=None if namespace else username,
+        namespace=namespace or None,
+        service_account=service_account if own_namespace and own_namespace == namespace else None,
+    )
+
+
 def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll:
-    csr = pkcs10.parse(_csr_der(request.csr_b64), accept_ca=True)
-    wishes = _wishes(request, csr)
+    try:
+        csr = pkcs10.parse(_csr_der(request), accept_ca=True)
+    except BadCsr as error:
+        if request.pod is not None and error.reason == "KeyNotAllowed":
+            raise BadCsr(error.message, reason="UnsupportedKeyType") from error  # the API's own word for it
+        raise
+    wishes = _wishes(request, csr) if request.pod is None else _wishes_of_pod(request, request.pod, csr, issuer, policy)
+    if wishes.subject is not None:
+        csr = replace(csr, subject=wishes.subject, sans=wishes.sans)
     csr = replace(csr, duration=wishes.duration, usages=csr.usages if wishes.usages is None else wishes.usages, ca=wishes.is_ca)
     profile.check_csr(csr, policy)
     requester = requester_of(request)
@@ -169,10 +265,39 @@ def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll
     return Enroll(csr=csr, wishes=wishes, label=issuer.label, chains=issuer.chains, left_out=left_out)
 
 
-def _csr_der(csr_b64: str) -> bytes:
-    """spec.request → DER; raises MalformedBody. It is base64 of one PEM block (RFC 7468 section 7)."""
+def _wishes_of_pod(request: CertRequest, pod: Pod, csr: CertificationRequest, issuer: IssuerState, policy: Policy) -> Wishes:
+    """Key from the kubelet, names from the rule for this pod, which must write each of them out; raises Forbidden."""
+    if issuer.approval is Approval.MANUAL:
+        raise Forbidden("this issuer has approval: Manual, and nobody can approve a pod's request", reason="ApprovalIsManual")
+    if csr.key_algorithm not in policy.keys:
+        raise Forbidden(
+            f"{csr.key_algorithm} keys are not permitted: set keyType of the podCertificate source to one of {', '.join(policy.keys)}",
+            reason="UnsupportedKeyType",
+        )
+    shortest = DOORS[request.key.door].shortest_life
+    if policy.duration.max < shortest:
+        raise Forbidden(f"this issuer's certificates live {policy.duration.max} at most, a pod's {shortest} at least", reason="Duration")
+    requester = requester_of(request)
+    found = rules.rule_for(requester, policy)
+    names = None if found is None else rule_names.fixed_names(found[1], rules.values_of(requester))
+    if found is not None and not names:
+        raise Forbidden(
+            f"rule {found[0] + 1} does not write out the names of {rules.describe(requester)}: a pod asks for none, so a rule for pods "
+            "lists each, without * and with values that hold no dot in DNS names",
+            reason="NoNames",
+        )
+    # Without a rule `authorize` refuses.
+    life = max(shortest, min(policy.duration.default, pod.longest_life))
+    return Wishes(duration=life, subject=x509.Name([]), sans=names or ())
+
+
+def _csr_der(request: CertRequest) -> bytes:
+    """The CSR → DER; raises MalformedBody. spec.request is base64 of one PEM block (RFC 7468 section 7), a pod's stub of the DER itself."""
     try:
-        blocks = _PEM.findall(base64.b64decode(csr_b64, validate=True))
+        octets = base64.b64decode(request.csr_b64, validate=True)
+        if request.pod is not None:
+            return octets
+        blocks = _PEM.findall(octets)
     except ValueError as error:
         raise MalformedBody("spec.request is not base64") from error
     if len(blocks) != 1:
@@ -191,8 +316,12 @@ def _wishes(request: CertRequest, csr: CertificationRequest) -> Wishes:
             duration = parse_go_duration(request.duration)
         except ValueError as error:
             raise Forbidden(f"spec.duration {request.duration!r} is {error}", reason="Duration") from error
-        if duration < SHORTEST_LIFE:
-            raise Forbidden(f"spec.duration {request.duration} is shorter than {SHORTEST_LIFE}, the least there is", reason="Duration")
+        shortest = DOORS[request.key.door].shortest_life
+        if duration < shortest:
+            raise Forbidden(
+                f"spec.duration {request.duration} is shorter than {shortest}, the least there is",
+                reason="InvalidDuration" if request.key.door is SIGNING_REQUESTS.door else "Duration",
+            )
     usages = (parse_usage_names(request.usages) if not request.is_ca else None) if request.usages else None
     if usages is not None and csr.usages is not None and csr.usages != usages:
         raise BadCsr(
@@ -204,10 +333,10 @@ def _wishes(request: CertRequest, csr: CertificationRequest) -> Wishes:
     return Wishes(duration=duration, usages=usages, is_ca=request.is_ca)
 
 
-def _refused(error: EstError) -> Refuse:
+def _refused(error: EstError, request: CertRequest) -> Refuse:
     """`InvalidRequest` goes with what no policy could ever let pass: a CSR that is malformed or whose key is not acceptable."""
     invalid = error.reason if isinstance(error, BadCsr | MalformedBody) else None
-    return Refuse(message=f"Failed to sign CertificateRequest: {error.message}", reason=error.reason, invalid=invalid)
+    return Refuse(message=f"Failed to sign {DOORS[request.key.door].kind}: {error.message}", reason=error.reason, invalid=invalid)
 
 
 def _names(usages: frozenset[Usage]) -> str:

@@ -51,7 +51,7 @@ def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRe
     request = resources.read_request(door, body)
     if request is None or request.finished or event["type"] == "DELETED":
         metadata = body["metadata"]
-        key = RequestKey(door.door, metadata["namespace"], metadata["name"])
+        key = RequestKey(door.door, metadata.get("namespace", ""), metadata["name"])
         known = open_requests.get(key)
         # kopf keeps the order within one uid only: another object of the same name may have come before this one's end.
         if known is not None and known.uid == metadata["uid"]:

@@ -25,7 +25,7 @@ from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
-from estoperator.resources import CertRequest, IssuerRef, RequestKey
+from estoperator.resources import CertRequest, IssuerRef, RequestKey, User
 from estoperator.waiting import Waiting
 from estoperator.workqueue import WorkQueue
 
@@ -44,6 +44,10 @@ class RequestApi(Protocol):
 
     async def read_request(self, key: RequestKey) -> CertRequest | None:
         """The request as it is now, None where it has become somebody else's."""
+        ...
+
+    async def may_reference(self, user: User, issuer: IssuerRef) -> bool:
+        """Whether the user may use a namespaced issuer."""
         ...
 
     async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
@@ -83,6 +87,8 @@ class Issuing:
     now: Callable[[], datetime]
     max_retry: timedelta
     waiting: Waiting = field(default_factory=Waiting)
+    told: dict[RequestKey, tuple[str, str]] = field(default_factory=dict, repr=False)
+    """The Event told last of each open request whose status has no place for what is not finished."""
 
     async def work(self, key: RequestKey) -> None:
         """Decide about the request as last seen and carry it out. Raises what Kubernetes raised, but for Stale and Gone."""
@@ -91,7 +97,7 @@ class Issuing:
             if request is None:
                 return
             try:
-                await self.run_step(self._next_step(request), request)
+                await self.run_step(await self._reviewed_step(request), request)
             except Gone:
                 self._forget(key)
             except Stale:
@@ -102,10 +108,11 @@ class Issuing:
 
     async def run_step(self, step: Step, request: CertRequest) -> None:
         """Carry a step out; what it leads to is in the status, and in the queue where there is more to do."""
-        certificate_pem = ca_pem = None
+        issued: Issued | None = None
         if isinstance(step, Enroll):
             try:
-                certificate_pem, ca_pem = await self._enroll(step, request)
+                issued = await self._enroll(step, request)
+                step = decide.undeliverable(request, issued.leaf, now=self.now()) or step
             except (ClientError, ConfigurationError) as error:
                 step = self._after_error(error, request)
             except Exception as fault:  # noqa: BLE001  # as in _next_step
@@ -130,15 +137,27 @@ class Issuing:
                 self.queue.retry(request.key, at_least=step.after.total_seconds())
             case Refuse():
                 self.metrics.refused.labels(request.key.door, step.reason).inc()
-                status = conditions.failed(request, message=step.message, invalid=step.invalid, now=self.now())
+                status = conditions.failed(request, message=step.message, reason=step.reason, invalid=step.invalid, now=self.now())
                 await self._write(request, status, result="failed", event="PermanentError", reason=step.reason)
             case Enroll():
-                if certificate_pem is None or ca_pem is None:
+                if issued is None:
                     raise AssertionError("an enrolment without error has a certificate")
-                status = conditions.issued(request, certificate_pem=certificate_pem, ca_pem=ca_pem, left_out=step.left_out, now=self.now())
+                status = conditions.issued(
+                    request,
+                    leaf=issued.leaf,
+                    certificate_pem=issued.certificate_pem,
+                    ca_pem=issued.ca_pem,
+                    left_out=step.left_out,
+                    now=self.now(),
+                )
                 await self._write(request, status, result="issued", event="CertificateIssued")
             case _:
                 assert_never(step)
+
+    async def _reviewed_step(self, request: CertRequest) -> Step:
+        if request.user is not None and decide.must_be_reviewed(request) and not await self.api.may_reference(request.user, request.issuer):
+            return decide.denied_reference(request)
+        return self._next_step(request)
 
     def _next_step(self, request: CertRequest) -> Step:
         try:
@@ -147,7 +166,7 @@ class Issuing:
         except Exception as fault:  # noqa: BLE001  # a request whose reading fails must not be silent for ever
             return self._after_fault(fault, request)
 
-    async def _enroll(self, step: Enroll, request: CertRequest) -> tuple[bytes, bytes]:
+    async def _enroll(self, step: Enroll, request: CertRequest) -> "Issued":
         with self.metrics.enrolment_seconds.time():
             certificate = await self.enroller.enrol(
                 step.label,
@@ -155,7 +174,8 @@ class Issuing:
                 public_key=step.csr.public_key,
                 authorities=[chain.authority for chain in step.chains],
             )
-        return chain.deliver(certificate, spki_der=step.csr.spki_der, known=step.chains, now=self.now())
+        certificate_pem, ca_pem = chain.deliver(certificate, spki_der=step.csr.spki_der, known=step.chains, now=self.now())
+        return Issued(leaf=certificate, certificate_pem=certificate_pem, ca_pem=ca_pem)
 
     def _after_error(self, error: EstError, request: CertRequest) -> Step:
         issuer = self.issuers.state(request.issuer)
@@ -167,6 +187,9 @@ class Issuing:
         return self._after_error(SignerError("internal error; the operator's log has it under this request"), request)
 
     async def _write(self, request: CertRequest, status: RequestStatus, *, result: str, event: str = "", reason: str = "") -> None:
+        if not DOORS[request.key.door].says_ready:
+            await self._write_end(request, status, result=result, event=event, reason=reason)
+            return
         if not status.finished and conditions.says(request.ready, status.conditions[0]):
             return
         written = await self.api.apply_status(request, status)
@@ -180,6 +203,22 @@ class Issuing:
             self._forget(request.key)
         elif written is not None:
             self.open_requests.observe(written)
+
+    async def _write_end(self, request: CertRequest, status: RequestStatus, *, result: str, event: str, reason: str) -> None:
+        """Of a door that says nothing before the end: what is not the end is an Event, each told once."""
+        note = status.conditions[0].message if status.conditions else conditions.ISSUED
+        if status.finished:
+            await self.api.apply_status(request, status)
+            self.metrics.written.labels(request.key.door, result).inc()
+        elif self.told.get(request.key) == (event, note):
+            return
+        fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
+        log.info("request_status", **fields, message=note, **({"reason": reason} if reason else {}))
+        self.events.tell(Event(subject=subject_of(request), reason=event, note=note, warning=result in WARNED, action="Issue"))
+        if status.finished:
+            self._forget(request.key)
+        else:
+            self.told[request.key] = event, note
 
     async def _read_again(self, key: RequestKey) -> CertRequest | None:
         try:
@@ -195,6 +234,16 @@ class Issuing:
     def _forget(self, key: RequestKey) -> None:
         self.open_requests.forget(key)
         self.queue.forget(key)
+        self.told.pop(key, None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issued:
+    """What an enrolment brought: the certificate, and as it is written, PEM, with the chain below the root and with the root beside."""
+
+    leaf: x509.Certificate
+    certificate_pem: bytes = field(repr=False)
+    ca_pem: bytes = field(repr=False)
 
 
 def subject_of(request: CertRequest) -> Subject:

@@ -5,7 +5,7 @@ ourselves: the Ready condition and whether the request is finished. No IO, no cl
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -15,7 +15,7 @@ from estcore import issuer_spec
 from estcore.errors import ConfigurationError
 from estcore.issuer_spec import IssuerSpec
 from estcore.requester import Door
-from estoperator.doors import EST_ISSUER, GROUP, ISSUER_KINDS, ORIGIN_EST, KubernetesDoor
+from estoperator.doors import EST_ISSUER, GROUP, ISSUER_KINDS, ISSUER_PLURALS, ORIGIN_EST, Form, KubernetesDoor
 
 Object = Mapping[str, Any]
 """A Kubernetes object as JSON gave it, valid under the schema of its CRD."""
@@ -25,8 +25,12 @@ _GO_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)",
 _SECONDS = {"ns": "1e-9", "us": "1e-6", "µs": "1e-6", "μs": "1e-6", "ms": "1e-3", "s": "1", "m": "60", "h": "3600"}
 
 
+DURATION_ANNOTATION = "experimental.cert-manager.io/request-duration"
+IS_CA_ANNOTATION = "experimental.cert-manager.io/request-is-ca"
+
+
 class RequestKey(NamedTuple):
-    """Names one request object."""
+    """Names one request object; `namespace` is empty for a CertificateSigningRequest, which has none."""
 
     door: Door
     namespace: str
@@ -60,10 +64,34 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CertRequest:
-    """A CertificateRequest of either group that names one of our issuers.
+class User:
+    """Who made a CertificateSigningRequest; the API server wrote it, from how it authenticated them."""
 
-    `csr_b64` is spec.request as it stands: base64 of a PEM PKCS#10 CSR. `duration` is a Go duration, as written.
+    username: str
+    uid: str
+    groups: tuple[str, ...]
+    extra: Object = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pod:
+    """For whom a PodCertificateRequest is; the API server held it against the pod, its ServiceAccount and its node."""
+
+    name: str
+    service_account: str
+    longest_life: timedelta
+    """spec.maxExpirationSeconds."""
+
+    annotation_keys: tuple[str, ...]
+    """Of spec.unverifiedUserAnnotations: nobody checked those."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertRequest:
+    """A request object of any door that names one of our issuers.
+
+    `csr_b64` is the CSR as it stands: base64 of a PEM PKCS#10 CSR, of a PodCertificateRequest base64 of a DER one, whose key alone counts.
+    `duration` is a Go duration, as written. `user` and `pod` are there where the door tells them.
     `finished` is true once the request needs nothing more, whatever its outcome (contract 3).
     """
 
@@ -87,6 +115,8 @@ class CertRequest:
     finished: bool
     ready: Condition | None
     failure_time: str | None
+    user: User | None = field(default=None, repr=False)
+    pod: Pod | None = None
 
     @property
     def judgement(self) -> tuple[str, bool, bool, bool, bool]:
@@ -110,7 +140,12 @@ class Issuer:
 
 
 def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
-    """The request, or None where it names another group's issuer or none of our kinds (contract 1) or is being deleted.
+    """The request, or None where it names no issuer of ours (contract 1) or is being deleted."""
+    return None if "deletionTimestamp" in body["metadata"] else _READERS[door.form](door, body)
+
+
+def _read_certificate_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
+    """A CertificateRequest of either group.
 
     One that came by EST is estserver's: it shows people what waits, and nothing is ever enrolled by it.
 
@@ -119,7 +154,7 @@ def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
     metadata, spec = body["metadata"], body["spec"]
     ref = spec["issuerRef"]
     # cert-manager's own default for an absent kind is its Issuer: such a request is never for us.
-    if ref.get("group") != GROUP or ref.get("kind") not in ISSUER_KINDS or "deletionTimestamp" in metadata:
+    if ref.get("group") != GROUP or ref.get("kind") not in ISSUER_KINDS:
         return None
     if door is EST_ISSUER and spec.get("origin") == ORIGIN_EST:
         return None
@@ -145,6 +180,96 @@ def read_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
         ready=ready,
         failure_time=status.get("failureTime"),
     )
+
+
+def _read_signing_request(door: KubernetesDoor, body: Object) -> CertRequest | None:
+    """A CertificateSigningRequest (certificates.k8s.io/v1). cert-manager's annotations say what its spec has no room for."""
+    metadata, spec = body["metadata"], body["spec"]
+    issuer = read_signer_name(spec["signerName"])
+    if issuer is None:
+        return None
+    status, annotations = body.get("status") or {}, metadata.get("annotations") or {}
+    conditions = {condition["type"]: condition for condition in status.get("conditions") or ()}
+    seconds = spec.get("expirationSeconds")
+    user = User(
+        username=spec.get("username") or "",
+        uid=spec.get("uid") or "",
+        groups=tuple(spec.get("groups") or ()),
+        extra=spec.get("extra") or {},
+    )
+    return CertRequest(
+        key=RequestKey(door.door, "", metadata["name"]),
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        issuer=issuer,
+        csr_b64=spec["request"],
+        duration=annotations.get(DURATION_ANNOTATION) or (None if seconds is None else f"{seconds}s"),
+        usages=tuple(spec.get("usages") or ()),
+        is_ca=annotations.get(IS_CA_ANNOTATION) == "true",
+        username=user.username,
+        approved=_is_true(conditions.get("Approved")),
+        approved_by_condition=_is_true(conditions.get("Approved")),
+        denied=_is_true(conditions.get("Denied")),
+        finished=bool(status.get("certificate")) or not conditions.keys().isdisjoint({"Failed", "Denied"}),
+        ready=None,
+        failure_time=None,
+        user=user,
+    )
+
+
+def _read_pod_certificate(door: KubernetesDoor, body: Object) -> CertRequest | None:
+    """A PodCertificateRequest (KEP-4317). Only the key is the kubelet's to choose: `stubPKCS10Request` holds it."""
+    metadata, spec = body["metadata"], body["spec"]
+    issuer = read_signer_name(spec["signerName"])
+    if issuer is None:
+        return None
+    conditions = (body.get("status") or {}).get("conditions") or ()
+    return CertRequest(
+        key=RequestKey(door.door, metadata["namespace"], metadata["name"]),
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        created=datetime.fromisoformat(metadata["creationTimestamp"]),
+        issuer=issuer,
+        csr_b64=spec.get("stubPKCS10Request") or "",
+        duration=None,
+        usages=(),
+        is_ca=False,
+        username=None,
+        approved=True,
+        approved_by_condition=False,
+        denied=False,
+        finished=any(condition["type"] in {"Issued", "Denied", "Failed"} for condition in conditions),
+        ready=None,
+        failure_time=None,
+        pod=Pod(
+            name=spec["podName"],
+            service_account=spec["serviceAccountName"],
+            longest_life=timedelta(seconds=spec["maxExpirationSeconds"]),
+            annotation_keys=tuple(sorted(spec.get("unverifiedUserAnnotations") or ())),
+        ),
+    )
+
+
+_READERS: Mapping[Form, Callable[[KubernetesDoor, Object], CertRequest | None]] = {
+    Form.CERTIFICATE_REQUEST: _read_certificate_request,
+    Form.SIGNING_REQUEST: _read_signing_request,
+    Form.POD_CERTIFICATE: _read_pod_certificate,
+}
+
+
+def read_signer_name(signer_name: str) -> IssuerRef | None:
+    """The issuer that a signerName names, None where it is not one of ours.
+
+    A namespace holds no dot, an issuer's name may: `estissuers.est-issuer.io/<namespace>.<name>` splits at the first.
+    """
+    domain, _, path = signer_name.partition("/")
+    if domain == f"{ISSUER_PLURALS['EstClusterIssuer']}.{GROUP}" and path:
+        return IssuerRef("EstClusterIssuer", "", path)
+    namespace, _, name = path.partition(".")
+    if domain == f"{ISSUER_PLURALS['EstIssuer']}.{GROUP}" and namespace and name:
+        return IssuerRef("EstIssuer", namespace, name)
+    return None
 
 
 def read_issuer(kind: str, body: Object) -> Issuer:

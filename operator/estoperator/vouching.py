@@ -80,7 +80,9 @@ def _extensions(wishes: Wishes) -> list[x509.Extension[x509.ExtensionType]]:
 
 
 def _reg_info(request: CertRequest) -> bytes:
-    told = {"door": str(request.key.door), "namespace": request.key.namespace, "name": request.key.name}
+    told = {"door": str(request.key.door), "name": request.key.name}
+    if request.key.namespace:
+        told["namespace"] = request.key.namespace
     if request.username and request.username.isprintable():
         told["requester"] = request.username[:MAX_TEXT_CHARACTERS]
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()

@@ -17,7 +17,7 @@ NAMESPACE = "pki"
 # Every switch on, every list filled: what a big installation sets.
 FULL = {
     "image": {"digest": "sha256:" + "0" * 64},
-    "doors": {"estIssuer": True, "certManager": True},
+    "doors": {"estIssuer": True, "certManager": True, "signingRequests": True, "podCertificates": True},
     "approval": {"objects": True, "admissionPolicy": True, "approverRole": True},
     "defaultIssuer": "devices/factory",
     "labels": {"factory": "devices/factory", "lab": "lab/bench"},

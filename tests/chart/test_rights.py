@@ -36,8 +36,13 @@ OPERATOR = {
         ("events.k8s.io", "events", ""): ("create",),
         ("apiextensions.k8s.io", "customresourcedefinitions", ""): ("list", "watch"),
         ("certificates.k8s.io", "clustertrustbundles", ""): ("get", "list", "create", "update", "delete"),
-        ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest",),
-        ("certificates.k8s.io", "signers", "estclusterissuers.est-issuer.io/*"): ("attest",),
+        ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest", "sign"),
+        ("certificates.k8s.io", "signers", "estclusterissuers.est-issuer.io/*"): ("attest", "sign"),
+        ("certificates.k8s.io", "certificatesigningrequests", ""): READ,
+        ("certificates.k8s.io", "certificatesigningrequests/status", ""): ("patch",),
+        ("certificates.k8s.io", "podcertificaterequests", ""): READ,
+        ("certificates.k8s.io", "podcertificaterequests/status", ""): ("patch",),
+        ("authorization.k8s.io", "subjectaccessreviews", ""): ("create",),
     },
     NAMESPACE: {
         ("coordination.k8s.io", "leases", "est-issuer-operator"): (*READ, "update"),
@@ -45,6 +50,7 @@ OPERATOR = {
     },
 }
 
+NO_NATIVE_DOORS = {"signingRequests": False, "podCertificates": False}
 Rights = dict[str, dict[tuple[str, str, str], tuple[str, ...]]]
 
 
@@ -88,7 +94,7 @@ def test_config_maps_are_the_operators_only_where_the_value_says_so() -> None:
     configured = rights_of("est-issuer-operator", render({"trust": {"configMaps": {"enabled": True}}}))[""]
     assert set(configured[("", "configmaps", "")]) == {"list", "create", "update", "delete"}
     assert configured[("", "namespaces", "")] == ("list",)
-    bare = rights_of("est-issuer-operator", render({"trust": {"clusterTrustBundles": {"enabled": False}}}))[""]
+    bare = rights_of("est-issuer-operator", render({"doors": NO_NATIVE_DOORS, "trust": {"clusterTrustBundles": {"enabled": False}}}))[""]
     assert not {group for group, *_ in bare} & {"", "certificates.k8s.io"}
 
 
@@ -115,11 +121,30 @@ def test_no_role_has_a_wildcard_or_a_verb_that_widens_it(objects: list[dict[str,
                 assert not {"escalate", "bind", "impersonate"} & set(rule["verbs"])
 
 
-@pytest.mark.parametrize(("door", "group"), [("estIssuer", "est-issuer.io"), ("certManager", "cert-manager.io")])
-def test_a_door_that_is_off_is_not_permitted_either(door: str, group: str) -> None:
+@pytest.mark.parametrize(
+    ("door", "group", "plural"),
+    [
+        ("estIssuer", "est-issuer.io", "certificaterequests"),
+        ("certManager", "cert-manager.io", "certificaterequests"),
+        ("signingRequests", "certificates.k8s.io", "certificatesigningrequests"),
+        ("podCertificates", "certificates.k8s.io", "podcertificaterequests"),
+    ],
+)
+def test_a_door_that_is_off_is_not_permitted_either(door: str, group: str, plural: str) -> None:
     rights = rights_of("est-issuer-operator", render({"doors": {door: False}}))
-    assert (group, "certificaterequests", "") not in rights[""]
-    assert (group, "certificaterequests/status", "") not in rights[""]
+    assert (group, plural, "") not in rights[""]
+    assert (group, f"{plural}/status", "") not in rights[""]
+    assert (("authorization.k8s.io", "subjectaccessreviews", "") in rights[""]) == (door != "signingRequests")
+
+
+@pytest.mark.parametrize(("native", "bundles", "verbs"), [(True, False, ("sign",)), (False, True, ("attest",)), (False, False, None)])
+def test_the_verbs_on_our_signers_follow_the_values(native: bool, bundles: bool, verbs: tuple[str, ...] | None) -> None:
+    values = {
+        "doors": {"signingRequests": native, "podCertificates": native},
+        "trust": {"clusterTrustBundles": {"enabled": bundles}},
+    }
+    rights = rights_of("est-issuer-operator", render(values))
+    assert rights[""].get(("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*")) == verbs
 
 
 @pytest.mark.spec("THREAT-23")

@@ -50,5 +50,5 @@ def test_the_operator_knows_every_variable_and_loads_them(monkeypatch: pytest.Mo
     names = set_environment(monkeypatch, render({"doors": doors}), "Deployment", "est-issuer-operator")
     assert {name.removeprefix("EST_OPERATOR_").lower() for name in names} <= estoperator.settings.Settings.model_fields.keys()
     settings = estoperator.settings.load()
-    assert len(settings.doors) == 2 - len(doors)
+    assert len(settings.doors) == 4 - len(doors)
     assert settings.lease_name == "est-issuer-operator"

@@ -218,7 +218,11 @@ def test_values_become_settings() -> None:
 
 @pytest.mark.parametrize(
     ("doors", "setting"),
-    [({}, "est-issuer.io,cert-manager.io"), ({"certManager": False}, "est-issuer.io"), ({"estIssuer": False}, "cert-manager.io")],
+    [
+        ({}, "est-issuer.io,cert-manager.io,certificatesigningrequests,podcertificaterequests"),
+        ({"certManager": False, "podCertificates": False}, "est-issuer.io,certificatesigningrequests"),
+        ({"estIssuer": False, "signingRequests": False}, "cert-manager.io,podcertificaterequests"),
+    ],
 )
 def test_the_operator_opens_the_doors_of_the_values(doors: dict[str, bool], setting: str) -> None:
     assert environment(operator(render({"doors": doors})))["EST_OPERATOR_DOORS"] == setting

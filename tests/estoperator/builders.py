@@ -13,7 +13,7 @@ from estcore import issuer_spec
 from estcore.csr_builder import build
 from estcore.usages import Usage
 from estoperator import chain, resources
-from estoperator.doors import CERT_MANAGER, EST_ISSUER, KubernetesDoor
+from estoperator.doors import CERT_MANAGER, EST_ISSUER, POD_CERTIFICATES, SIGNING_REQUESTS, KubernetesDoor
 from estoperator.issuer_state import IssuerState
 from estoperator.resources import CertRequest, IssuerRef
 from tests import pki
@@ -91,6 +91,56 @@ def request_of(door: KubernetesDoor = EST_ISSUER, **fields: Any) -> CertRequest:
 
 def approved(**fields: Any) -> CertRequest:
     return request_of(CERT_MANAGER, conditions=[APPROVED], **fields)
+
+
+def native_body(
+    door: KubernetesDoor, *, name: str = "web", namespace: str = "", status: dict[str, Any] | None = None, **spec: Any
+) -> dict[str, Any]:
+    """An object of certificates.k8s.io as JSON has it."""
+    metadata = {"name": name, "uid": f"uid-{name}", "resourceVersion": "7", "creationTimestamp": "2026-01-01T00:00:00Z"}
+    if namespace:
+        metadata["namespace"] = namespace
+    return {"metadata": metadata, "spec": spec, **({"status": status} if status else {})}
+
+
+def signing_body(*conditions: str, **spec: Any) -> dict[str, Any]:
+    """A CertificateSigningRequest of user jane, with these conditions."""
+    status = {"conditions": [{"type": condition, "status": "True"} for condition in conditions]}
+    fields = {
+        "request": base64.b64encode(csr_pem(WEB)).decode(),
+        "signerName": "estissuers.est-issuer.io/devices.factory",
+        "usages": ["digital signature", "server auth"],
+        "username": "jane",
+        "groups": ["team"],
+        **spec,
+    }
+    return native_body(SIGNING_REQUESTS, status=status if conditions else None, **fields)
+
+
+def signing_request(*conditions: str, **spec: Any) -> CertRequest:
+    request = resources.read_request(SIGNING_REQUESTS, signing_body(*conditions or ("Approved",), **spec))
+    assert request is not None
+    return request
+
+
+def pod_body(*, namespace: str = "devices", status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
+    """A PodCertificateRequest of pod web-0, whose ServiceAccount is web."""
+    der = build(pki.key(owner="pod"), subject=x509.Name([]), sans=(), usages=())  # type: ignore[arg-type]  # an EC key
+    fields = {
+        "signerName": "estissuers.est-issuer.io/devices.factory",
+        "podName": "web-0",
+        "serviceAccountName": "web",
+        "maxExpirationSeconds": 86400,
+        "stubPKCS10Request": base64.b64encode(der).decode(),
+        **spec,
+    }
+    return native_body(POD_CERTIFICATES, namespace=namespace, status=status, **fields)
+
+
+def pod_request(**fields: Any) -> CertRequest:
+    request = resources.read_request(POD_CERTIFICATES, pod_body(**fields))
+    assert request is not None
+    return request
 
 
 @functools.cache

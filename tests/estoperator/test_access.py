@@ -2,7 +2,7 @@ import pytest
 
 from estcore.errors import ConfigurationError
 from estoperator import access
-from estoperator.doors import CERT_MANAGER, EST_ISSUER, KubernetesDoor
+from estoperator.doors import CERT_MANAGER, EST_ISSUER, POD_CERTIFICATES, SIGNING_REQUESTS, KubernetesDoor
 from estoperator.metrics import DOOR_OFF, Metrics
 
 
@@ -13,9 +13,9 @@ class Rights:
         self.refused, self.absent = set(refused), absent
 
     async def serves(self, group: str, version: str, plural: str) -> bool:
-        return group not in self.absent
+        return group not in self.absent and f"{plural}/{version}" not in self.absent
 
-    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "") -> bool:
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "", name: str = "") -> bool:
         return (verb, group, "/".join(filter(None, (resource, subresource)))) not in self.refused
 
 
@@ -54,3 +54,19 @@ async def test_a_door_that_is_off_says_why_and_one_that_is_on_says_nothing() -> 
     assert await access.open_doors(Rights(absent=("cert-manager.io",)), [EST_ISSUER, CERT_MANAGER], metrics) == [EST_ISSUER, CERT_MANAGER]
     assert why_off(metrics, CERT_MANAGER) == {"Absent"}
     assert why_off(metrics, EST_ISSUER) == set()
+
+
+@pytest.mark.parametrize(
+    "refused", [("sign", "certificates.k8s.io", "signers"), ("create", "authorization.k8s.io", "subjectaccessreviews")]
+)
+async def test_a_native_door_needs_its_further_rights_too(refused: tuple[str, str, str]) -> None:
+    metrics = Metrics()
+    assert await access.open_doors(Rights(refused), [SIGNING_REQUESTS, EST_ISSUER], metrics) == [EST_ISSUER]
+    assert b'est_operator_door_open{door="certificatesigningrequests"} 0.0' in metrics.render()
+
+
+async def test_an_older_version_is_watched_where_only_that_is_served_and_none_where_none_is() -> None:
+    api, metrics = Rights(absent=("podcertificaterequests/v1", "certificatesigningrequests/v1")), Metrics()
+    opened = await access.open_doors(api, [POD_CERTIFICATES, SIGNING_REQUESTS], metrics)
+    assert [(door.door, door.version) for door in opened] == [(POD_CERTIFICATES.door, "v1beta1")]
+    assert why_off(metrics, SIGNING_REQUESTS) == {"Absent"}

@@ -19,7 +19,7 @@ from estoperator.issuing import MAX_CONFLICTS, Issuing
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
-from estoperator.resources import CertRequest, IssuerRef, RequestKey
+from estoperator.resources import CertRequest, IssuerRef, RequestKey, User
 from estoperator.workqueue import WorkQueue
 from tests import pki
 from tests.estoperator import builders
@@ -34,11 +34,17 @@ class Api:
     now: CertRequest | None = None
     refusals: list[KubernetesError] = field(default_factory=list)
     written: list[tuple[CertRequest, RequestStatus]] = field(default_factory=list)
+    references: bool = True
+    reviewed: list[tuple[str, IssuerRef]] = field(default_factory=list)
 
     async def read_request(self, key: RequestKey) -> CertRequest | None:
         if self.now is None:
             raise Gone("not found")
         return self.now
+
+    async def may_reference(self, user: User, issuer: IssuerRef) -> bool:
+        self.reviewed.append((user.username, issuer))
+        return self.references
 
     async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
         if self.refusals:

@@ -17,7 +17,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_default_is_there_and_two_processes_have_two_identities() -> None:
     one, other = settings.load(), settings.load()
-    assert one.doors == (Door.EST_ISSUER, Door.CERT_MANAGER)
+    assert one.doors == (Door.EST_ISSUER, Door.CERT_MANAGER, Door.SIGNING_REQUEST, Door.POD_CERTIFICATE)
     assert (one.max_retry_duration, one.poll_interval) == (timedelta(minutes=10), timedelta(seconds=2))
     assert one.identity != other.identity
 

@@ -27,6 +27,7 @@ SOON_SECONDS = 40
 CERT_MANAGER_CRD = Path(__file__).parents[1] / "vectors" / "cert-manager.io_certificaterequests.yaml"
 OURS, THEIRS = "certificaterequests.est-issuer.io", "certificaterequests.cert-manager.io"
 CERTIFICATES, SIGNERS = "certificates.k8s.io", ["estissuers.est-issuer.io/*", "estclusterissuers.est-issuer.io/*"]
+NATIVE = ["certificatesigningrequests", "podcertificaterequests"]
 Object = dict[str, Any]
 
 
@@ -247,7 +248,10 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
     ]
     rules += [
         {"apiGroups": [CERTIFICATES], "resources": ["clustertrustbundles"], "verbs": ["get", "list", "create", "update", "delete"]},
-        {"apiGroups": [CERTIFICATES], "resources": ["signers"], "verbs": ["attest"], "resourceNames": SIGNERS},
+        {"apiGroups": [CERTIFICATES], "resources": ["signers"], "verbs": ["attest", "sign"], "resourceNames": SIGNERS},
+        {"apiGroups": [CERTIFICATES], "resources": NATIVE, "verbs": read},
+        {"apiGroups": [CERTIFICATES], "resources": [f"{plural}/status" for plural in NATIVE], "verbs": patch},
+        {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
     ]
     lease = ["est-issuer-operator"]
     own = [
@@ -264,17 +268,10 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
     return kubeconfig
 
 
-def wait_for(
-    subject: str,
-    holds: Callable[[], bool],
-    *,
-    what: Callable[[], object] = lambda: "",
-    log: Path | None = None,
-    seconds: float = SOON_SECONDS,
-) -> None:
+def wait_for(subject: str, holds: Callable[[], bool], *, what: Callable[[], object] = lambda: "", log: Path | None = None) -> None:
     """Wait for a condition of another process; fails with what was seen last."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + SOON_SECONDS
     while not holds():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{subject}: not within {seconds} s; {what()} {log.read_text()[-2000:] if log else ''}")
+            raise AssertionError(f"{subject}: not within {SOON_SECONDS} s; {what()} {log.read_text()[-2000:] if log else ''}")
         time.sleep(0.1)

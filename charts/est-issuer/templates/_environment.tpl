@@ -56,6 +56,8 @@
 {{- $doors := list }}
 {{- if .Values.doors.estIssuer }}{{ $doors = append $doors "est-issuer.io" }}{{ end }}
 {{- if .Values.doors.certManager }}{{ $doors = append $doors "cert-manager.io" }}{{ end }}
+{{- if .Values.doors.signingRequests }}{{ $doors = append $doors "certificatesigningrequests" }}{{ end }}
+{{- if .Values.doors.podCertificates }}{{ $doors = append $doors "podcertificaterequests" }}{{ end }}
 - {name: EST_OPERATOR_SERVER_URL, value: {{ include "est-issuer.url" . }}}
 - {name: EST_OPERATOR_SERVER_ANCHORS_FILE, value: /etc/est-issuer/serving-ca/ca.crt}
 - {name: EST_OPERATOR_TOKEN_FILE, value: /var/run/secrets/est-issuer/token}

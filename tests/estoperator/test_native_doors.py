@@ -1,0 +1,145 @@
+"""Requests of certificates.k8s.io, from object to step: contracts 3a and 3b."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from cryptography import x509
+
+from estcore.errors import ServerUnavailable
+from estoperator import decide, resources
+from estoperator.decide import Enroll, Ignore, Refuse, Retry, Wait
+from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
+from estoperator.resources import IssuerRef
+from tests import pki
+from tests.estoperator.builders import FACTORY, NOW, authority, pod_body, pod_request, ready_issuer, signing_body, signing_request
+
+POD_RULE = {"from": {"namespaces": ["devices"]}, "uris": ["spiffe://td.example/ns/{namespace}/sa/{serviceAccount}/{pod}"]}
+
+
+@pytest.mark.parametrize(
+    ("signer_name", "issuer"),
+    [
+        ("estissuers.est-issuer.io/devices.factory", FACTORY),
+        ("estissuers.est-issuer.io/devices.factory.v2", IssuerRef("EstIssuer", "devices", "factory.v2")),
+        ("estclusterissuers.est-issuer.io/factory.v2", IssuerRef("EstClusterIssuer", "", "factory.v2")),
+        ("estissuers.est-issuer.io/factory", None),
+        ("estissuers.est-issuer.io/.factory", None),
+        ("estclusterissuers.est-issuer.io/", None),
+        ("estissuers.example.com/devices.factory", None),
+        ("kubernetes.io/kubelet-serving", None),
+    ],
+)
+def test_a_signer_name_is_ours_by_its_domain_and_splits_at_the_first_dot(signer_name: str, issuer: IssuerRef | None) -> None:
+    assert resources.read_signer_name(signer_name) == issuer
+    read = resources.read_request(SIGNING_REQUESTS, signing_body("Approved", signerName=signer_name))
+    assert (read.issuer if read else None) == issuer
+
+
+@pytest.mark.parametrize("ended", ["Failed", "Denied"])
+def test_a_signing_request_that_ended_is_ignored_even_where_it_is_approved(ended: str) -> None:
+    request = signing_request("Approved", ended)
+    assert request.finished
+    assert decide.next_step(request, ready_issuer()) == Ignore()
+
+
+def test_a_signing_request_waits_for_approval_in_silence() -> None:
+    request = resources.read_request(SIGNING_REQUESTS, signing_body())
+    assert request is not None
+    assert decide.next_step(request, ready_issuer()) == Ignore()
+    assert not decide.must_be_reviewed(request)
+
+
+@pytest.mark.parametrize(
+    ("username", "signer_name", "namespace", "service_account"),
+    [
+        ("jane", "estissuers.est-issuer.io/devices.factory", "devices", None),
+        ("system:serviceaccount:devices:web", "estissuers.est-issuer.io/devices.factory", "devices", "web"),
+        ("system:serviceaccount:other:web", "estissuers.est-issuer.io/devices.factory", "devices", None),
+        ("system:serviceaccount:other:web", "estclusterissuers.est-issuer.io/factory", "other", "web"),
+        ("x:system:serviceaccount:other:web", "estclusterissuers.est-issuer.io/factory", None, None),
+        ("jane", "estclusterissuers.est-issuer.io/factory", None, None),
+    ],
+)
+def test_the_policy_sees_the_namespace_that_the_user_may_speak_for(
+    username: str, signer_name: str, namespace: str | None, service_account: str | None
+) -> None:
+    request = signing_request(username=username, signerName=signer_name)
+    requester = decide.requester_of(request)
+    assert (requester.namespace, requester.service_account) == (namespace, service_account)
+    assert decide.must_be_reviewed(request) == signer_name.startswith("estissuers")
+
+
+def test_life_and_usages_of_a_signing_request_are_its_specs() -> None:
+    step = decide.next_step(signing_request(expirationSeconds=600), ready_issuer())
+    assert isinstance(step, Enroll)
+    assert step.wishes.duration == timedelta(seconds=600)
+    assert step.wishes.usages == {"digital signature", "server auth"}
+
+
+def test_names_of_a_pod_are_what_its_rule_writes_out() -> None:
+    step = decide.next_step(pod_request(), ready_issuer(rules=[POD_RULE]))
+    assert isinstance(step, Enroll)
+    assert step.wishes.sans == (x509.UniformResourceIdentifier("spiffe://td.example/ns/devices/sa/web/web-0"),)
+    assert step.wishes.subject == x509.Name([])
+    assert step.csr.sans == step.wishes.sans
+
+
+@pytest.mark.parametrize(
+    ("policy", "asked", "life"),
+    [
+        ({}, 86400, timedelta(hours=24)),
+        ({"duration": {"default": "2h", "max": "4h"}}, 86400, timedelta(hours=2)),
+        ({"duration": {"default": "30m", "max": "4h"}}, 86400, timedelta(hours=1)),
+        ({}, 3600, timedelta(hours=1)),
+    ],
+)
+def test_a_pods_certificate_lives_an_hour_at_least_and_no_longer_than_asked(policy: dict[str, Any], asked: int, life: timedelta) -> None:
+    step = decide.next_step(pod_request(maxExpirationSeconds=asked), ready_issuer(rules=[POD_RULE], **policy))
+    assert isinstance(step, Enroll)
+    assert step.wishes.duration == life
+
+
+@pytest.mark.parametrize(
+    ("fields", "policy", "reason"),
+    [
+        ({"namespace": "other"}, {}, "IssuerOfAnotherNamespace"),
+        ({"unverifiedUserAnnotations": {"example.com/a": "b"}}, {}, "InvalidUnverifiedUserAnnotations"),
+        ({"stubPKCS10Request": ""}, {}, "NoStubPKCS10Request"),
+        ({}, {"keys": ["RSA-3072"]}, "UnsupportedKeyType"),
+        ({}, {"duration": {"default": "30m", "max": "45m"}}, "Duration"),
+        ({}, {"rules": []}, "NoRule"),
+        ({}, {"rules": [{"dnsNames": ["*.{namespace}.svc"]}]}, "NoNames"),
+        ({"podName": "web.0"}, {"rules": [{"dnsNames": ["{pod}.{namespace}.pod"]}]}, "NoNames"),
+    ],
+)
+def test_what_no_pod_may_have_is_refused_by_name(fields: dict[str, Any], policy: dict[str, Any], reason: str) -> None:
+    step = decide.next_step(pod_request(**fields), ready_issuer(**{"rules": [POD_RULE], **policy}))
+    assert isinstance(step, Refuse)
+    assert step.reason == reason
+
+
+@pytest.mark.parametrize("ended", ["Issued", "Denied", "Failed"])
+def test_a_pods_request_that_ended_is_ignored(ended: str) -> None:
+    read = resources.read_request(POD_CERTIFICATES, pod_body(status={"conditions": [{"type": ended, "status": "True"}]}))
+    assert read is not None
+    assert read.finished
+
+
+def test_a_fault_that_passes_never_ends_a_pods_request() -> None:
+    error, late = ServerUnavailable("away"), NOW + timedelta(days=1)
+    step = decide.after_error(error, pod_request(), ready_issuer(), now=late, max_retry=timedelta(minutes=10))
+    assert isinstance(step, Retry)
+    ended = decide.after_error(error, signing_request(), ready_issuer(), now=late, max_retry=timedelta(minutes=10))
+    assert isinstance(ended, Refuse)
+
+
+@pytest.mark.parametrize(
+    ("minutes_old", "minutes", "reason"), [(1, 60, None), (3, 60, None), (5, 60, "CertificateTooOld"), (1, 59, "CertificateTooShort")]
+)
+def test_a_certificate_that_the_api_server_would_refuse_is_not_written(minutes_old: int, minutes: int, reason: str | None) -> None:
+    begin = NOW - timedelta(minutes=minutes_old)
+    certificate = pki.leaf(authority(), sans=pki.dns("a.example"), not_before=begin, not_after=begin + timedelta(minutes=minutes))
+    step = decide.undeliverable(pod_request(), certificate, now=NOW)
+    assert (step.reason if isinstance(step, Wait) else None) == reason
+    assert decide.undeliverable(signing_request(), certificate, now=NOW) is None

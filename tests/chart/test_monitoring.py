@@ -1,22 +1,19 @@
-"""Alerts and dashboard: every expression is PromQL, every series and label in it is exported by the programs as the chart runs them."""
+"""Alerts and dashboard: every expression is PromQL, every series and label in it is exported by the programs."""
 
 import json
 import re
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, cast
+from typing import Any
 
 import promql_parser as promql
 import pytest
 from prometheus_client import CollectorRegistry
 
-import estoperator.__main__
 import estoperator.metrics
-import estoperator.settings
 import estserver.metrics
-from estoperator.open_requests import OpenRequests
+from estoperator.door_metrics import DoorMetrics
 from tests.chart.rendering import ROOT, of_kind, render
-from tests.chart.test_settings import set_environment
 
 # What the ServiceMonitors' scrapes add to every series.
 SCRAPE = {"namespace", "pod", "instance", "job", "service", "endpoint", "container"}
@@ -57,16 +54,15 @@ def labels_by_series(registry: CollectorRegistry, collectors: Iterable[object]) 
 
 
 @pytest.fixture
-def exported(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+def exported() -> dict[str, set[str]]:
     registry = CollectorRegistry()
     server = estserver.metrics.Metrics(
         registry,
         ca_expiries=lambda: [("EstIssuer/pki/factory", datetime(2030, 1, 1, tzinfo=UTC))],
         issuer_states=lambda: [("EstIssuer/pki/factory", True)],
     )
-    set_environment(monkeypatch, render(), "Deployment", "est-issuer-operator")
-    operator, nobody = estoperator.metrics.Metrics(), cast("Any", None)
-    estoperator.__main__._program(estoperator.settings.load(), nobody, nobody, OpenRequests(), operator)
+    operator = estoperator.metrics.Metrics()
+    operator.registry.register(DoorMetrics(waiting=list, unfinished=()))
     return labels_by_series(registry, vars(server).values()) | labels_by_series(operator.registry, vars(operator).values())
 
 

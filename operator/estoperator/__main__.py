@@ -32,7 +32,7 @@ from estoperator.relist import WatchMissed
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.settings import Settings
-from estoperator.trust_publisher import ClusterTrustBundles, ConfigMaps, IssuerTrusts, Kind, Publisher
+from estoperator.trust_publisher import ClusterTrustBundles, ConfigMaps, IssuerTrusts, Kind, Publisher, publish
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -172,7 +172,7 @@ async def _run_until_stopped(
         asyncio.create_task(program.run()),
         asyncio.create_task(misses),
         asyncio.create_task(_signalled(started, stop)),
-        *(asyncio.create_task(publisher.run(_leads(program), asyncio.sleep)) for publisher in _publishers(loaded, cluster, program)),
+        asyncio.create_task(publish(_publishers(loaded, cluster, program), _leads(program), asyncio.sleep)),
     ]
     watching = asyncio.create_task(
         kopf.operator(
@@ -201,9 +201,9 @@ async def _run_until_stopped(
 
 def _publishers(loaded: Settings, cluster: Cluster, program: Program) -> list[Publisher]:
     source = IssuerTrusts(program.issuers, now=_now)
-    kinds: list[Kind] = [ConfigMaps(cluster, permitted=loaded.trust_config_maps)]
-    if loaded.cluster_trust_bundles:
-        kinds.append(ClusterTrustBundles(cluster))
+    bundles = ClusterTrustBundles(cluster, now=_now) if loaded.cluster_trust_bundles else None
+    config_maps = ConfigMaps(cluster, permitted=loaded.trust_config_maps, bundles=bundles)
+    kinds: list[Kind] = [config_maps] if bundles is None else [bundles, config_maps]
     return [Publisher(kind=kind, api=cluster, source=source, metrics=program.metrics, clock=time.monotonic) for kind in kinds]
 
 

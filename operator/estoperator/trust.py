@@ -8,7 +8,7 @@ Everything published says by a label whose it is: a cluster-scoped object cannot
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -46,6 +46,8 @@ class Trust:
     uid: str
     anchors_pem: str = field(repr=False)
     config_map: TrustConfigMap | None = None
+    max_life: timedelta = timedelta(0)
+    """How long a certificate of the issuer lives at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,12 +85,12 @@ def anchors_pem(chains: Sequence[Chain], *, now: datetime) -> str:
     return "".join(anchor.public_bytes(Encoding.PEM).decode("ascii") for anchor in living)
 
 
-def cluster_trust_bundle(trust: Trust, *, version: str) -> dict[str, Any]:
+def cluster_trust_bundle(trust: Trust, *, version: str, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The ClusterTrustBundle of an issuer, in a version of certificates.k8s.io."""
     return {
         "apiVersion": f"{CERTIFICATES_GROUP}/{version}",
         "kind": "ClusterTrustBundle",
-        "metadata": {"name": bundle_name(trust.ref), "labels": labels(trust)},
+        "metadata": {"name": bundle_name(trust.ref), "labels": labels(trust), "annotations": dict(annotations or {})},
         "spec": {"signerName": signer_name(trust.ref), "trustBundle": trust.anchors_pem},
     }
 
@@ -155,8 +157,12 @@ def collection_in(collection: str, namespace: str) -> str:
 
 
 def _says(there: Object, wanted: Object) -> bool:
-    have = there["metadata"].get("labels") or {}
-    return all(have.get(name) == value for name, value in wanted["metadata"]["labels"].items()) and _content(there) == _content(wanted)
+    said = all(
+        (there["metadata"].get(part) or {}).get(name) == value
+        for part in ("labels", "annotations")
+        for name, value in (wanted["metadata"].get(part) or {}).items()
+    )
+    return said and _content(there) == _content(wanted)
 
 
 def _content(body: Object) -> Mapping[str, Any]:
@@ -165,5 +171,5 @@ def _content(body: Object) -> Mapping[str, Any]:
 
 def _replaced(there: Object, wanted: Object) -> Object:
     """What is there with our content and labels; other people's labels and annotations stay."""
-    metadata = {**there["metadata"], "labels": {**(there["metadata"].get("labels") or {}), **wanted["metadata"]["labels"]}}
-    return {**wanted, "metadata": metadata}
+    merged = {part: {**(there["metadata"].get(part) or {}), **(wanted["metadata"].get(part) or {})} for part in ("labels", "annotations")}
+    return {**wanted, "metadata": {**there["metadata"], **merged}}

@@ -6,13 +6,14 @@ issuer that is gone is swept. A kind that RBAC or the API server does not have i
 with every sweep.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import structlog
 
-from estoperator import trust
+from estoperator import kept_roots, trust
 from estoperator.doors import GROUP, ISSUER_PLURALS, VERSION
 from estoperator.issuer_state import Facts
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
@@ -83,7 +84,13 @@ class IssuerTrusts:
                 at, pem = now, trust.anchors_pem(facts.chains, now=now)
             made[issuer.uid] = facts, at, pem
             if pem and issuer.spec is not None:
-                trusts[issuer.uid] = Trust(ref=issuer.ref, uid=issuer.uid, anchors_pem=pem, config_map=issuer.spec.trust.config_map)
+                trusts[issuer.uid] = Trust(
+                    ref=issuer.ref,
+                    uid=issuer.uid,
+                    anchors_pem=pem,
+                    config_map=issuer.spec.trust.config_map,
+                    max_life=issuer.spec.policy.duration.max,
+                )
         self._made = made
         return trusts
 
@@ -107,8 +114,8 @@ class Kind(Protocol):
         """All with our label; raises Gone where the API server has no such kind, KubernetesError 403 where we may not."""
         ...
 
-    async def wanted(self, trusts: Iterable[Trust]) -> list[Object]:
-        """What there should be of it."""
+    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
+        """What there should be of it, by what is there."""
         ...
 
 
@@ -118,9 +125,11 @@ class ClusterTrustBundles:
     name = "ClusterTrustBundle"
     VERSIONS = ("v1", "v1beta1")
 
-    def __init__(self, api: TrustApi) -> None:
-        self._api = api
+    def __init__(self, api: TrustApi, *, now: Callable[[], datetime]) -> None:
+        self._api, self._now = api, now
         self._version = self.VERSIONS[0]
+        self.anchors_pem: dict[str, str] = {}
+        """What each has of an issuer, with what is kept, by the issuer's uid."""
 
     @property
     def collection(self) -> str:
@@ -138,9 +147,19 @@ class ClusterTrustBundles:
                     raise
         raise AssertionError("there is a last version")
 
-    async def wanted(self, trusts: Iterable[Trust]) -> list[Object]:
+    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
         """One for each issuer."""
-        return [trust.cluster_trust_bundle(one, version=self._version) for one in trusts]
+        now = self._now()
+        before = {body["metadata"]["labels"][trust.UID_LABEL]: body for body in listed}
+        bundles: list[Object] = []
+        published: dict[str, str] = {}
+        for one in trusts:
+            anchors = kept_roots.keep(one.anchors_pem, before.get(one.uid), max_life=one.max_life, now=now)
+            published[one.uid] = anchors.pem
+            kept = replace(one, anchors_pem=anchors.pem)
+            bundles.append(trust.cluster_trust_bundle(kept, version=self._version, annotations=anchors.annotations))
+        self.anchors_pem = published
+        return bundles
 
 
 class ConfigMaps:
@@ -149,16 +168,17 @@ class ConfigMaps:
     name = "ConfigMap"
     collection = "/api/v1/configmaps"
 
-    def __init__(self, api: TrustApi, *, permitted: bool) -> None:
-        self._api, self._permitted = api, permitted
+    def __init__(self, api: TrustApi, *, permitted: bool, bundles: ClusterTrustBundles | None) -> None:
+        self._api, self._permitted, self._bundles = api, permitted, bundles
 
     async def listed(self) -> list[Object]:
         """All with our label."""
         return await list_ours(self._api, self.collection) if self._permitted else []
 
-    async def wanted(self, trusts: Iterable[Trust]) -> list[Object]:
-        """One for each issuer that asks, in each of its namespaces that is not about to go."""
-        asking = [one for one in trusts if one.config_map is not None]
+    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:  # noqa: ARG002  # what is there decides nothing
+        """One for each issuer that asks, in each of its namespaces that is not about to go; with what its bundle keeps."""
+        kept = {} if self._bundles is None else self._bundles.anchors_pem
+        asking = [replace(one, anchors_pem=kept.get(one.uid, one.anchors_pem)) for one in trusts if one.config_map is not None]
         if asking and not self._permitted:
             message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
             raise KubernetesError(message, http_status=403)
@@ -184,19 +204,17 @@ class Publisher:
         self._off: str | None = None
         self._failures = 0
 
-    async def run(self, leads: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Until cancelled: no error, of ours or another's, ends it."""
-        while True:
-            if leads():
-                try:
-                    await self.turn()
-                except Exception:
-                    self._metrics.errors.labels("trust", "Internal").inc()
-                    log.exception("internal_error", work="trust", kind=self._kind.name)
-                    self._next_at = self._clock() + RETRY_SECONDS
-            else:
-                self._done, self._next_at = None, float("-inf")  # who leads next begins with a sweep
-            await sleep(TURN_SECONDS)
+    async def turn_or_rest(self, *, leads: bool) -> None:
+        """A turn while this replica leads. Raises nothing: no error, of ours or another's, ends the publishing."""
+        if not leads:
+            self._done, self._next_at = None, float("-inf")  # who leads next begins with a sweep
+            return
+        try:
+            await self.turn()
+        except Exception:
+            self._metrics.errors.labels("trust", "Internal").inc()
+            log.exception("internal_error", work="trust", kind=self._kind.name)
+            self._next_at = self._clock() + RETRY_SECONDS
 
     async def turn(self) -> None:
         """Bring the API server up to date, if something changed or it is time to look. Raises no KubernetesError."""
@@ -206,7 +224,7 @@ class Publisher:
             return
         try:
             listed = await self._kind.listed()
-            wanted = await self._kind.wanted(trusts.values())
+            wanted = await self._kind.wanted(trusts.values(), listed)
         except KubernetesError as error:
             self._failed(error)
             return
@@ -290,6 +308,14 @@ class Publisher:
         elif off is None and self._off is not None:
             log.info("trust_on", kind=self._kind.name)
         self._off = off
+
+
+async def publish(publishers: Sequence[Publisher], leads: Callable[[], bool], sleep: Callable[[float], Awaitable[None]]) -> None:
+    """Take turns until cancelled, one kind after another: ConfigMaps follow what the bundles say."""
+    while True:
+        for publisher in publishers:
+            await publisher.turn_or_rest(leads=leads())
+        await sleep(TURN_SECONDS)
 
 
 async def list_ours(api: TrustApi, path: str) -> list[Object]:

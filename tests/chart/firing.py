@@ -108,8 +108,9 @@ CASES = [
     *both(
         "EstDoorShut",
         {"door": "est-issuer.io"},
-        operator("est_operator_door_open", "0x70", DOOR),
-        operator("est_operator_door_open", "1x70", DOOR),
+        operator("est_operator_door_off", "1x70", f'{DOOR},why="Forbidden"'),
+        operator("est_operator_door_off", "1x70", f'{DOOR},why="Absent"'),
+        operator("est_operator_door_off", "1x70", f'{DOOR},why="Disabled"'),
     ),
     *both(
         "EstWatchSilent",
@@ -119,16 +120,16 @@ CASES = [
     ),
     *both(
         "EstRequestsStuck",
-        {"pod": "est-issuer-operator-a"},
-        LEADING | operator(STUCK, "301x70"),
-        LEADING | operator(STUCK, "299x70"),
-        LEADING | {f"{STUCK}{{{OTHER}}}": "9999x70"},  # who waits to lead has old keys
+        {"pod": "est-issuer-operator-a", "door": "est-issuer.io"},
+        LEADING | operator(STUCK, "301x70", DOOR),
+        LEADING | operator(STUCK, "299x70", DOOR),
+        LEADING | {f"{STUCK}{{{OTHER}{DOOR}}}": "9999x70"},  # who waits to lead has old keys
     ),
     *both(
         "EstRequestsRetried",
-        {"reason": "Unavailable"},
-        operator("est_operator_retries_total", "0+1x70", ',reason="Unavailable"'),
-        operator("est_operator_retries_total", "5x70", ',reason="Unavailable"'),
+        {"door": "est-issuer.io", "reason": "Unavailable"},
+        operator("est_operator_retries_total", "0+1x70", f'{DOOR},reason="Unavailable"'),
+        operator("est_operator_retries_total", "5x70", f'{DOOR},reason="Unavailable"'),
     ),
     *both(
         "EstServerUnreachable", {"reason": "ServerUnreachable"}, operator(POLL, "0+1x70", UNREACHABLE), operator(POLL, "3x70", UNREACHABLE)

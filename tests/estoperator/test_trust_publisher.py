@@ -1,7 +1,9 @@
 """When trust is written, swept and given up, with an API server that a test scripts."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -12,7 +14,8 @@ from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.trust import UID_LABEL, Trust
 from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, ClusterTrustBundles, ConfigMaps, Publisher
-from tests.estoperator.builders import FACTORY
+from tests import pki
+from tests.estoperator.builders import FACTORY, NOW
 from tests.estoperator.test_workqueue import Clock
 
 BUNDLES = "/apis/certificates.k8s.io/v1/clustertrustbundles"
@@ -20,6 +23,13 @@ BETA = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles"
 NAME = trust.bundle_name(FACTORY)
 FORBIDDEN = KubernetesError("clustertrustbundles is forbidden", http_status=403)
 ABSENT = Gone("the server could not find the requested resource", http_status=404)
+
+
+ca = functools.cache(pki.ca)
+
+
+def pem(*names: str) -> str:
+    return b"".join(ca(name).pem for name in names).decode()
 
 
 @dataclass
@@ -64,8 +74,9 @@ class Source:
     def has_uid(self, uid: str) -> bool:
         return uid in self.uids
 
-    def say(self, pem: str, uid: str = "u1") -> None:
-        self.there[uid] = Trust(ref=FACTORY, uid=uid, anchors_pem=pem)
+    def say(self, *names: str, uid: str = "u1", **fields: Any) -> None:
+        """The issuer's trust anchors, by the names of CAs."""
+        self.there[uid] = Trust(ref=FACTORY, uid=uid, anchors_pem=pem(*names), **fields)
         self.uids.add(uid)
 
 
@@ -77,7 +88,7 @@ class World:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        kind = ClusterTrustBundles(self.api)
+        kind = ClusterTrustBundles(self.api, now=lambda: NOW)
         self.publisher = Publisher(kind=kind, api=self.api, source=self.source, metrics=self.metrics, clock=self.clock)
 
     @property
@@ -101,9 +112,9 @@ def world() -> World:
 async def test_a_change_is_written_in_the_next_turn_and_a_turn_without_one_asks_nothing(world: World) -> None:
     assert await world.turn() == [("GET", BUNDLES), ("POST", BUNDLES)]
     assert await world.turn() == []
-    world.source.say("A and B")
+    world.source.say("A", "B")
     assert await world.turn() == [("GET", BUNDLES), ("PUT", f"{BUNDLES}/{NAME}")]
-    assert world.api.bundles[NAME]["spec"]["trustBundle"] == "A and B"
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("A", "B")
 
 
 async def test_an_edit_or_a_deletion_by_somebody_is_undone_within_a_minute(world: World) -> None:
@@ -111,7 +122,7 @@ async def test_an_edit_or_a_deletion_by_somebody_is_undone_within_a_minute(world
     world.api.bundles[NAME]["spec"] = {"signerName": "x", "trustBundle": "forged"}
     world.clock.seconds += SWEEP_SECONDS
     await world.turn()
-    assert world.api.bundles[NAME]["spec"]["trustBundle"] == "A"
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("A")
     del world.api.bundles[NAME]
     world.clock.seconds += SWEEP_SECONDS
     await world.turn()
@@ -178,7 +189,7 @@ async def test_where_it_is_forbidden_or_absent_it_is_off_and_opens_later(world: 
     world.clock.seconds += SWEEP_SECONDS
     await world.turn()
     assert world.is_open == 1
-    assert world.api.bundles[NAME]["spec"]["trustBundle"] == "B"
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("B")
 
 
 async def test_where_only_writing_is_forbidden_it_is_off_too(world: World) -> None:
@@ -213,14 +224,31 @@ async def test_an_object_of_that_name_that_is_not_ours_is_left(world: World) -> 
 
 async def test_a_config_map_that_the_installation_does_not_permit_is_told_with_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
     world = World()
-    kind = ConfigMaps(world.api, permitted=False)
+    kind = ConfigMaps(world.api, permitted=False, bundles=None)
     publisher = Publisher(kind=kind, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock)
     await publisher.turn()
     assert "trust_off" not in capsys.readouterr().out
     config_map = TrustConfigMap.model_validate({"name": "roots"})
-    world.source.there["u1"] = Trust(ref=FACTORY, uid="u1", anchors_pem="A", config_map=config_map)
+    world.source.there["u1"] = Trust(ref=FACTORY, uid="u1", anchors_pem=pem("A"), config_map=config_map)
     await publisher.turn()
     assert world.api.calls == []
     said = capsys.readouterr().out
     assert "EstIssuer devices/factory asks for one" in said
     assert "trust.configMaps.enabled" in said
+
+
+async def test_a_root_that_was_replaced_without_a_roll_over_stays_and_config_maps_have_it_too() -> None:
+    world = World()
+    bundles = ClusterTrustBundles(world.api, now=lambda: NOW)
+    config_map = TrustConfigMap.model_validate({"name": "roots"})
+    world.source.say("A", max_life=timedelta(days=1), config_map=config_map)
+    await bundles_turn(world, bundles)
+    world.source.say("B", max_life=timedelta(days=1), config_map=config_map)
+    await bundles_turn(world, bundles)
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("B", "A")
+    (made,) = await ConfigMaps(world.api, permitted=True, bundles=bundles).wanted(world.source.there.values(), [])
+    assert made["data"] == {"ca.crt": pem("B", "A")}
+
+
+async def bundles_turn(world: World, bundles: ClusterTrustBundles) -> None:
+    await Publisher(kind=bundles, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock).turn()

@@ -1,4 +1,5 @@
 import asyncio
+import heapq
 import tracemalloc
 from typing import NamedTuple
 
@@ -51,6 +52,33 @@ async def test_a_flood_in_one_namespace_does_not_hold_another_back() -> None:
     work.add(Key("quiet", "one"))
     taken = [await take(work) for _ in range(3)]
     assert Key("quiet", "one") in taken
+
+
+@pytest.mark.parametrize("work_seconds", [0.02, 1.0, 4.0])
+@pytest.mark.spec("THREAT-34")
+async def test_5000_slow_requests_in_one_namespace_hold_no_others_for_more_than_5_s(work_seconds: float) -> None:
+    """Sixteen workers as the program has them, in time that the test moves; another namespace asks once a second."""
+    workers, clock = 16, Clock()
+    work = queue(clock, per_namespace=workers * 3 // 4)
+    add_many(work, "flood", 5000)
+    busy: list[tuple[float, Key]] = []
+    asked: dict[Key, float] = {}
+    waited: list[float] = []
+    for second in range(60):
+        quiet = Key("quiet", str(second))
+        asked[quiet] = clock()
+        work.add(quiet)
+        until = clock() + 1
+        while clock() < until:
+            while len(busy) < workers and (key := await take(work)) is not None:
+                if key in asked:
+                    waited.append(clock() - asked[key])
+                heapq.heappush(busy, (clock() + work_seconds, key))
+            clock.seconds = min(until, busy[0][0])
+            while busy and busy[0][0] <= clock():
+                work.done(heapq.heappop(busy)[1])
+    assert len(waited) >= 59
+    assert max(waited) < 5
 
 
 @pytest.mark.spec("THREAT-34")

@@ -268,10 +268,17 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
     return kubeconfig
 
 
-def wait_for(subject: str, holds: Callable[[], bool], *, what: Callable[[], object] = lambda: "", log: Path | None = None) -> None:
+def wait_for(
+    subject: str,
+    holds: Callable[[], bool],
+    *,
+    what: Callable[[], object] = lambda: "",
+    log: Path | None = None,
+    seconds: float = SOON_SECONDS,
+) -> None:
     """Wait for a condition of another process; fails with what was seen last."""
-    deadline = time.monotonic() + SOON_SECONDS
+    deadline = time.monotonic() + seconds
     while not holds():
         if time.monotonic() > deadline:
-            raise AssertionError(f"{subject}: not within {SOON_SECONDS} s; {what()} {log.read_text()[-2000:] if log else ''}")
+            raise AssertionError(f"{subject}: not within {seconds} s; {what()} {log.read_text()[-2000:] if log else ''}")
         time.sleep(0.1)

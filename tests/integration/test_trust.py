@@ -112,6 +112,26 @@ def test_both_roots_are_out_while_the_key_rolls_over_and_the_old_one_until_it_is
     until_roots(system, name_of(tenant), new.certificate)
 
 
+def test_a_root_that_was_replaced_without_a_roll_over_stays_also_over_a_restart_until_its_bundle_is_deleted(
+    system: System, tenant: str
+) -> None:
+    system.shared_operator()
+    old, new = living_ca("old"), living_ca("new")
+    ca_secret(system, tenant, old)
+    system.issuer(tenant)
+    until_roots(system, name_of(tenant), old.certificate)
+    ca_secret(system, tenant, new)
+    until_roots(system, name_of(tenant), new.certificate, old.certificate)
+    system.end_shared_operator()
+    ca_secret(system, tenant, newest := living_ca("newest"))
+    system.shared_operator()
+    until_roots(system, name_of(tenant), newest.certificate, new.certificate, old.certificate)
+    system.end_shared_operator()
+    system.api.kubectl("delete", BUNDLES, name_of(tenant))
+    system.shared_operator()
+    until_roots(system, name_of(tenant), newest.certificate)
+
+
 def test_what_is_left_of_an_issuer_deleted_while_no_operator_ran_is_swept_at_the_next_start(system: System, tenant: str) -> None:
     system.shared_operator()
     system.issuer(tenant)

@@ -1,0 +1,161 @@
+"""The operator while parts of the cluster fail: nothing is lost, nothing is done twice, and it is back in time."""
+
+import json
+import signal
+import ssl
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.apiserver import ApiServer
+from tests.integration.operator_system import OURS, Process, System, condition, request_manifest, wait_for
+from tests.integration.silent_proxy import SilentProxy
+
+pytestmark = pytest.mark.timeout(240)
+
+RECOVERY_SECONDS = 30
+FAILOVER_SECONDS = 15
+TENANT = "outages"
+REQUESTS = "/apis/est-issuer.io/v1alpha1/certificaterequests"
+
+
+@pytest.fixture(scope="module")
+def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    started = System(apiserver, tmp_path_factory.mktemp("outages"), "est-outages-system")
+    started.tenant(TENANT)
+    started.issuer(TENANT)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def operators(system: System) -> Iterator[list[Process]]:
+    """What a test starts, ended afterwards however it ends."""
+    started: list[Process] = []
+    yield started
+    for process in started:
+        if process.alive():
+            process.process.send_signal(signal.SIGCONT)
+        process.kill()
+    system.api.kubectl("delete", "lease", "est-issuer-operator", "-n", system.namespace, "--ignore-not-found")
+
+
+def started(system: System, operators: list[Process], name: str, **options: Path) -> Process:
+    operators.append(system.start_operator(name, **options))
+    return operators[-1]
+
+
+def leads(system: System, operator: Process) -> bool:
+    return system.metric(operator, "est_operator_leader") == 1
+
+
+def issued(system: System, prefix: str) -> int:
+    items = json.loads(system.api.kubectl("get", OURS, "-n", TENANT, "-o", "json"))["items"]
+    mine = [item for item in items if item["metadata"]["name"].startswith(f"{prefix}-")]
+    return sum(condition(item.get("status") or {}, "Ready").get("reason") == "Issued" for item in mine)
+
+
+def create(system: System, prefix: str, count: int) -> None:
+    system.api.apply(*(request_manifest(OURS, TENANT, f"{prefix}-{number}") for number in range(count)))
+
+
+def certificates(system: System, prefix: str) -> list[str]:
+    """The certificates in the statuses of these requests, each once."""
+    items = json.loads(system.api.kubectl("get", OURS, "-n", TENANT, "-o", "json"))["items"]
+    found = {item["status"]["certificate"] for item in items if item["metadata"]["name"].startswith(f"{prefix}-")}
+    return sorted(found)
+
+
+@pytest.mark.spec("THREAT-33")
+def test_an_api_server_that_goes_in_the_middle_of_forty_requests_loses_none_and_all_are_done_in_30_s(
+    system: System, operators: list[Process]
+) -> None:
+    operator = started(system, operators, "middle")
+    system.until_reason("estissuers", TENANT, "factory", "Checked")
+    before = len(system.ledger())
+    create(system, "middle", 40)
+    system.api.stop_apiserver()
+    system.api.start_apiserver()
+    since = time.monotonic()
+    wait_for("all forty", lambda: issued(system, "middle") == 40, what=lambda: issued(system, "middle"), log=operator.log)
+    assert time.monotonic() - since < RECOVERY_SECONDS
+    assert operator.alive()
+    assert len(certificates(system, "middle")) == len(system.ledger()) - before == 40, "one certificate for each, none twice"
+
+
+@pytest.mark.spec("THREAT-33")
+def test_a_watch_that_may_not_be_resumed_is_begun_anew_and_brings_what_came_meanwhile(system: System, operators: list[Process]) -> None:
+    """An API server that was restarted answers 410 to a watch from before: the operator lists again."""
+    operator = started(system, operators, "stopped")
+    system.until_reason("estissuers", TENANT, "factory", "Checked")
+    version = json.loads(system.api.kubectl("get", "--raw", REQUESTS))["metadata"]["resourceVersion"]
+    operator.process.send_signal(signal.SIGSTOP)
+    create(system, "meanwhile", 10)
+    system.api.stop_apiserver()
+    system.api.start_apiserver()
+    wait_for("the answer to a watch from before", lambda: watch_status(system.api, version) == 410)
+    operator.process.send_signal(signal.SIGCONT)
+    since = time.monotonic()
+    wait_for("the ten", lambda: issued(system, "meanwhile") == 10, what=lambda: issued(system, "meanwhile"), log=operator.log)
+    assert time.monotonic() - since < RECOVERY_SECONDS
+    assert operator.alive()
+
+
+def watch_status(api: ApiServer, version: str) -> int:
+    """What a watch of our requests from this version on gets: 200 where it begins, else the code in its first event."""
+    path = f"{REQUESTS}?watch=true&resourceVersion={version}&timeoutSeconds=2"
+    request = urllib.request.Request(api.url + path, headers={"Authorization": f"Bearer {api.admin_token}"})  # noqa: S310 - our own https address
+    try:
+        with urllib.request.urlopen(request, context=ssl.create_default_context(cadata=api.ca_pem.decode()), timeout=10) as answer:  # noqa: S310
+            first = json.loads(answer.readline() or "{}")
+    except urllib.error.HTTPError as error:
+        return error.code
+    return int(first["object"]["code"]) if first.get("type") == "ERROR" else 200
+
+
+@pytest.mark.spec("THREAT-31")
+def test_of_two_operators_the_other_issues_within_15_s_after_one_was_killed_and_nothing_twice(
+    system: System, operators: list[Process]
+) -> None:
+    first = started(system, operators, "first")
+    wait_for("the first to lead", lambda: leads(system, first), log=first.log)
+    second = started(system, operators, "second")
+    system.until_reason("estissuers", TENANT, "factory", "Checked")
+    before = len(system.ledger())
+    create(system, "failover", 30)
+    wait_for("some", lambda: issued(system, "failover") > 0)
+    first.kill()
+    since = time.monotonic()
+    system.request(OURS, TENANT, "failover-last")
+    wait_for("the second to lead", lambda: leads(system, second), log=second.log)
+    wait_for("all of them", lambda: issued(system, "failover") == 31, what=lambda: issued(system, "failover"), log=second.log)
+    assert time.monotonic() - since < FAILOVER_SECONDS
+    assert len(certificates(system, "failover")) == len(system.ledger()) - before == 31
+
+
+@pytest.mark.spec("THREAT-33")
+def test_a_watch_that_goes_silent_is_noticed_though_no_connection_ends(system: System, operators: list[Process]) -> None:
+    """Either kopf begins its watch anew, or liveness fails so that the kubelet restarts the Pod: within two minutes in any case."""
+    plain = system.api.kubeconfig_for(system.namespace, "operator")
+    with SilentProxy(system.api.port) as proxy:
+        kubeconfig = plain.with_name("through-proxy.kubeconfig")
+        kubeconfig.write_text(plain.read_text().replace(system.api.url, f"https://127.0.0.1:{proxy.port}"))
+        kubeconfig.chmod(0o600)
+        operator = started(system, operators, "through-proxy", kubeconfig=kubeconfig)
+        wait_for("it to lead", lambda: leads(system, operator), log=operator.log)
+        create(system, "heard", 1)
+        wait_for("the first", lambda: issued(system, "heard") == 1, log=operator.log)
+        assert proxy.silence() > 3
+        create(system, "unheard", 1)
+        since = time.monotonic()
+        wait_for(
+            "somebody to notice",
+            lambda: issued(system, "unheard") == 1 or system.http(operator, "healthz")[0] == 503,
+            log=operator.log,
+            seconds=120,
+        )
+        assert time.monotonic() - since > 5, "the watch was silent, or this showed nothing"

@@ -4,6 +4,7 @@ RFC 2985 section 5.4.2 and RFC 5280 section 4.2. An allow-list: subjectAltName, 
 issued anyway. The certificate's own extensions are built from what policy granted, never copied from here.
 """
 
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -79,7 +80,7 @@ def read(requested: x509.Extensions, public_key: PublicKey | None, *, accept_ca:
     cmc_ra = ca = False
     subject_key_identifier: bytes | None = None
     if accept_ca:
-        ca = any(isinstance(extension.value, x509.BasicConstraints) and extension.value.ca for extension in requested)
+        ca = _asks_for_ca([extension.value for extension in requested])
     refused: list[str] = []
     for extension in requested:
         value = extension.value
@@ -106,6 +107,14 @@ def read(requested: x509.Extensions, public_key: PublicKey | None, *, accept_ca:
     if refused:
         raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
     return Requested(sans, usages, cmc_ra, subject_key_identifier, ca)
+
+
+def _asks_for_ca(values: Sequence[x509.ExtensionType]) -> bool:
+    """By basicConstraints; without them by keyCertSign, which goes with CA:TRUE only (RFC 5280 section 4.2.1.9): so cert-manager asks."""
+    for value in values:
+        if isinstance(value, x509.BasicConstraints):
+            return value.ca
+    return any(isinstance(value, x509.KeyUsage) and value.key_cert_sign for value in values)
 
 
 def _subject_alt_name(value: x509.SubjectAlternativeName) -> tuple[x509.GeneralName, ...]:

@@ -362,3 +362,33 @@ def test_an_rsa_key_restricted_to_pss_is_refused() -> None:
     restricted = rsa_encryption.replace(pki.oid("1.2.840.113549.1.1.1"), pki.oid("1.2.840.113549.1.1.10"))
     with pytest.raises(BadCsr):
         pkcs10.parse(pki.raw_csr(spki=restricted))
+
+
+CA_BITS = pki.key_usage("digital_signature", "key_encipherment", "key_cert_sign")
+
+
+@pytest.mark.parametrize(
+    ("extensions", "ca"),
+    [
+        ((x509.BasicConstraints(ca=True, path_length=None), CA_BITS), True),
+        ((CA_BITS,), True),
+        ((pki.key_usage("digital_signature"),), False),
+        ((x509.BasicConstraints(ca=False, path_length=None), pki.key_usage("digital_signature")), False),
+    ],
+)
+def test_a_ca_certificate_is_asked_for_by_basic_constraints_or_as_cert_manager_does_by_key_cert_sign_alone(
+    extensions: tuple[x509.ExtensionType, ...], ca: bool
+) -> None:
+    csr_der = pki.csr(pki.key(), subject=pki.name(), extensions=list(extensions))
+    assert pkcs10.parse(csr_der, accept_ca=True).ca is ca
+    if ca:
+        with pytest.raises(BadCsr, match="never issued"):
+            pkcs10.parse(csr_der)
+
+
+@pytest.mark.parametrize("constraints", [(), (x509.BasicConstraints(ca=False, path_length=None),)])
+def test_a_csr_that_contradicts_itself_about_being_a_ca_is_refused(constraints: tuple[x509.ExtensionType, ...]) -> None:
+    bits = pki.key_usage("digital_signature", "key_cert_sign") if constraints else pki.key_usage("digital_signature", "crl_sign")
+    csr_der = pki.csr(pki.key(), subject=pki.name(), extensions=[*constraints, bits])
+    with pytest.raises(BadCsr, match="the key usage of a CA"):
+        pkcs10.parse(csr_der, accept_ca=True)

@@ -2,6 +2,7 @@
 
 import base64
 import ipaddress
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,18 +13,22 @@ from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPri
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
+from estcore.issuer_spec import KeyAlgorithm
 from estcore.usages import Usage, extended_key_usage, key_usage, parse_usage_names
 from estoperator.resources import parse_go_duration
 from tests import pki
 from tests.collect import collect
 from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer
-from tests.integration.cert_manager_cases import ADDRESS, CERTIFICATES, DOMAIN, FEATURES, FURTHER, SPIFFE, Case, host
+from tests.integration.cert_manager_cases import ADDRESS, CERTIFICATES, DOMAIN, FEATURES, FURTHER, SIGNING_REQUESTS, SPIFFE, Case, host
 from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Object, System, condition
+from tests.integration.test_cert_manager_contract import authority, now, secret
+from tests.integration.test_signing_requests import until_ended
 
 pytestmark = pytest.mark.timeout(180)
 
 TENANT = "conformance"
+EXPERIMENTAL = "experimental.cert-manager.io"
 DEFAULT_DURATION = timedelta(days=90)
 DEFAULT_USAGES = frozenset({Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT})
 """What cert-manager puts into the CSR of a Certificate without usages."""
@@ -33,15 +38,16 @@ PERMITTED: dict[str, Any] = {
     "dnsNames": [f"*.{DOMAIN}", f"wild.{DOMAIN}", f"*.wild.{DOMAIN}", f"*.apex.{DOMAIN}", f"*.literal.{DOMAIN}"],
     "ipAddresses": [f"{ADDRESS}/32"],
     "uris": [SPIFFE],
-    "emailAddresses": ["*@example.com", "*@domain.test"],
+    "emailAddresses": ["*@example.com", "*@domain.test", "*@cert-manager.io"],
     "wildcards": True,
 }
 SUBJECTS = {
     "words": {"commonName": "*"},
+    "authority": {"commonName": "*"},
     "hosts": {"commonName": f"*.{DOMAIN}"},
     "literal": {"commonName": f"*.literal.{DOMAIN}", "organization": "Corp.", "organizationalUnit": "*"},
 }
-"""An issuer for each form of common name."""
+"""An issuer for each form of common name, and one for CAs."""
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +57,8 @@ def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> It
     apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     started.tenant(TENANT)
     usages = sorted({*Usage} - {Usage.CONTENT_COMMITMENT, Usage.TIMESTAMPING})
+    above = authority("Conformance Root CA", not_after=now() + timedelta(days=1000))  # a CA that is made on demand issues end entities only
+    apiserver.apply(secret(TENANT, "authority-ca", crt=above.pem, key=above.key_pem))
     for issuer, subject in SUBJECTS.items():
         started.issuer(TENANT, issuer, rules=[PERMITTED | {"subject": subject}], usages=usages, isCA=True, duration={"max": "10000h"})
     started.shared_operator()
@@ -60,6 +68,8 @@ def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def issuer_of(case: Case) -> str:
+    if case.is_ca:
+        return "authority"
     if case.organization:
         return "literal"
     return "hosts" if case.common_name and DOMAIN in case.common_name else "words"
@@ -87,7 +97,7 @@ def names_of(case: Case) -> list[x509.GeneralName]:
 
 
 def usages_of(case: Case) -> frozenset[Usage]:
-    return parse_usage_names(case.usages) if case.usages else DEFAULT_USAGES
+    return parse_usage_names([usage for usage in case.usages if usage != "cert sign"]) if case.usages else DEFAULT_USAGES
 
 
 def csr_of(case: Case, owner: str) -> tuple[bytes, CertificateIssuerPrivateKeyTypes]:
@@ -143,6 +153,29 @@ def leaf_of(request: Object) -> x509.Certificate:
     return leaf
 
 
+def ask_natively(system: System, name: str, case: Case) -> Object:
+    """Create the CertificateSigningRequest, its CSR of names alone as the suite makes it, approve it, and wait for its end."""
+    key, subject = pki.key(case.key, owner=name), subject_of(case)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    if names := names_of(case):
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not list(subject))
+    csr_der = builder.sign(key, pki.hash_for(key)).public_bytes(Encoding.DER)
+    annotations = {
+        **({f"{EXPERIMENTAL}/request-duration": case.duration} if case.duration else {}),
+        **({f"{EXPERIMENTAL}/request-is-ca": "true"} if case.is_ca else {}),
+    }
+    spec: dict[str, Any] = {
+        "request": base64.b64encode(armour(csr_der)).decode(),
+        "signerName": f"estissuers.est-issuer.io/{TENANT}.{issuer_of(case)}",
+        "usages": list(case.usages),
+        **({"expirationSeconds": case.expiration_seconds} if case.expiration_seconds else {}),
+    }
+    metadata = {"name": name, "annotations": annotations}
+    system.api.apply({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": metadata, "spec": spec})
+    system.api.kubectl("certificate", "approve", name)
+    return until_ended(system, name)
+
+
 def check(leaf: x509.Certificate, case: Case, owner: str) -> None:
     """What the suite's validations demand of a certificate."""
     assert leaf.public_key() == pki.key(case.key, owner=owner).public_key()
@@ -152,15 +185,19 @@ def check(leaf: x509.Certificate, case: Case, owner: str) -> None:
         found = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert sorted(map(repr, found)) == sorted(map(repr, asked))
     life = parse_go_duration(case.duration) if case.duration else DEFAULT_DURATION
+    if case.expiration_seconds is not None:
+        life = timedelta(seconds=case.expiration_seconds)
     assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == life, "±0 s, where the suite permits 30 (contract 20)"
     constraints = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value
     assert constraints.ca == case.is_ca
     bits = leaf.extensions.get_extension_for_class(x509.KeyUsage).value
-    assert bits.digital_signature
+    assert bits.digital_signature or case.is_ca
     assert bits.key_cert_sign == case.is_ca
-    if case.usages:
-        assert bits.data_encipherment
-        assert extended_key_usage(usages_of(case)) == leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    if case.usages and not case.is_ca:
+        assert bits.data_encipherment == (Usage.DATA_ENCIPHERMENT in usages_of(case))
+        assert bits.key_encipherment == (Usage.KEY_ENCIPHERMENT in usages_of(case) and case.key is KeyAlgorithm.RSA_2048), "RFC 8813"
+        purposes = [extension.value for extension in leaf.extensions if isinstance(extension.value, x509.ExtendedKeyUsage)]
+        assert purposes == ([asked_for] if (asked_for := extended_key_usage(usages_of(case))) else [])
 
 
 @pytest.mark.parametrize("number", range(len(CERTIFICATES)), ids=[case.case for case in CERTIFICATES])
@@ -176,6 +213,20 @@ def test_the_request_of_such_a_certificate_is_answered_as_the_table_says(system:
         assert ready["reason"] == "Failed"
         assert case.refused in ready["message"]
         assert request["status"]["failureTime"]
+
+
+@pytest.mark.parametrize("number", range(len(SIGNING_REQUESTS)), ids=[case.case for case in SIGNING_REQUESTS])
+def test_such_a_certificate_signing_request_is_answered_as_the_table_says(system: System, number: int) -> None:
+    """Contract 3a, points 4 and 5."""
+    case, name = SIGNING_REQUESTS[number], f"conformance-{number}"
+    status = ask_natively(system, name, case)
+    assert case.refused is None, "every row is issued today"
+    assert not condition(status, "Failed"), condition(status, "Failed")
+    leaf = x509.load_pem_x509_certificates(base64.b64decode(status["certificate"]))[0]
+    issuing = json.loads(system.api.kubectl("get", "estissuer", issuer_of(case), "-n", TENANT, "-o", "json"))["status"]["ca"]["bundle"]
+    leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(issuing.encode()))
+    collect(leaf.public_bytes(Encoding.DER), x509.load_pem_x509_certificate(issuing.encode()).public_bytes(Encoding.DER))
+    check(leaf, case, name)
 
 
 def test_reuse_private_key_gives_another_certificate_for_the_same_key(system: System) -> None:
@@ -197,4 +248,4 @@ def test_a_certificate_that_gets_a_further_dns_name_is_issued_again(system: Syst
 def test_every_feature_of_the_suite_but_acmes_has_a_case() -> None:
     shown = {feature for case in CERTIFICATES for feature in case.features} | {feature for feature, _ in FURTHER}
     assert set(FEATURES) - shown == {"SaveCAToSecret", "SaveRootCAToSecret", "ACMEUseARI"}, "the first two are checked in leaf_of"
-    assert len(CERTIFICATES) == 22
+    assert (len(CERTIFICATES), len(SIGNING_REQUESTS)) == (22, 23)

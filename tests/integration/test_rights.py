@@ -1,18 +1,24 @@
 """What the chart's two ServiceAccounts may do, as the API server says and does it: the whole list, and forty calls that it refuses."""
 
+import base64
 import json
 import ssl
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from tests import pki
 from tests.chart.rendering import NAMESPACE, render
+from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer
 from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, wait_for
+from tests.integration.test_pod_certificates import stub
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -206,3 +212,62 @@ def test_trust_anchors_are_attested_for_our_own_signers_only(api: ApiServer, tok
     status, said = call(api, tokens["operator"], "POST", f"{CERTIFICATES}/clustertrustbundles", body=manifest)
     assert (status, said["reason"]) == (403, "Forbidden")
     assert "attest" in said["message"]
+
+
+FOREIGN = "example.com/another"
+
+
+def applied(kind: str, name: str, status: Mapping[str, Any]) -> dict[str, Any]:
+    return {"apiVersion": "certificates.k8s.io/v1", "kind": kind, "metadata": {"name": name}, "status": status}
+
+
+@pytest.mark.spec("THREAT-26")
+def test_a_signing_request_of_another_signer_cannot_be_ended(api: ApiServer, tokens: Mapping[str, str]) -> None:
+    """Contract 3a, point 7: /status of every CertificateSigningRequest may be patched, and still each write needs `sign` on its signer."""
+    csr = {"request": base64.b64encode(armour(pki.csr(pki.key(), subject=pki.name()))).decode(), "usages": ["client auth"]}
+    name = "rights-foreign"
+    metadata = {"name": name}
+    spec = {**csr, "signerName": FOREIGN}
+    api.apply({"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": metadata, "spec": spec})
+    api.kubectl("certificate", "approve", name)
+    now = "2026-01-01T00:00:00Z"
+    failed = {
+        "type": "Failed",
+        "status": "True",
+        "reason": "Test",
+        "message": "by a test",
+        "lastUpdateTime": now,
+        "lastTransitionTime": now,
+    }
+    try:
+        for status in ({"conditions": [failed]}, {"certificate": base64.b64encode(api.ca_pem).decode()}):
+            body = applied("CertificateSigningRequest", name, status)
+            code, said = call(api, tokens["operator"], "PATCH", f"{CERTIFICATES}/certificatesigningrequests/{name}/status", body=body)
+            assert (code, said["reason"]) == (403, "Forbidden")
+            assert "sign" in said["message"]
+    finally:
+        api.kubectl("delete", "certificatesigningrequest", name)
+
+
+@pytest.mark.spec("THREAT-26")
+def test_a_pod_certificate_request_of_another_signer_cannot_be_ended(api: ApiServer, tokens: Mapping[str, str]) -> None:
+    """Contract 3b, point 7: here the API server says 422, Forbidden on spec.signerName."""
+    name = "rights-foreign"
+    spec = {
+        "signerName": FOREIGN,
+        "podName": name,
+        "serviceAccountName": "web",
+        "nodeName": "node",
+        **{field: str(uuid.uuid4()) for field in ("podUID", "serviceAccountUID", "nodeUID")},
+        "stubPKCS10Request": stub(ec.generate_private_key(ec.SECP256R1())),
+    }
+    manifest = {"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest", "metadata": {"name": name, "namespace": ELSEWHERE}}
+    api.kubectl("create", "-f", "-", stdin=json.dumps({**manifest, "spec": spec}))
+    denied = {"type": "Denied", "status": "True", "reason": "Test", "message": "by a test", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    path = f"{CERTIFICATES}/namespaces/{ELSEWHERE}/podcertificaterequests/{name}/status"
+    try:
+        code, said = call(api, tokens["operator"], "PATCH", path, body=applied("PodCertificateRequest", name, {"conditions": [denied]}))
+        assert (code, said["reason"]) == (422, "Invalid")
+        assert [(cause["field"], cause["reason"]) for cause in said["details"]["causes"]] == [("spec.signerName", "FieldValueForbidden")]
+    finally:
+        api.kubectl("delete", "podcertificaterequest", name, "-n", ELSEWHERE)

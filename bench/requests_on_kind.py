@@ -29,6 +29,7 @@ ISSUER = {
     "kind": "EstClusterIssuer",
     "metadata": {"name": "est-bench"},
     "spec": {
+        "allowedNamespaces": {},
         "ca": {"secretName": "est-bench-ca", "generate": {"commonName": "est-bench CA"}},
         "policy": {"rules": [{"from": {"namespaces": [NAMESPACE]}, "dnsNames": ["*.bench.example"]}]},
     },

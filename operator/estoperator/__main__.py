@@ -4,7 +4,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -25,6 +25,7 @@ from estoperator.issuing import Issuing
 from estoperator.kubernetes_errors import KubernetesError
 from estoperator.leadership import Leadership
 from estoperator.metrics import Metrics
+from estoperator.namespaces import Namespaces
 from estoperator.open_requests import OpenRequests
 from estoperator.program import Program
 from estoperator.registrations import Registrations
@@ -81,8 +82,9 @@ async def run(loaded: Settings) -> None:
     try:
         port = await health.start(loaded.http_host, loaded.http_port)
         log.info("listening", http_port=port)
-        doors = await _permitted_doors(cluster, loaded, metrics)
-        await _run_until_stopped(loaded, cluster, program, doors, open_requests, started, metrics)
+        doors, labels_seen = await _permitted_doors(cluster, loaded, metrics)
+        registry = _registry(program, doors, open_requests, labels_seen=labels_seen)
+        await _run_until_stopped(loaded, cluster, program, registry, doors, open_requests, started, metrics)
     finally:
         await health.stop()
         await server.aclose()
@@ -107,6 +109,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         clock=time.monotonic,
         now=_now,
     )
+    namespaces = Namespaces()
     issuing = Issuing(
         api=cluster,
         enroller=server,
@@ -117,6 +120,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         events=events,
         now=_now,
         max_retry=loaded.max_retry_duration,
+        labels_of=namespaces.labels,
     )
     removals: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=1)
     leadership = Leadership(
@@ -126,6 +130,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
     return Program(
         issuing=issuing,
         issuers=issuers,
+        namespaces=namespaces,
         requests=requests,
         issuer_queue=issuer_queue,
         leadership=leadership,
@@ -137,34 +142,44 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
     )
 
 
-async def _permitted_doors(cluster: Cluster, loaded: Settings, metrics: Metrics) -> list[KubernetesDoor]:
-    """Ask until the API server answers."""
+async def _permitted_doors(cluster: Cluster, loaded: Settings, metrics: Metrics) -> tuple[list[KubernetesDoor], bool]:
+    """The open doors, and whether namespaces may be watched. Asks until the API server answers."""
     while True:
         try:
             doors = await access.open_doors(cluster, [DOORS[door] for door in loaded.doors], metrics)
+            labels_seen = await access.sees_namespaces(cluster)
         except KubernetesError as error:
             log.warning("api_server", error=error.message)
             await asyncio.sleep(API_RETRY_SECONDS)
         else:
             cluster.use(doors)
-            return doors
+            return doors, labels_seen
+
+
+def _registry(
+    program: Program, doors: Collection[KubernetesDoor], open_requests: OpenRequests, *, labels_seen: bool
+) -> kopf.OperatorRegistry:
+    registry = kopf.OperatorRegistry()
+    handlers.register(registry, doors, issuers=program.issuers, open_requests=open_requests, queue=program.requests)
+    if labels_seen:
+        handlers.register_namespaces(registry, program.namespaces, open_requests=open_requests, queue=program.requests)
+    if EST_ISSUER in doors:
+        handlers.register_retention(registry, program.retention)
+    kopf.on.login(registry=registry)(_login)
+    return registry
 
 
 async def _run_until_stopped(
     loaded: Settings,
     cluster: Cluster,
     program: Program,
+    registry: kopf.OperatorRegistry,
     doors: Iterable[KubernetesDoor],
     open_requests: OpenRequests,
     started: asyncio.Event,
     metrics: Metrics,
 ) -> None:
     """Run kopf, the program and the re-list; when one ends or a signal comes, stop the others, kopf last."""
-    registry = kopf.OperatorRegistry()
-    handlers.register(registry, doors, issuers=program.issuers, open_requests=open_requests, queue=program.requests)
-    if EST_ISSUER in doors:
-        handlers.register_retention(registry, program.retention)
-    kopf.on.login(registry=registry)(_login)
     stop, kopf_stop = asyncio.Event(), asyncio.Event()
     interval = loaded.relist_interval.total_seconds()
     misses = relist.watch_for_misses(cluster, open_requests, doors, metrics=metrics, sleep=asyncio.sleep, interval=interval)

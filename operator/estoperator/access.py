@@ -76,6 +76,18 @@ async def _forbidden(api: Reviewer, door: KubernetesDoor) -> str:
     return ""
 
 
+async def sees_namespaces(api: Reviewer) -> bool:
+    """Whether the labels of namespaces may be watched; where not, selectors select by the name alone."""
+    may = [await api.may(verb, "", "namespaces") for verb in ("list", "watch")]
+    if not all(may):
+        log.warning(
+            "namespaces_off",
+            reason="the operator's ServiceAccount may not list and watch namespaces; allowedNamespaces and namespaceSelector know no label "
+            "but kubernetes.io/metadata.name",
+        )
+    return all(may)
+
+
 async def _refused(api: Reviewer, group: str, plural: str) -> str:
     """The first thing that may not be done, in words; empty where all may."""
     for verb, subresource in (("list", ""), ("watch", ""), ("get", ""), ("patch", "status")):

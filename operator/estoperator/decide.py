@@ -16,11 +16,12 @@ from estcore import pkcs10, profile, registration, rule_names, rules
 from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
 from estcore.issuer_spec import Approval, Policy
-from estcore.requester import AuthenticatedBy, Door, Requester
+from estcore.requester import Door, Requester
 from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
-from estoperator.doors import DOORS, SIGNING_REQUESTS
+from estoperator.doors import DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.issuer_state import IssuerState
+from estoperator.requesters import LabelsOf, name_alone, not_served, requester_of, serves
 from estoperator.resources import CertRequest, Pod, parse_go_duration
 from estoperator.vouching import Wishes
 
@@ -33,7 +34,6 @@ PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
 WAIT_LIMIT = timedelta(hours=168)
 """How long a request of est-issuer.io waits for an issuer that is absent or not ready."""
 
-SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 AWAITS_APPROVAL = (
     "Waiting for approval (spec.est.approval is Manual): whoever has the verb approve on signers of est-issuer.io sets Approved or Denied"
 )
@@ -97,8 +97,11 @@ class Enroll:
 Step = Ignore | Deny | Wait | Retry | Refuse | Enroll
 
 
-def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
-    """The step for a request as it stands; `issuer` is the one that it names, None where there is none."""
+def next_step(request: CertRequest, issuer: IssuerState | None, labels_of: LabelsOf = name_alone) -> Step:
+    """The step for a request as it stands.
+
+    `issuer` is the one that it names, None where there is none; `labels_of` gives the labels of a namespace.
+    """
     if request.finished:
         return Ignore()
     if request.denied:  # before Approved: cert-manager, too, takes Denied where both stand (contract 5)
@@ -112,8 +115,11 @@ def next_step(request: CertRequest, issuer: IssuerState | None) -> Step:
         return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound", until=_until(request))
     if not issuer.ready or issuer.policy is None:
         return Wait(message=f"{issuer.ref} is not ready: {issuer.message}", reason="IssuerNotReady", until=_until(request))
+    requester = requester_of(request, labels_of)
+    if not serves(issuer, requester):
+        return Wait(message=not_served(issuer, requester), reason="NamespaceNotAllowed", until=_until(request))
     try:
-        enroll = _enroll(request, issuer, issuer.policy)
+        enroll = _enroll(request, requester, issuer, issuer.policy)
     except RequestError as error:  # nobody is asked to approve what is refused anyway
         return _refused(error, request)
     if issuer.approval is Approval.MANUAL and request.key.door is Door.EST_ISSUER and not request.approved_by_condition:
@@ -140,32 +146,6 @@ def after_error(error: EstError, request: CertRequest, issuer: IssuerState | Non
         return Refuse(message=f"Failed to sign {door.kind}: {error.message}", reason=error.reason)
     after = getattr(error, "retry_after", timedelta(0))
     return Retry(message=f"Failed to sign {door.kind}, will retry: {error.message}", reason=error.reason, after=after)
-
-
-def requester_of(request: CertRequest) -> Requester:
-    """Who asks, for the policy: the namespace alone, and of a pod its ServiceAccount and name.
-
-    A tenant can forge the username in an est-issuer.io request, and in a cert-manager.io one where cert-manager's webhook does
-    not run (contract 24). A CertificateSigningRequest has no namespace, see `_requester_of_user`.
-    """
-    if request.user is not None:
-        return _requester_of_user(request, request.user.username)
-    namespace = request.key.namespace
-    if request.pod is not None:
-        return Requester(
-            authenticated_by=AuthenticatedBy.KUBERNETES,
-            identity=namespace,
-            door=request.key.door,
-            namespace=namespace,
-            service_account=request.pod.service_account,
-            pod=request.pod.name,
-        )
-    return Requester(
-        authenticated_by=AuthenticatedBy.KUBERNETES,
-        identity=namespace,
-        door=request.key.door,
-        namespace=namespace,
-    )
 
 
 def _until(request: CertRequest) -> datetime | None:
@@ -224,38 +204,18 @@ def _not_for_pods(request: CertRequest) -> Refuse | None:
     return None
 
 
-def _requester_of_user(request: CertRequest, username: str) -> Requester:
-    """Who made a CertificateSigningRequest, for the policy.
-
-    With a namespaced issuer it is that issuer's namespace, for which its administrator let the user speak (verb reference); with an
-    EstClusterIssuer a ServiceAccount's own namespace, and a person has none.
-    """
-    account = username.removeprefix(SERVICE_ACCOUNT_PREFIX) if username.startswith(SERVICE_ACCOUNT_PREFIX) else ""
-    own_namespace, _, service_account = account.partition(":")
-    namespace = request.issuer.namespace or own_namespace
-    return Requester(
-        authenticated_by=AuthenticatedBy.KUBERNETES,
-        identity=namespace or username,
-        door=request.key.door,
-        user=None if namespace else username,
-        namespace=namespace or None,
-        service_account=service_account if own_namespace and own_namespace == namespace else None,
-    )
-
-
-def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll:
+def _enroll(request: CertRequest, requester: Requester, issuer: IssuerState, policy: Policy) -> Enroll:
     try:
         csr = pkcs10.parse(_csr_der(request), accept_ca=True)
     except BadCsr as error:
         if request.pod is not None and error.reason == "KeyNotAllowed":
             raise BadCsr(error.message, reason="UnsupportedKeyType") from error  # the API's own word for it
         raise
-    wishes = _wishes(request, csr) if request.pod is None else _wishes_of_pod(request, request.pod, csr, issuer, policy)
+    wishes = _wishes(request, csr) if request.pod is None else _wishes_of_pod(requester, request.pod, csr, issuer, policy)
     if wishes.subject is not None:
         csr = replace(csr, subject=wishes.subject, sans=wishes.sans)
     csr = replace(csr, duration=wishes.duration, usages=csr.usages if wishes.usages is None else wishes.usages, ca=wishes.is_ca)
     profile.check_csr(csr, policy)
-    requester = requester_of(request)
     authorized = registration.authorize(requester, csr, policy)
     if registration.binding_required(requester, policy):
         raise Forbidden(
@@ -265,7 +225,7 @@ def _enroll(request: CertRequest, issuer: IssuerState, policy: Policy) -> Enroll
     return Enroll(csr=csr, wishes=wishes, label=issuer.label, chains=issuer.chains, left_out=left_out)
 
 
-def _wishes_of_pod(request: CertRequest, pod: Pod, csr: CertificationRequest, issuer: IssuerState, policy: Policy) -> Wishes:
+def _wishes_of_pod(requester: Requester, pod: Pod, csr: CertificationRequest, issuer: IssuerState, policy: Policy) -> Wishes:
     """Key from the kubelet, names from the rule for this pod, which must write each of them out; raises Forbidden."""
     if issuer.approval is Approval.MANUAL:
         raise Forbidden("this issuer has approval: Manual, and nobody can approve a pod's request", reason="ApprovalIsManual")
@@ -274,10 +234,9 @@ def _wishes_of_pod(request: CertRequest, pod: Pod, csr: CertificationRequest, is
             f"{csr.key_algorithm} keys are not permitted: set keyType of the podCertificate source to one of {', '.join(policy.keys)}",
             reason="UnsupportedKeyType",
         )
-    shortest = DOORS[request.key.door].shortest_life
+    shortest = POD_CERTIFICATES.shortest_life
     if policy.duration.max < shortest:
         raise Forbidden(f"this issuer's certificates live {policy.duration.max} at most, a pod's {shortest} at least", reason="Duration")
-    requester = requester_of(request)
     found = rules.rule_for(requester, policy)
     names = None if found is None else rule_names.fixed_names(found[1], rules.values_of(requester))
     if found is not None and not names:

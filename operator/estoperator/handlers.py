@@ -5,7 +5,7 @@ forgets an event whose handler failed, so handlers only note what came and put a
 are complete before the first request's event arrives: no request is Pending because its issuer was not listed yet.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import kopf
@@ -14,6 +14,7 @@ import structlog
 from estoperator import resources
 from estoperator.doors import EST_ISSUER, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
 from estoperator.issuers import Issuers
+from estoperator.namespaces import Namespaces
 from estoperator.open_requests import OpenRequests
 from estoperator.resources import Issuer, IssuerRef, RequestKey
 from estoperator.retention import Retention
@@ -35,6 +36,25 @@ def register(
         _register_issuers(registry, kind, plural, issuers)
     for door in doors:
         _register_requests(registry, door, open_requests, queue)
+
+
+def register_namespaces(
+    registry: kopf.OperatorRegistry, namespaces: Namespaces, *, open_requests: OpenRequests, queue: WorkQueue[RequestKey]
+) -> None:
+    """Watch the labels of the namespaces."""
+
+    @kopf.index("", "v1", "namespaces", id="namespaces", registry=registry)
+    async def _index(body: kopf.Body, **_: Any) -> dict[str, Mapping[str, str]]:
+        return {body["metadata"]["name"]: dict(body["metadata"].get("labels") or {})}
+
+    @kopf.on.event("", "v1", "namespaces", id="on_namespaces", registry=registry)
+    async def _on_namespace(event: kopf.RawEvent, **_: Any) -> None:
+        for key in open_requests.of_namespace(event["object"]["metadata"]["name"]):
+            queue.add(key)
+
+    @kopf.on.startup(id="attach_namespaces", registry=registry)
+    async def _attach(**indices: Any) -> None:
+        namespaces.attach(indices["namespaces"])
 
 
 def register_retention(registry: kopf.OperatorRegistry, retention: Retention) -> None:

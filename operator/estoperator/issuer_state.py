@@ -11,6 +11,7 @@ from typing import Any
 
 from estcore.errors import ConfigurationError, MalformedResponse
 from estcore.issuer_spec import Approval, Policy
+from estcore.label_selector import LabelSelector
 from estoperator import chain, conditions
 from estoperator.chain import Chain
 from estoperator.resources import Issuer, IssuerRef
@@ -48,6 +49,9 @@ class IssuerState:
     label: str | None = None
     chains: tuple[Chain, ...] = field(default=(), repr=False)
     ready_since: datetime | None = None
+    allowed_namespaces: LabelSelector | None = field(default=None, repr=False)
+    """Of an EstClusterIssuer."""
+
     approval: Approval = Approval.AUTOMATIC
     approval_within: timedelta = timedelta(hours=168)
 
@@ -89,6 +93,7 @@ def state(issuer: Issuer, facts: Facts | None, *, unavailable: str | None, ready
         label=facts.label,
         chains=facts.chains,
         ready_since=ready_since,
+        allowed_namespaces=issuer.spec.allowed_namespaces,
         approval=issuer.spec.est.approval,
         approval_within=issuer.spec.est.approval_within,
     )

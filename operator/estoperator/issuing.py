@@ -25,6 +25,7 @@ from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
+from estoperator.requesters import LabelsOf, name_alone
 from estoperator.resources import CertRequest, IssuerRef, RequestKey, User
 from estoperator.waiting import Waiting
 from estoperator.workqueue import WorkQueue
@@ -86,6 +87,7 @@ class Issuing:
     events: Events
     now: Callable[[], datetime]
     max_retry: timedelta
+    labels_of: LabelsOf = name_alone
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished."""
@@ -161,7 +163,7 @@ class Issuing:
 
     def _next_step(self, request: CertRequest) -> Step:
         try:
-            step = decide.next_step(request, self.issuers.state(request.issuer))
+            step = decide.next_step(request, self.issuers.state(request.issuer), self.labels_of)
             return self.waiting.judge(step, request, self.open_requests, now=self.now())
         except Exception as fault:  # noqa: BLE001  # a request whose reading fails must not be silent for ever
             return self._after_fault(fault, request)

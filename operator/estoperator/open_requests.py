@@ -52,6 +52,10 @@ class OpenRequests:
         """Those that name this issuer, to be decided again when it changes."""
         return iter(tuple(self._by_issuer.get(ref, ())))
 
+    def of_namespace(self, namespace: str) -> Iterator[RequestKey]:
+        """Those in this namespace, to be decided again when its labels change."""
+        return iter([key for key in self._requests if key.namespace == namespace])
+
     def knows(self, request: CertRequest) -> bool:
         """Whether we have seen this version of the request, or a later one."""
         seen = self._requests.get(request.key)

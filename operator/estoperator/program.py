@@ -13,6 +13,7 @@ from estoperator.issuing import Issuing
 from estoperator.kubernetes_errors import KubernetesError
 from estoperator.leadership import Leadership
 from estoperator.metrics import Metrics
+from estoperator.namespaces import Namespaces
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.workqueue import Key, WorkQueue
@@ -33,6 +34,7 @@ class Program:
 
     issuing: Issuing
     issuers: Issuers
+    namespaces: Namespaces
     requests: WorkQueue[RequestKey]
     issuer_queue: WorkQueue[IssuerRef]
     leadership: Leadership

@@ -1,5 +1,6 @@
 """The decision about one request, as a table: a name is the promise."""
 
+import dataclasses
 from datetime import timedelta
 from typing import Any
 
@@ -14,13 +15,15 @@ from estcore.errors import (
     ServerUnavailable,
     UntrustedServer,
 )
+from estcore.label_selector import LabelSelector
 from estcore.requester import AuthenticatedBy, Door
 from estcore.usages import Usage
 from estoperator import decide
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
 from estoperator.doors import CERT_MANAGER
 from estoperator.issuer_state import IssuerState
-from estoperator.resources import CertRequest
+from estoperator.requesters import requester_of
+from estoperator.resources import CertRequest, IssuerRef
 from estoperator.vouching import Wishes
 from tests import pki
 from tests.estoperator import builders
@@ -176,7 +179,7 @@ def test_a_message_names_the_issuer_that_is_missing_or_says_why_it_is_not_ready(
 
 
 def test_the_requester_is_the_namespace_alone_whoever_the_request_says_made_it() -> None:
-    requester = decide.requester_of(request_of(username="system:admin", groups=["system:masters"]))
+    requester = requester_of(request_of(username="system:admin", groups=["system:masters"]))
     assert requester.authenticated_by is AuthenticatedBy.KUBERNETES
     assert (requester.identity, requester.namespace, requester.door) == ("devices", "devices", Door.EST_ISSUER)
     assert (requester.user, requester.groups, requester.registration_authority) == (None, frozenset(), False)
@@ -284,3 +287,40 @@ def test_a_csr_that_asks_for_the_ca_certificate_that_the_spec_asks_for_is_sent_o
     step = decide.next_step(approved(isCA=True, request=csr_pem(WEB, ca=True)), ready_issuer(isCA=True))
     assert isinstance(step, Enroll)
     assert (step.wishes.is_ca, step.csr.ca) == (True, True)
+
+
+FLEET = IssuerRef("EstClusterIssuer", "", "fleet")
+OF_FLEET = {"group": "est-issuer.io", "kind": "EstClusterIssuer", "name": "fleet"}
+
+
+def fleet(selector: dict[str, Any] | None) -> IssuerState:
+    allowed = None if selector is None else LabelSelector.model_validate(selector)
+    return dataclasses.replace(ready_issuer(FLEET), allowed_namespaces=allowed)
+
+
+@pytest.mark.parametrize(
+    ("selector", "labels", "served"),
+    [
+        pytest.param(None, {}, False, id="absent-is-none"),
+        pytest.param({}, {}, True, id="empty-is-all"),
+        pytest.param({"matchLabels": {"team": "a"}}, {"team": "a"}, True, id="a-label-that-it-has"),
+        pytest.param({"matchLabels": {"team": "a"}}, {"team": "b"}, False, id="a-label-of-another-value"),
+        pytest.param({"matchLabels": {"kubernetes.io/metadata.name": "devices"}}, {}, True, id="its-name"),
+    ],
+)
+@pytest.mark.spec("THREAT-22")
+def test_an_est_cluster_issuer_serves_the_namespaces_that_it_allows(
+    selector: dict[str, Any] | None, labels: dict[str, str], served: bool
+) -> None:
+    step = decide.next_step(approved(issuer=OF_FLEET), fleet(selector), lambda name: {**labels, "kubernetes.io/metadata.name": name})
+    assert isinstance(step, Enroll) is served
+    if not served:
+        assert isinstance(step, Wait)
+        assert step.reason == "NamespaceNotAllowed"
+        assert "EstClusterIssuer fleet does not serve namespace 'devices': its spec.allowedNamespaces" in step.message
+
+
+def test_a_rule_with_a_namespace_selector_is_for_the_namespaces_with_that_label() -> None:
+    issuer = ready_issuer(rules=[{"from": {"namespaceSelector": {"matchLabels": {"team": "a"}}}, "dnsNames": ["*.{namespace}.svc"]}])
+    assert isinstance(decide.next_step(approved(), issuer, lambda _: {"team": "a"}), Enroll)
+    assert isinstance(decide.next_step(approved(), issuer, lambda _: {"team": "b"}), Refuse)

@@ -10,6 +10,7 @@ from estcore.errors import ServerUnavailable
 from estoperator import decide, resources
 from estoperator.decide import Enroll, Ignore, Refuse, Retry, Wait
 from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
+from estoperator.requesters import requester_of
 from estoperator.resources import IssuerRef
 from tests import pki
 from tests.estoperator.builders import FACTORY, NOW, authority, pod_body, pod_request, ready_issuer, signing_body, signing_request
@@ -65,7 +66,7 @@ def test_the_policy_sees_the_namespace_that_the_user_may_speak_for(
     username: str, signer_name: str, namespace: str | None, service_account: str | None
 ) -> None:
     request = signing_request(username=username, signerName=signer_name)
-    requester = decide.requester_of(request)
+    requester = requester_of(request)
     assert (requester.namespace, requester.service_account) == (namespace, service_account)
     assert decide.must_be_reviewed(request) == signer_name.startswith("estissuers")
 

@@ -1,0 +1,83 @@
+"""Who asks by a Kubernetes object, as the policy sees it, and whether an issuer serves them at all: pure."""
+
+from collections.abc import Callable, Mapping
+
+from estcore.requester import AuthenticatedBy, Requester
+from estoperator.issuer_state import IssuerState
+from estoperator.namespaces import NAME_LABEL
+from estoperator.resources import CertRequest
+
+SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
+
+LabelsOf = Callable[[str], Mapping[str, str]]
+"""The labels of a namespace, by its name."""
+
+
+def name_alone(namespace: str) -> Mapping[str, str]:
+    """All that is known of a namespace where nobody looked: the label that kube-apiserver makes of its name."""
+    return {NAME_LABEL: namespace}
+
+
+def requester_of(request: CertRequest, labels_of: LabelsOf = name_alone) -> Requester:
+    """Who asks, for the policy: the namespace alone, and of a pod its ServiceAccount and name.
+
+    A tenant can forge the username in an est-issuer.io request, and in a cert-manager.io one where cert-manager's webhook does
+    not run (contract 24). A CertificateSigningRequest has no namespace, see `_requester_of_user`.
+    """
+    if request.user is not None:
+        return _requester_of_user(request, request.user.username, labels_of)
+    namespace = request.key.namespace
+    if request.pod is not None:
+        return Requester(
+            authenticated_by=AuthenticatedBy.KUBERNETES,
+            identity=namespace,
+            door=request.key.door,
+            namespace=namespace,
+            namespace_labels=labels_of(namespace),
+            service_account=request.pod.service_account,
+            pod=request.pod.name,
+        )
+    return Requester(
+        authenticated_by=AuthenticatedBy.KUBERNETES,
+        identity=namespace,
+        door=request.key.door,
+        namespace=namespace,
+        namespace_labels=labels_of(namespace),
+    )
+
+
+def serves(issuer: IssuerState, requester: Requester) -> bool:
+    """Whether the issuer is there for the requester's namespace at all.
+
+    A person who made a CertificateSigningRequest has none: there it is the approver who says yes, and a rule on users.
+    """
+    if issuer.ref.namespace or requester.namespace is None:
+        return True
+    return issuer.allowed_namespaces is not None and issuer.allowed_namespaces.matches(requester.namespace_labels or {})
+
+
+def not_served(issuer: IssuerState, requester: Requester) -> str:
+    """Says what to change."""
+    selector = issuer.allowed_namespaces
+    says = "is absent, which allows none" if selector is None else f"({selector.query}) does not select it"
+    return f"{issuer.ref} does not serve namespace {requester.namespace!r}: its spec.allowedNamespaces {says}"
+
+
+def _requester_of_user(request: CertRequest, username: str, labels_of: LabelsOf) -> Requester:
+    """Who made a CertificateSigningRequest, for the policy.
+
+    With a namespaced issuer it is that issuer's namespace, for which its administrator let the user speak (verb reference); with an
+    EstClusterIssuer a ServiceAccount's own namespace, and a person has none.
+    """
+    account = username.removeprefix(SERVICE_ACCOUNT_PREFIX) if username.startswith(SERVICE_ACCOUNT_PREFIX) else ""
+    own_namespace, _, service_account = account.partition(":")
+    namespace = request.issuer.namespace or own_namespace
+    return Requester(
+        authenticated_by=AuthenticatedBy.KUBERNETES,
+        identity=namespace or username,
+        door=request.key.door,
+        user=None if namespace else username,
+        namespace=namespace or None,
+        namespace_labels=labels_of(namespace) if namespace else None,
+        service_account=service_account if own_namespace and own_namespace == namespace else None,
+    )

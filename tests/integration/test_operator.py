@@ -229,6 +229,24 @@ def test_a_namespaced_issuer_does_not_serve_another_namespace(system: System, op
     assert condition(status, "Ready")["message"] == f"EstIssuer {other}/factory not found"
 
 
+@pytest.mark.spec("THREAT-22")
+def test_an_est_cluster_issuer_serves_a_namespace_from_when_its_labels_say_so(system: System, operator: Process, tenant: str) -> None:
+    system.tenant(system.namespace)
+    spec = {
+        "ca": {"secretName": "fleet-ca", "generate": {"commonName": "Fleet CA"}},
+        "policy": {"rules": [{"from": {"namespaceSelector": {"matchLabels": {"tier": "edge"}}}, "dnsNames": ["*.{namespace}.svc"]}]},
+        "allowedNamespaces": {"matchLabels": {"team": "a"}},
+    }
+    system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstClusterIssuer", "metadata": {"name": "fleet"}, "spec": spec})
+    manifest = request_manifest(OURS, tenant, "web", issuer="fleet")
+    manifest["spec"]["issuerRef"]["kind"] = "EstClusterIssuer"
+    system.api.apply(manifest)
+    waiting = system.until(OURS, tenant, "web", lambda status: "allowedNamespaces" in condition(status, "Ready").get("message", ""))
+    assert condition(waiting["status"], "Ready")["reason"] == "Pending"
+    system.api.kubectl("label", "namespace", tenant, "team=a", "tier=edge")
+    system.until_reason(OURS, tenant, "web", "Issued")
+
+
 @pytest.mark.spec("K8S-CONTRACT-26")
 def test_an_issuer_shows_what_a_person_wants_to_know(system: System, operator: Process, tenant: str) -> None:
     issuer = system.until_reason("estissuers", tenant, "factory", "Checked")

@@ -192,7 +192,7 @@ def test_a_pod_of_any_namespace_may_name_a_cluster_issuer(system: System) -> Non
     name = f"pods-{next(_numbers)}"
     namespace = system.tenant(f"{name}-team")
     system.tenant(system.namespace)
-    spec = {"ca": {"secretName": name, "generate": {"commonName": "Cluster CA"}}, "policy": {"rules": [RULE]}}
+    spec = {"ca": {"secretName": name, "generate": {"commonName": "Cluster CA"}}, "policy": {"rules": [RULE]}, "allowedNamespaces": {}}
     system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstClusterIssuer", "metadata": {"name": name}, "spec": spec})
     ask(system, namespace, "web-0", signer=f"estclusterissuers.est-issuer.io/{name}")
     leaf_of(until_ended(system, namespace, "web-0"))

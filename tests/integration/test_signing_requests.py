@@ -192,7 +192,7 @@ def test_a_cluster_issuer_takes_a_service_accounts_own_namespace_for_the_policy(
     ca = f"csr-cluster-{next(_numbers)}"
     namespace = f"{ca}-team"
     rules = [{"from": {"namespaces": [namespace], "serviceAccounts": ["builder"]}, "dnsNames": ["{serviceAccount}.{namespace}.svc"]}]
-    spec = {"ca": {"secretName": ca, "generate": {"commonName": "Cluster CA"}}, "policy": {"rules": rules}}
+    spec = {"ca": {"secretName": ca, "generate": {"commonName": "Cluster CA"}}, "policy": {"rules": rules}, "allowedNamespaces": {}}
     system.tenant(system.namespace)
     system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstClusterIssuer", "metadata": {"name": ca}, "spec": spec})
     stranger = system.api.kubeconfig_for(namespace, "builder")

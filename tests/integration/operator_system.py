@@ -241,6 +241,7 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
         {"apiGroups": ["est-issuer.io"], "resources": ["estissuers", "estclusterissuers"], "verbs": read},
         {"apiGroups": ["est-issuer.io"], "resources": ["estissuers/status", "estclusterissuers/status"], "verbs": patch},
         {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
+        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
         {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
         *({"apiGroups": [door], "resources": ["certificaterequests"], "verbs": read} for door in doors),
         *({"apiGroups": [door], "resources": ["certificaterequests"], "verbs": ["delete"]} for door in doors if door == "est-issuer.io"),

@@ -14,6 +14,7 @@ import uvloop
 
 from estcore.errors import EstError
 from estoperator import access, handlers, logs, relist, settings
+from estoperator.admission_guard import AdmissionGuard
 from estoperator.cluster import Cluster
 from estoperator.door_metrics import DoorMetrics
 from estoperator.doors import DOORS, EST_ISSUER, KubernetesDoor
@@ -75,9 +76,11 @@ async def run(loaded: Settings) -> None:
         now=_now,
     )
     open_requests = OpenRequests()
-    program = _program(loaded, cluster, server, open_requests, metrics)
+    guard = AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics)
+    program = _program(loaded, cluster, server, open_requests, metrics, guard)
     started = asyncio.Event()
     heartbeat = program.leadership.heartbeat
+    guarding = asyncio.create_task(guard.run(asyncio.sleep))
     health = Health(collected=metrics, silent_seconds=lambda: heartbeat.silent_seconds(time.monotonic()), ready=started.is_set)
     try:
         port = await health.start(loaded.http_host, loaded.http_port)
@@ -86,12 +89,15 @@ async def run(loaded: Settings) -> None:
         registry = _registry(program, doors, open_requests, labels_seen=labels_seen)
         await _run_until_stopped(loaded, cluster, program, registry, doors, open_requests, started, metrics)
     finally:
+        guarding.cancel()
         await health.stop()
         await server.aclose()
         await cluster.close()
 
 
-def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_requests: OpenRequests, metrics: Metrics) -> Program:
+def _program(
+    loaded: Settings, cluster: Cluster, server: EstServer, open_requests: OpenRequests, metrics: Metrics, guard: AdmissionGuard
+) -> Program:
     # One namespace may not hold every worker, or a slow one would keep all others waiting.
     requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))
     events = Events(cluster, instance=loaded.identity, now=_now, metrics=metrics)
@@ -121,6 +127,7 @@ def _program(loaded: Settings, cluster: Cluster, server: EstServer, open_request
         now=_now,
         max_retry=loaded.max_retry_duration,
         labels_of=namespaces.labels,
+        believes=guard.believes,
     )
     removals: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=1)
     leadership = Leadership(

@@ -6,7 +6,7 @@ knows it by its transaction, the object's UID: that, not leadership, is why a re
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
@@ -16,6 +16,7 @@ from cryptography import x509
 from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
+from estcore.requester import Door
 from estoperator import chain, conditions, decide, vouching
 from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
@@ -91,6 +92,8 @@ class Issuing:
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished."""
+    believes: Callable[[CertRequest], bool] = lambda _: False
+    """Whether the username in a request of est-issuer.io is the requester's own."""
 
     async def work(self, key: RequestKey) -> None:
         """Decide about the request as last seen and carry it out. Raises what Kubernetes raised, but for Stale and Gone."""
@@ -98,6 +101,8 @@ class Issuing:
         for _ in range(MAX_CONFLICTS):
             if request is None:
                 return
+            if request.key.door is Door.EST_ISSUER and not self.believes(request):
+                request = replace(request, username=None)
             try:
                 await self.run_step(await self._reviewed_step(request), request)
             except Gone:

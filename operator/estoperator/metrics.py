@@ -69,6 +69,9 @@ class Metrics:
         self.removed = Counter(
             "est_operator_requests_removed_total", "Finished requests removed when their time was over", registry=registry
         )
+        self.admission_policy = Gauge(
+            "est_operator_admission_policy", "1 while the admission policy and its binding hold, 0 while not", registry=registry
+        )
 
     def door(self, door: str, *, off: str = "") -> None:
         """The door is on, or off and why: one of DOOR_OFF."""

@@ -44,6 +44,9 @@ class Settings(BaseSettings):
     trust_config_maps: bool = False
     """Whether issuers may have their trust published as ConfigMaps, which takes the right to write any ConfigMap."""
 
+    admission_policy: str = ""
+    """Name of the chart's ValidatingAdmissionPolicy and its binding; while they hold, spec.username of our own requests is believed."""
+
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests in work at once."""
 

@@ -54,5 +54,5 @@ class Waiting:
 
 
 def requester(request: CertRequest) -> str:
-    """Whose requests are counted together."""
-    return f"namespace {request.key.namespace}"
+    """Whose requests are counted together: the user's, where the request says who that is, else the namespace's."""
+    return f"namespace {request.key.namespace}" if request.username is None else f"user {request.username}"

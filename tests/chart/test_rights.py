@@ -36,6 +36,8 @@ OPERATOR = {
         ("", "namespaces", ""): ("list", "watch"),
         ("events.k8s.io", "events", ""): ("create",),
         ("apiextensions.k8s.io", "customresourcedefinitions", ""): ("list", "watch"),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicies", "est-issuer-certificaterequests"): ("get",),
+        ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "est-issuer-certificaterequests"): ("get",),
         ("certificates.k8s.io", "clustertrustbundles", ""): ("get", "list", "create", "update", "delete"),
         ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest", "sign"),
         ("certificates.k8s.io", "signers", "estclusterissuers.est-issuer.io/*"): ("attest", "sign"),

@@ -331,3 +331,11 @@ async def test_an_event_is_told_only_once_the_status_is_written(world: World) ->
     with pytest.raises(KubernetesError):
         await world.work(approved())
     assert world.told.events == []
+
+
+@pytest.mark.spec("THREAT-23")
+@pytest.mark.parametrize("believed", [True, False])
+async def test_a_username_is_passed_on_only_where_admission_checked_it(world: World, believed: bool) -> None:
+    object.__setattr__(world.issuing, "believes", lambda _: believed)
+    await world.work(request_of(username="alice"))
+    assert world.api.written[-1][0].username == ("alice" if believed else None)

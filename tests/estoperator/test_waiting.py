@@ -107,6 +107,15 @@ def test_other_requesters_and_other_issuers_are_counted_by_themselves(world: Wor
     assert isinstance(world.step(request_of(name="more", issuer=fleet, namespace="lab"), issuer), Wait)
 
 
+@pytest.mark.spec("THREAT-34")
+def test_users_that_are_known_are_counted_by_themselves(world: World) -> None:
+    world.fill(username="alice")
+    assert isinstance(world.step(request_of(name="more", username="bob")), Wait)
+    refused = world.step(request_of(name="more of hers", username="alice"))
+    assert isinstance(refused, Refuse)
+    assert "100 requests of user alice wait" in refused.message
+
+
 @pytest.mark.parametrize("end", ["decided", "deleted"])
 def test_when_one_is_decided_or_deleted_another_may_wait(world: World, end: str) -> None:
     world.fill()

@@ -247,7 +247,10 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
         *({"apiGroups": [door], "resources": ["certificaterequests"], "verbs": ["delete"]} for door in doors if door == "est-issuer.io"),
         *({"apiGroups": [door], "resources": ["certificaterequests/status"], "verbs": patch} for door in doors),
     ]
+    policy = [f"{namespace}-certificaterequests"]
+    kinds = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"]
     rules += [
+        {"apiGroups": ["admissionregistration.k8s.io"], "resources": kinds, "verbs": ["get"], "resourceNames": policy},
         {"apiGroups": [CERTIFICATES], "resources": ["clustertrustbundles"], "verbs": ["get", "list", "create", "update", "delete"]},
         {"apiGroups": [CERTIFICATES], "resources": ["signers"], "verbs": ["attest", "sign"], "resourceNames": SIGNERS},
         {"apiGroups": [CERTIFICATES], "resources": NATIVE, "verbs": read},

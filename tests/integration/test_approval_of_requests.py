@@ -112,3 +112,26 @@ def test_of_101_requests_of_one_requester_100_wait_and_one_is_refused(system: Sy
 
     wait_for("all to be told", lambda: "None" not in reasons(), what=reasons)
     assert reasons() == ["Failed", *["Pending"] * 100]
+
+
+@pytest.mark.spec("THREAT-23")
+def test_usernames_are_believed_while_policy_and_binding_hold_in_every_namespace(system: System, admission: Admission) -> None:
+    system.end_shared_operator()
+    name = f"{system.namespace}-certificaterequests"
+    operator = system.start_operator("believing", admission_policy=name)
+
+    def believed(value: int) -> None:
+        wait_for(f"belief {value}", lambda: system.metric(operator, "est_operator_admission_policy") == value, log=operator.log)
+
+    try:
+        believed(0)  # the binding of these tests is for some namespaces
+        binding = json.loads(system.api.kubectl("get", "validatingadmissionpolicybinding", name, "-o", "json"))
+        whole = {**binding, "metadata": {"name": name, "labels": binding["metadata"]["labels"]}}
+        system.api.kubectl("delete", "validatingadmissionpolicybinding", name)
+        system.api.apply({**whole, "spec": {key: value for key, value in binding["spec"].items() if key != "matchResources"}})
+        believed(1)
+        system.api.kubectl("delete", "validatingadmissionpolicybinding", name)
+        believed(0)
+        system.api.apply(whole)
+    finally:
+        assert operator.terminate() == 0

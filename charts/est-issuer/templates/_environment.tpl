@@ -69,6 +69,9 @@
 - {name: EST_OPERATOR_DOORS, value: {{ $doors | join "," | quote }}}
 - {name: EST_OPERATOR_CLUSTER_TRUST_BUNDLES, value: {{ .Values.trust.clusterTrustBundles.enabled | quote }}}
 - {name: EST_OPERATOR_TRUST_CONFIG_MAPS, value: {{ .Values.trust.configMaps.enabled | quote }}}
+{{- if .Values.approval.admissionPolicy }}
+- {name: EST_OPERATOR_ADMISSION_POLICY, value: {{ include "est-issuer.fullname" . }}-certificaterequests}
+{{- end }}
 - {name: EST_OPERATOR_HTTP_HOST, value: {{ trimAll "[]" .Values.listenAddress | quote }}}
 - {name: EST_OPERATOR_LOG_FORMAT, value: json}
 - {name: EST_OPERATOR_LOG_LEVEL, value: {{ upper .Values.operator.logLevel }}}

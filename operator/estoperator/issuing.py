@@ -37,6 +37,9 @@ MAX_CONFLICTS = 5
 """Times that a request is read again at once because it changed under us; then it waits for its backoff."""
 
 
+MAX_TOLD = 256
+"""Events remembered of requests that were deleted before they were finished."""
+
 WARNED = frozenset({"retrying", "failed"})
 """Results whose Event is a Warning."""
 
@@ -226,6 +229,9 @@ class Issuing:
             self._forget(request.key)
         else:
             self.told[request.key] = event, note
+            if len(self.told) > len(self.open_requests) + MAX_TOLD:
+                for gone in [key for key in self.told if self.open_requests.get(key) is None]:
+                    del self.told[gone]
 
     async def _read_again(self, key: RequestKey) -> CertRequest | None:
         try:

@@ -11,11 +11,12 @@ from cryptography import x509
 from estcore.errors import Refused, ServerUnavailable
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
+from estoperator import resources
 from estoperator.conditions import RequestStatus
-from estoperator.doors import CERT_MANAGER
+from estoperator.doors import CERT_MANAGER, SIGNING_REQUESTS
 from estoperator.events import Event, Events
 from estoperator.issuer_state import IssuerState
-from estoperator.issuing import MAX_CONFLICTS, Issuing
+from estoperator.issuing import MAX_CONFLICTS, MAX_TOLD, Issuing
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
@@ -339,3 +340,34 @@ async def test_a_username_is_passed_on_only_where_admission_checked_it(world: Wo
     object.__setattr__(world.issuing, "believes", lambda _: believed)
     await world.work(request_of(username="alice"))
     assert world.api.written[-1][0].username == ("alice" if believed else None)
+
+
+async def test_a_user_without_reference_is_refused_before_the_issuer_is_looked_at(world: World) -> None:
+    """Contract 3a, point 3: the refusal does not say whether there is such an issuer."""
+    world.api.references = False
+    world.known.issuers.clear()
+    await world.work(builders.signing_request())
+    assert world.api.reviewed == [("jane", FACTORY)]
+    assert [(item.type, item.reason) for item in world.last.conditions] == [("Failed", "DeniedReference")]
+    assert world.server.asked == []
+
+
+async def test_what_a_native_request_waits_for_is_an_event_told_once_and_nothing_is_written(world: World) -> None:
+    """Contract 3a, point 2."""
+    world.known.issuers.clear()
+    for _ in range(3):
+        await world.work(builders.signing_request())
+    assert world.api.written == []
+    assert [event.reason for event in world.told.events] == ["IssuerNotFound"]
+
+
+async def test_what_is_remembered_of_deleted_requests_has_an_end(world: World) -> None:
+    world.known.issuers.clear()
+    for number in range(3 * MAX_TOLD):
+        body = builders.signing_body("Approved")
+        body["metadata"]["name"] = f"n{number}"
+        request = resources.read_request(SIGNING_REQUESTS, body)
+        assert request is not None
+        await world.work(request)
+        world.issuing.open_requests.forget(request.key)
+    assert len(world.issuing.told) <= MAX_TOLD + 1

@@ -76,7 +76,7 @@ def test_an_api_server_that_goes_in_the_middle_of_forty_requests_loses_none_and_
 ) -> None:
     operator = started(system, operators, "middle")
     system.until_reason("estissuers", TENANT, "factory", "Checked")
-    before = len(system.ledger())
+    before = len(system.transactions(TENANT))
     create(system, "middle", 40)
     system.api.stop_apiserver()
     system.api.start_apiserver()
@@ -84,7 +84,7 @@ def test_an_api_server_that_goes_in_the_middle_of_forty_requests_loses_none_and_
     wait_for("all forty", lambda: issued(system, "middle") == 40, what=lambda: issued(system, "middle"), log=operator.log)
     assert time.monotonic() - since < RECOVERY_SECONDS
     assert operator.alive()
-    assert len(certificates(system, "middle")) == len(system.ledger()) - before == 40, "one certificate for each, none twice"
+    assert len(certificates(system, "middle")) == len(system.transactions(TENANT)) - before == 40, "one certificate for each, none twice"
 
 
 @pytest.mark.spec("THREAT-33")
@@ -125,7 +125,7 @@ def test_of_two_operators_the_other_issues_within_15_s_after_one_was_killed_and_
     wait_for("the first to lead", lambda: leads(system, first), log=first.log)
     second = started(system, operators, "second")
     system.until_reason("estissuers", TENANT, "factory", "Checked")
-    before = len(system.ledger())
+    before = len(system.transactions(TENANT))
     create(system, "failover", 30)
     wait_for("some", lambda: issued(system, "failover") > 0)
     first.kill()
@@ -134,7 +134,7 @@ def test_of_two_operators_the_other_issues_within_15_s_after_one_was_killed_and_
     wait_for("the second to lead", lambda: leads(system, second), log=second.log)
     wait_for("all of them", lambda: issued(system, "failover") == 31, what=lambda: issued(system, "failover"), log=second.log)
     assert time.monotonic() - since < FAILOVER_SECONDS
-    assert len(certificates(system, "failover")) == len(system.ledger()) - before == 31
+    assert len(certificates(system, "failover")) == len(system.transactions(TENANT)) - before == 31
 
 
 @pytest.mark.spec("THREAT-33")

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from estcore.requester import AuthenticatedBy, Requester
 from estoperator.issuer_state import IssuerState
 from estoperator.namespaces import NAME_LABEL
-from estoperator.resources import CertRequest
+from estoperator.resources import CertRequest, User
 
 SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
 
@@ -25,7 +25,7 @@ def requester_of(request: CertRequest, labels_of: LabelsOf = name_alone) -> Requ
     not run (contract 24). A CertificateSigningRequest has no namespace, see `_requester_of_user`.
     """
     if request.user is not None:
-        return _requester_of_user(request, request.user.username, labels_of)
+        return _requester_of_user(request, request.user, labels_of)
     namespace = request.key.namespace
     if request.pod is not None:
         return Requester(
@@ -63,12 +63,13 @@ def not_served(issuer: IssuerState, requester: Requester) -> str:
     return f"{issuer.ref} does not serve namespace {requester.namespace!r}: its spec.allowedNamespaces {says}"
 
 
-def _requester_of_user(request: CertRequest, username: str, labels_of: LabelsOf) -> Requester:
+def _requester_of_user(request: CertRequest, user: User, labels_of: LabelsOf) -> Requester:
     """Who made a CertificateSigningRequest, for the policy.
 
     With a namespaced issuer it is that issuer's namespace, for which its administrator let the user speak (verb reference); with an
-    EstClusterIssuer a ServiceAccount's own namespace, and a person has none.
+    EstClusterIssuer a ServiceAccount's own namespace, and a person has none: a rule for people names users or groups.
     """
+    username = user.username
     account = username.removeprefix(SERVICE_ACCOUNT_PREFIX) if username.startswith(SERVICE_ACCOUNT_PREFIX) else ""
     own_namespace, _, service_account = account.partition(":")
     namespace = request.issuer.namespace or own_namespace
@@ -77,6 +78,7 @@ def _requester_of_user(request: CertRequest, username: str, labels_of: LabelsOf)
         identity=namespace or username,
         door=request.key.door,
         user=None if namespace else username,
+        groups=frozenset() if namespace else frozenset(user.groups),
         namespace=namespace or None,
         namespace_labels=labels_of(namespace) if namespace else None,
         service_account=service_account if own_namespace and own_namespace == namespace else None,

@@ -1,5 +1,6 @@
 """Requests of certificates.k8s.io, from object to step: contracts 3a and 3b."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -13,7 +14,7 @@ from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.requesters import requester_of
 from estoperator.resources import IssuerRef
 from tests import pki
-from tests.estoperator.builders import FACTORY, NOW, authority, pod_body, pod_request, ready_issuer, signing_body, signing_request
+from tests.estoperator.builders import FACTORY, NOW, WEB, authority, pod_body, pod_request, ready_issuer, signing_body, signing_request
 
 POD_RULE = {"from": {"namespaces": ["devices"]}, "uris": ["spiffe://td.example/ns/{namespace}/sa/{serviceAccount}/{pod}"]}
 
@@ -69,6 +70,16 @@ def test_the_policy_sees_the_namespace_that_the_user_may_speak_for(
     requester = requester_of(request)
     assert (requester.namespace, requester.service_account) == (namespace, service_account)
     assert decide.must_be_reviewed(request) == signer_name.startswith("estissuers")
+
+
+@pytest.mark.parametrize(
+    ("from_", "signed"),
+    [({"users": ["jane"]}, True), ({"groups": ["pki-*"]}, True), ({"users": ["joe"]}, False), ({"namespaces": ["*"]}, False)],
+)
+def test_a_person_who_asks_a_cluster_issuer_is_found_by_rules_on_users_and_groups(from_: dict[str, Any], signed: bool) -> None:
+    request = signing_request(username="jane", groups=["pki-team"], signerName="estclusterissuers.est-issuer.io/factory")
+    issuer = replace(ready_issuer(rules=[{"from": from_, "dnsNames": [WEB]}]), ref=request.issuer)
+    assert isinstance(decide.next_step(request, issuer), Enroll if signed else Refuse)
 
 
 def test_life_and_usages_of_a_signing_request_are_its_specs() -> None:

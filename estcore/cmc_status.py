@@ -13,6 +13,7 @@ from typing import Final
 from estcore.der import CONTEXT_1, INTEGER, OBJECT_IDENTIFIER, SEQUENCE, UTF8_STRING, integer, tlv
 from estcore.der_reader import GENERALIZED_TIME, OCTET_STRING, Reader
 from estcore.errors import (
+    BadCsr,
     BindingMismatch,
     CmcFailed,
     CmcFailInfo,
@@ -96,6 +97,8 @@ def failure_of(error: EstError) -> CmcFailed:
     if isinstance(error, CmcFailed):
         return error
     by_reason = _BY_REASON.get(error.reason)
+    if isinstance(error, BadCsr) and error.reason == "BadSignature":  # of the request, whose signature is its proof-of-possession
+        by_reason = CmcFailInfo.POP_FAILED
     fail_info = by_reason if by_reason is not None else next((info for kind, info in _BY_KIND if isinstance(error, kind)), None)
     if fail_info is None:
         fail_info = CmcFailInfo.INTERNAL_CA_ERROR

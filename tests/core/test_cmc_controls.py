@@ -177,6 +177,7 @@ def test_a_reserved_status_is_refused(status: int) -> None:
         (Unauthenticated("who"), CmcFailInfo.BAD_IDENTITY),
         (Forbidden("no"), CmcFailInfo.BAD_REQUEST),
         (BadCsr("bad"), CmcFailInfo.BAD_REQUEST),
+        (BadCsr("the CSR's signature", reason="BadSignature"), CmcFailInfo.POP_FAILED),  # RFC 5272 section 6.1.4
         (BadCsr("CA", reason="CaRequested"), CmcFailInfo.UNSUPPORTED_EXT),
         (BadCsr("SHA-1", reason="SignatureAlgorithm"), CmcFailInfo.BAD_ALG),
         (MalformedBody("DER"), CmcFailInfo.BAD_REQUEST),

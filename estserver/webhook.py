@@ -9,9 +9,9 @@ from typing import Final
 
 import httpx
 
+from estcore.authorization_callout import MAX_ANSWER_OCTETS
 from estcore.errors import SignerError
 
-MAX_ANSWER_OCTETS: Final = 64 * 1024
 MAX_CLIENTS: Final = 32
 """Webhooks whose connections are kept; the least used goes first."""
 

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from estcore import cert_template, full_exchange, full_request, pki_data, ra_witness, template_modification
 from estcore.cmc_controls import Control, LraPopWitness, ModCertTemplate, RegInfo
 from estcore.cms_signature import signer_of
+from estcore.extension_request import CMC_RA
 
 DISTINCT_CSRS = 512
 """Each with a key and a name of its own, so that neither server can answer from a cache."""
@@ -116,7 +117,7 @@ def build(folder: Path) -> Scene:
     files = {"ca.pem": ca_pem, "ca.key": _key_pem(ca_key)}
     files["server.pem"], files["server.key"] = leaf("localhost", ExtendedKeyUsageOID.SERVER_AUTH)
     files["client.pem"], files["client.key"] = leaf("bench-client", ExtendedKeyUsageOID.CLIENT_AUTH)
-    files["ra.pem"], files["ra.key"] = leaf("bench-ra", ExtendedKeyUsageOID.CLIENT_AUTH, full_exchange.ID_KP_CMC_RA)
+    files["ra.pem"], files["ra.key"] = leaf("bench-ra", ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA)
     for name, content in files.items():
         (folder / name).write_bytes(content)
     return Scene(*(folder / name for name in files), config)

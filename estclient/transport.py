@@ -13,16 +13,13 @@ from contextlib import suppress
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509.oid import ObjectIdentifier
 from OpenSSL import SSL, crypto
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
 from estclient.credentials import ClientCertificate
 from estcore.errors import ConfigurationError, ServerUnavailable, UntrustedServer
-
-ID_KP_CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
-"""RFC 6402 section 2.10. Neither anyExtendedKeyUsage nor id-kp-cmcCA stands in for it."""
+from estcore.extension_request import CMC_RA
 
 TLS12_CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20"
 """Forward secrecy and AEAD (RFC 9325 section 4.2); TLS 1.3 has its own list, which is OpenSSL's default."""
@@ -106,11 +103,12 @@ def check_identity(certificate: x509.Certificate, host: str) -> None:
     """Refuse a verified server certificate that neither names `host` nor marks a registration authority.
 
     DNS names label by label, a wildcard as the whole left-most label, an IP literal against iPAddress only, never the common name
-    (RFC 6125 section 6.4). id-kp-cmcRA stands in for the name (RFC 7030 section 3.6.1), because our anchors are explicit ones.
+    (RFC 6125 section 6.4). id-kp-cmcRA stands in for the name (RFC 7030 section 3.6.1), because our anchors are explicit ones; neither
+    anyExtendedKeyUsage nor id-kp-cmcCA does.
     Raises UntrustedServer.
     """
     with suppress(x509.ExtensionNotFound):
-        if ID_KP_CMC_RA in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value:
+        if CMC_RA in certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value:
             return
     try:
         if _is_ip(host):

@@ -19,6 +19,7 @@ from estcore.cmc_controls import RecipientNonce, TransactionId
 from estcore.cmc_status import CmcStatus, PendInfo, StatusInfo
 from estcore.errors import CmcFailInfo, EstError, MalformedResponse, Pending, Refused
 from estcore.exchange import MAX_REASON_CHARACTERS, HttpRequest, HttpResponse, check_status, media_type, target
+from estcore.extension_request import CMC_RA
 from estcore.foreign import foreign
 from estcore.keys import PublicKey
 from estcore.pki_response import PkiResponse
@@ -26,8 +27,7 @@ from estcore.signed_data import SignedData
 
 MEDIA_CMC_REQUEST = "application/pkcs7-mime; smime-type=CMC-request"
 ID_KP_CMC_CA = ObjectIdentifier("1.3.6.1.5.5.7.3.27")
-ID_KP_CMC_RA = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
-_CMC_SIGNERS = frozenset({ID_KP_CMC_CA, ID_KP_CMC_RA})
+_CMC_SIGNERS = frozenset({ID_KP_CMC_CA, CMC_RA})
 _RETRY_AT_LEAST = timedelta(seconds=1)
 _RETRY_AT_MOST = timedelta(days=1)
 _DEFAULT_PENDING = timedelta(seconds=60)

@@ -15,6 +15,7 @@ from cryptography import x509
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
 from estcore.der import BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, member, object_identifier, tlv
+from estcore.extension_request import CMC_RA
 from estcore.keys import spki_der
 from estcore.profile import Plan
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
@@ -124,7 +125,6 @@ _SUBORDINATE_CA: Final = _extension(
 )
 _CA_USAGES: Final = _extension(ExtensionOID.KEY_USAGE, bytes.fromhex("03020106"), critical=True)
 """keyCertSign and cRLSign: bits 5 and 6 (RFC 5280 section 4.2.1.3)."""
-_CMC_RA: Final = ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 
 
 @lru_cache(maxsize=1024)
@@ -133,7 +133,7 @@ def _usage_extensions(usages: frozenset[Usage], *, cmc_ra: bool) -> bytes:
     bits = {bit: usage in usages for bit, usage in KEY_USAGE_BITS.items()}
     key_usage = x509.KeyUsage(**bits, key_cert_sign=False, crl_sign=False, encipher_only=False, decipher_only=False)
     encoded = _extension(ExtensionOID.KEY_USAGE, key_usage.public_bytes(), critical=True)
-    purposes = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages] + ([_CMC_RA] if cmc_ra else [])
+    purposes = [oid for oid, usage in EXTENDED_KEY_USAGES.items() if usage in usages] + ([CMC_RA] if cmc_ra else [])
     if purposes:
         value = x509.ExtendedKeyUsage(purposes).public_bytes()
         encoded += _extension(ExtensionOID.EXTENDED_KEY_USAGE, value, critical=Usage.TIMESTAMPING in usages)  # RFC 3161 section 2.3

@@ -18,7 +18,8 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from estcore import full_request
 from estcore.cms_signature import signer_of
 from estcore.errors import ServerUnavailable
-from estcore.full_exchange import ID_KP_CMC_RA, FullRequest
+from estcore.extension_request import CMC_RA
+from estcore.full_exchange import FullRequest
 from estcore.full_request import Vouched
 
 COMMON_NAME = "est-issuer operator"
@@ -77,7 +78,7 @@ class RegistrationAuthority:
         return (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)]))
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, ID_KP_CMC_RA]), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA]), critical=False)
             .sign(self._key, hashes.SHA256())
             .public_bytes(Encoding.DER)
         )

@@ -193,7 +193,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Foreign programs and 4096-bit keys take their time."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.timeout(180))
+            item.add_marker(pytest.mark.timeout(600 if "scan" in item.path.parts else 180))
 
 
 @pytest.fixture(scope="session", autouse=True)

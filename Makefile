@@ -22,8 +22,9 @@ test: lint unit integration
 unit: setup
 	$(pytest) tests --numprocesses auto --ignore tests/integration --ignore tests/interop --ignore tests/e2e --conformance $(runs)/unit.json
 
+# Each of the two processes has its own API server.
 integration: setup
-	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(tests/controlplane/build)} $(pytest) tests/integration --conformance $(runs)/integration.json
+	KUBEBUILDER_ASSETS=$${KUBEBUILDER_ASSETS:-$$(tests/controlplane/build)} $(pytest) tests/integration --numprocesses 2 --dist loadfile --conformance $(runs)/integration.json
 
 interop: setup
 	$(pytest) tests/interop --ignore tests/interop/scan --conformance $(runs)/interop.json

@@ -100,7 +100,8 @@ class Site:
 
     def run_as_printed(self, what: str, name: str) -> subprocess.CompletedProcess[str]:
         """The command that docs/kubernetes.md gives, by the approver, for this request."""
-        (command,) = [block for block in re.findall(r"```\n(kubectl .*?)```", DOCS.read_text(), re.DOTALL) if f'"type": "{what}"' in block]
+        printed = re.findall(r"```\n(kubectl patch estcr est-5f.*?)```", DOCS.read_text(), re.DOTALL)
+        (command,) = [block for block in printed if f'"type": "{what}"' in block]
         command = command.replace("-n devices", f"-n {self.namespace}").replace("est-5f0c9a525f5a4c39", name)
         assert name in command
         namespace, _, account = APPROVER.partition("/")

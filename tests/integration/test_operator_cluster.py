@@ -63,7 +63,7 @@ async def test_a_later_apply_keeps_what_others_wrote_and_drops_what_we_no_longer
     written = await cluster.apply_status(request, conditions.pending(request, message="wait", now=NOW))
     assert written is not None
     assert written.approved
-    final = conditions.failed(written, message="no", invalid="BadCsr", now=NOW)
+    final = conditions.failed(written, message="no", reason="BadCsr", invalid="BadCsr", now=NOW)
     assert await cluster.apply_status(written, final) is None
 
     status = json.loads(api.kubectl("get", THEIRS, "kept", "-n", NAMESPACE, "-o", "json"))["status"]

@@ -10,7 +10,6 @@ from typing import Any
 
 import kopf
 import structlog
-import uvloop
 
 from estcore.errors import EstError
 from estoperator import access, handlers, logs, relist, settings
@@ -58,8 +57,9 @@ def main() -> None:
         sys.exit(error.message)
     logs.configure(log_format=loaded.log_format, level=loaded.log_level)
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(loaded))
+        # Not uvloop: when the API server goes away, its sockets and aiohttp's clash now and then ("File descriptor … is used by
+        # transport"), and kopf ends over it (seen).
+        asyncio.run(run(loaded))
     except (EstError, WatchMissed) as error:
         log.error("stopping", error=str(error))  # noqa: TRY400  # the sentence says what to do; a trace would not help
         sys.exit(1)

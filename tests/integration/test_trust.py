@@ -225,7 +225,9 @@ def test_config_maps_are_where_issuers_say_and_go_with_what_they_say(system: Sys
 
     made = until_config_maps(system, f"{tenant}-roots", *chosen)
     (pem,) = {item["data"]["ca.crt"] for item in made.values()}
-    cluster_bundle = bundle(system, f"estclusterissuers.est-issuer.io:{tenant}:live")
+    name = f"estclusterissuers.est-issuer.io:{tenant}:live"
+    wait_for(name, lambda: bundle(system, name) is not None)
+    cluster_bundle = bundle(system, name)
     assert cluster_bundle is not None
     assert cluster_bundle["spec"]["trustBundle"] == pem
     until_config_maps(system, f"{tenant}-own", tenant)

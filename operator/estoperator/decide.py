@@ -21,7 +21,8 @@ from estcore.usages import Usage, parse_usage_names
 from estoperator.chain import Chain
 from estoperator.doors import DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.issuer_state import IssuerState
-from estoperator.requesters import LabelsOf, name_alone, not_served, requester_of, serves
+from estoperator.namespaces import LabelsOf, name_alone
+from estoperator.requesters import not_served, requester_of, serves
 from estoperator.resources import CertRequest, Pod, parse_go_duration
 from estoperator.vouching import Wishes
 

@@ -25,8 +25,8 @@ from estoperator.events import Event, Events, Subject
 from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
+from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.open_requests import OpenRequests
-from estoperator.requesters import LabelsOf, name_alone
 from estoperator.resources import CertRequest, IssuerRef, RequestKey, User
 from estoperator.waiting import Waiting
 from estoperator.workqueue import WorkQueue

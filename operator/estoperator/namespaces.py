@@ -1,12 +1,20 @@
 """The namespaces by their labels: who an EstClusterIssuer serves, and whom a rule with namespaceSelector is for."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 """kube-apiserver sets it on every namespace, to its name, and lets nobody change it."""
 
 Index = Mapping[str, Iterable[Mapping[str, str]]]
 """kopf's index of the namespaces: one value for each name."""
+
+LabelsOf = Callable[[str], Mapping[str, str]]
+"""The labels of a namespace, by its name."""
+
+
+def name_alone(namespace: str) -> Mapping[str, str]:
+    """All that is known of a namespace where nobody looked: the label that kube-apiserver makes of its name."""
+    return {NAME_LABEL: namespace}
 
 
 class Namespaces:
@@ -22,4 +30,4 @@ class Namespaces:
     def labels(self, namespace: str) -> Mapping[str, str]:
         """Its labels; of one that is not known, its name alone."""
         found = next(iter(self._index[namespace]), {}) if namespace in self._index else {}
-        return {**found, NAME_LABEL: namespace}
+        return {**found, **name_alone(namespace)}

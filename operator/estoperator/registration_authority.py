@@ -48,13 +48,13 @@ class RegistrationAuthority:
 
     def is_fresh(self, label: str | None, ca_sha256: str | None) -> bool:
         """Whether the certificate of the issuer at `label` is there, of its present CA and in the first half of its life."""
-        credential = self._credentials.get(label)
-        return credential is not None and credential.ca_sha256 == ca_sha256 and self._now() < credential.renew_at
+        credential = self._of(label, ca_sha256)
+        return credential is not None and self._now() < credential.renew_at
 
     def is_usable(self, label: str | None, ca_sha256: str | None) -> bool:
         """Whether what is there is valid still."""
-        credential = self._credentials.get(label)
-        return credential is not None and credential.ca_sha256 == ca_sha256 and self._now() < credential.certificate.not_valid_after_utc
+        credential = self._of(label, ca_sha256)
+        return credential is not None and self._now() < credential.certificate.not_valid_after_utc
 
     async def register(self, label: str | None, ca_sha256: str | None) -> None:
         """Get a certificate of the issuer. Raises errors of the ClientError branch."""
@@ -73,6 +73,10 @@ class RegistrationAuthority:
             raise ServerUnavailable("the operator has no registration authority certificate of this issuer yet")
         content_info_der = full_request.sign_by_certificate(full_request.vouched_body(vouched), credential.certificate, self._signer)
         return FullRequest(content_info_der=content_info_der, transaction_id=vouched.transaction_id)
+
+    def _of(self, label: str | None, ca_sha256: str | None) -> Credential | None:
+        credential = self._credentials.get(label)
+        return credential if credential is not None and credential.ca_sha256 == ca_sha256 else None
 
     def _csr(self) -> bytes:
         return (

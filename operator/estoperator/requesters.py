@@ -1,21 +1,11 @@
 """Who asks by a Kubernetes object, as the policy sees it, and whether an issuer serves them at all: pure."""
 
-from collections.abc import Callable, Mapping
-
 from estcore.requester import AuthenticatedBy, Requester
 from estoperator.issuer_state import IssuerState
-from estoperator.namespaces import NAME_LABEL
+from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.resources import CertRequest, User
 
 SERVICE_ACCOUNT_PREFIX = "system:serviceaccount:"
-
-LabelsOf = Callable[[str], Mapping[str, str]]
-"""The labels of a namespace, by its name."""
-
-
-def name_alone(namespace: str) -> Mapping[str, str]:
-    """All that is known of a namespace where nobody looked: the label that kube-apiserver makes of its name."""
-    return {NAME_LABEL: namespace}
 
 
 def requester_of(request: CertRequest, labels_of: LabelsOf = name_alone) -> Requester:
@@ -26,23 +16,15 @@ def requester_of(request: CertRequest, labels_of: LabelsOf = name_alone) -> Requ
     """
     if request.user is not None:
         return _requester_of_user(request, request.user, labels_of)
-    namespace = request.key.namespace
-    if request.pod is not None:
-        return Requester(
-            authenticated_by=AuthenticatedBy.KUBERNETES,
-            identity=namespace,
-            door=request.key.door,
-            namespace=namespace,
-            namespace_labels=labels_of(namespace),
-            service_account=request.pod.service_account,
-            pod=request.pod.name,
-        )
+    namespace, pod = request.key.namespace, request.pod
     return Requester(
         authenticated_by=AuthenticatedBy.KUBERNETES,
         identity=namespace,
         door=request.key.door,
         namespace=namespace,
         namespace_labels=labels_of(namespace),
+        service_account=pod.service_account if pod is not None else None,
+        pod=pod.name if pod is not None else None,
     )
 
 

@@ -178,9 +178,7 @@ async def test_where_only_v1beta1_is_served_that_is_written(world: World) -> Non
     assert world.api.bundles[NAME]["apiVersion"] == "certificates.k8s.io/v1beta1"
 
 
-@pytest.mark.parametrize("error", [FORBIDDEN, ABSENT], ids=["forbidden", "absent"])
-async def test_where_it_is_forbidden_or_absent_it_is_off_and_opens_later(world: World, error: KubernetesError) -> None:
-    world.api.errors |= {("GET", BUNDLES): error, ("GET", BETA): error}
+async def off_until_the_errors_are_gone(world: World) -> None:
     await world.turn()
     assert world.is_open == 0
     world.source.say("B")
@@ -189,19 +187,18 @@ async def test_where_it_is_forbidden_or_absent_it_is_off_and_opens_later(world: 
     world.clock.seconds += SWEEP_SECONDS
     await world.turn()
     assert world.is_open == 1
+
+
+@pytest.mark.parametrize("error", [FORBIDDEN, ABSENT], ids=["forbidden", "absent"])
+async def test_where_it_is_forbidden_or_absent_it_is_off_and_opens_later(world: World, error: KubernetesError) -> None:
+    world.api.errors |= {("GET", BUNDLES): error, ("GET", BETA): error}
+    await off_until_the_errors_are_gone(world)
     assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("B")
 
 
 async def test_where_only_writing_is_forbidden_it_is_off_too(world: World) -> None:
     world.api.errors["POST", BUNDLES] = FORBIDDEN
-    await world.turn()
-    assert world.is_open == 0
-    world.source.say("B")
-    assert await world.turn() == []
-    world.api.errors.clear()
-    world.clock.seconds += SWEEP_SECONDS
-    await world.turn()
-    assert world.is_open == 1
+    await off_until_the_errors_are_gone(world)
 
 
 @pytest.mark.parametrize("call", [("GET", BUNDLES), ("POST", BUNDLES)])

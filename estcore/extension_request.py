@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from cryptography import x509
 from cryptography.x509.oid import ExtensionOID
 
+from estcore.der import BIT_STRING, BOOLEAN, OCTET_STRING, SEQUENCE, member, object_identifier
 from estcore.errors import BadCsr
 from estcore.keys import PublicKey
 from estcore.names import check_general_name
@@ -36,7 +37,9 @@ class Requested(NamedTuple):
 NOTHING = Requested()
 CMC_RA = x509.ObjectIdentifier("1.3.6.1.5.5.7.3.28")
 """id-kp-cmcRA (RFC 6402 section 2.10)."""
-
+_KEY_USAGE_BITS: Final = 9
+"""RFC 5280 section 4.2.1.3 has the bits 0 to 8."""
+_KEY_USAGE: Final = object_identifier(ExtensionOID.KEY_USAGE.dotted_string)
 
 _EXTENSION_NAMES = {
     oid: name
@@ -107,6 +110,39 @@ def read(requested: x509.Extensions, public_key: PublicKey | None, *, accept_ca:
     if refused:
         raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
     return Requested(sans, usages, cmc_ra, subject_key_identifier, ca)
+
+
+def check_key_usage(extensions_der: bytes) -> None:
+    """Check the octets of keyUsage in a DER Extensions that `cryptography` has read: it sees the bits that it knows and no others.
+
+    Raises BadCsr for bits that RFC 5280 has not, and for trailing zero bits, which DER leaves out (X.690 section 11.2.2).
+    """
+    if _KEY_USAGE not in extensions_der:
+        return
+    position, end = member(extensions_der, 0, len(extensions_der), SEQUENCE, what="the extensions")
+    while position < end:
+        oid, position = member(extensions_der, position, end, SEQUENCE, what="an extension")
+        if extensions_der.startswith(_KEY_USAGE, oid):
+            _check_key_usage_bits(extensions_der, oid + len(_KEY_USAGE), position)
+
+
+def _check_key_usage_bits(extensions_der: bytes, position: int, end: int) -> None:
+    if extensions_der[position] == BOOLEAN:
+        _, position = member(extensions_der, position, end, BOOLEAN, what="critical")
+    position, end = member(extensions_der, position, end, OCTET_STRING, what="the keyUsage")
+    position, end = member(extensions_der, position, end, BIT_STRING, what="the keyUsage")
+    unused, octets = extensions_der[position], extensions_der[position + 1 : end]
+    bits = int.from_bytes(octets) >> unused
+    count = 8 * len(octets) - unused
+    if count and not bits & 1:
+        raise BadCsr("the keyUsage is not DER, which leaves trailing zero bits out (X.690 section 11.2.2)")
+    unknown = bits & (1 << count - _KEY_USAGE_BITS) - 1 if count > _KEY_USAGE_BITS else 0
+    if unknown:
+        first = count - unknown.bit_length()
+        raise BadCsr(
+            f"the CSR asks for the key usage of bit {first}, which RFC 5280 section 4.2.1.3 has not; bit 8 is its last",
+            reason="UnsupportedUsage",
+        )
 
 
 def _asks_for_ca(values: Sequence[x509.ExtensionType]) -> bool:

@@ -76,10 +76,11 @@ def _request(
             signature_algorithm_der=sections.algorithm,
         )
     csr = foreign(lambda: x509.load_der_x509_csr(csr_der), lambda: MalformedBody("the CSR's attributes are not DER (a SET OF is sorted)"))
-    attributes, asks_for_extensions = request_attributes.read(sections.attributes)
+    attributes, extensions_der = request_attributes.read(sections.attributes)
     requested = extension_request.NOTHING
-    if asks_for_extensions:
+    if extensions_der:
         extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
+        extension_request.check_key_usage(extensions_der)
         requested = extension_request.read(extensions, public_key if own_key else None, accept_ca=accept_ca)
     return CertificationRequest(
         csr_der=csr_der,

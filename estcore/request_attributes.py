@@ -43,27 +43,27 @@ class RequestAttributes(TypedDict, total=False):
     pop_link_witness_v2_der: bytes
 
 
-def read(attributes: Mapping[bytes, bytes]) -> tuple[RequestAttributes, bool]:
-    """Read attributes (DER of the OID → content of the SET of values); also whether there is an extensionRequest.
+def read(attributes: Mapping[bytes, bytes]) -> tuple[RequestAttributes, bytes]:
+    """Read attributes (DER of the OID → content of the SET of values); also the DER Extensions of the extensionRequest, empty without one.
 
     Raises BadCsr that names the attribute, MalformedBody where it is not DER.
     """
     found: dict[str, object] = {}
-    asks_for_extensions = False
+    extensions_der = b""
     for oid_der, values in attributes.items():
         known = _KNOWN.get(oid_der)
         if known is not None:
             member_name, name, read_value = known
             found[member_name] = read_value(_single(values, name), name)
         elif oid_der in _EXTENSION_REQUESTS:
-            if asks_for_extensions:
+            if extensions_der:
                 raise BadCsr("the CSR has two extensionRequests, of PKCS#9 and of Microsoft")
-            asks_for_extensions = True
+            extensions_der = values
             if not values or member(values, 0, len(values), SEQUENCE, what="the extensionRequest")[1] != len(values):
                 raise BadCsr("the extensionRequest has not exactly one value (RFC 2985 section 5.4.2)")
         else:
             _pass_over(values)
-    return cast("RequestAttributes", found), asks_for_extensions
+    return cast("RequestAttributes", found), extensions_der
 
 
 def _single(values: bytes, name: str) -> bytes:

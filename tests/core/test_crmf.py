@@ -346,6 +346,8 @@ def with_extensions(*extensions: bytes) -> bytes:
     [
         pytest.param(pki.extension("2.5.29.19", pki.sequence(b"\x01\x01\xff")), id="CA:TRUE"),
         pytest.param(pki.extension("2.5.29.15", b"\x03\x02\x02\x04"), id="keyCertSign"),
+        pytest.param(pki.extension("2.5.29.15", b"\x03\x03\x06\x80\x40"), id="a key usage that RFC 5280 has not"),
+        pytest.param(pki.extension("2.5.29.15", b"\x03\x02\x00\x80"), id="a key usage with trailing zero bits"),
         pytest.param(pki.extension("2.5.29.37", pki.sequence(pki.oid("2.5.29.37.0"))), id="anyExtendedKeyUsage"),
         pytest.param(pki.extension("2.5.29.37", pki.sequence()), id="an empty extendedKeyUsage"),
         pytest.param(pki.extension("2.5.29.30", pki.sequence(pki.tlv(0xA0, pki.sequence(pki.tlv(0x82, b"x"))))), id="nameConstraints"),

@@ -9,7 +9,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from estcore import der, pkcs10
+from estcore import der, extension_request, pkcs10
 from estcore.errors import BadCsr, EstError, MalformedBody
 from tests import pki
 
@@ -134,6 +134,21 @@ def test_all_refused_extensions_are_named_at_once() -> None:
 def test_extended_key_usages_that_are_not_issued_are_refused_by_name(oid: x509.ObjectIdentifier, name: str) -> None:
     with pytest.raises(BadCsr, match=f"extended key usages that are not issued: {name}$"):
         pkcs10.parse(pki.csr(ekus=[pki.CLIENT_AUTH, oid]))
+
+
+@pytest.mark.spec("THREAT-02")
+def test_of_key_usage_every_set_of_the_nine_bits_passes_as_der_has_it_and_no_other_bit() -> None:
+    """RFC 5280 section 4.2.1.3 and X.690 section 11.2.2; the shortest octets of a named bit list are computed here from the bits."""
+    for number in range(1, 1 << 10):
+        bits = f"{number:010b}".rstrip("0")
+        unused = -len(bits) % 8
+        value = pki.tlv(0x03, bytes((unused,)) + int(bits + "0" * unused, 2).to_bytes((len(bits) + unused) // 8))
+        extensions = pki.sequence(pki.extension("2.5.29.15", value, critical=bool(number % 2)))
+        if len(bits) <= 9:
+            extension_request.check_key_usage(extensions)
+        else:
+            with pytest.raises(BadCsr, match="key usage of bit 9, which RFC 5280"):
+                extension_request.check_key_usage(extensions)
 
 
 @pytest.mark.spec("THREAT-02", "THREAT-08")

@@ -74,6 +74,26 @@ USAGES: Cases = {
     "zero bits": csr(lambda: usage(b"\x07\x00"), *UNREADABLE),
     "eight unused bits": csr(lambda: usage(b"\x08\x80"), *UNREADABLE),
     "unused bits that are set": csr(lambda: usage(b"\x07\xff"), *UNREADABLE),
+    "trailing zero bits": csr(lambda: usage(b"\x04\xa0"), *UNREADABLE, says="trailing zero bits"),
+    "no unused bits where there are some": csr(lambda: usage(b"\x00\xa0"), *UNREADABLE, says="trailing zero bits"),
+    "a trailing zero octet": csr(lambda: usage(b"\x00\xa0\x00"), *UNREADABLE, says="trailing zero bits"),
+    "trailing zero bits in Microsoft's attribute": csr(
+        lambda: pki.raw_csr(pki.attribute("1.3.6.1.4.1.311.2.1.14", sequence(extension(KEY_USAGE, tlv(0x03, b"\x00\xa0"))))), *UNREADABLE
+    ),
+    "bit 9": csr(lambda: usage(b"\x06\x80\x40"), *USAGE, says="bit 9,"),
+    "bit 8 and bit 9": csr(lambda: usage(b"\x06\x88\xc0"), *USAGE, says="bit 9,"),
+    "bit 15": csr(lambda: usage(b"\x00\x80\x01"), *USAGE, says="bit 15,"),
+    "bit 9 alone": csr(lambda: usage(b"\x06\x00\x40"), *USAGE, says="bit 9,"),
+    "200,000 bits": csr(lambda: usage(b"\x00\x88" + b"\xff" * 25_000), *USAGE, says="bit 9,"),
+    "bit 9 behind the octets of a keyUsage that is in order": csr(
+        lambda: asking(
+            extension("2.5.29.17", sequence(tlv(0xA0, oid("1.2.3"), tlv(0xA0, tlv(0x04, extension(KEY_USAGE, b"\x03\x02\x07\x80")))))),
+            extension(KEY_USAGE, tlv(0x03, b"\x06\x80\x40")),
+        ),
+        *USAGE,
+        says="bit 9,",
+    ),
+    "no octets at all": csr(lambda: usage(b""), *UNREADABLE),
     "encipherOnly alone": csr(lambda: usage(b"\x00\x01"), *UNREADABLE),
     "keyAgreement and encipherOnly": csr(lambda: usage(b"\x00\x09"), *USAGE),
     "keyAgreement and decipherOnly": csr(lambda: usage(b"\x07\x08\x80"), *USAGE),

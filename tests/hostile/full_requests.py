@@ -248,6 +248,9 @@ REGISTRATION_AUTHORITY: Cases = {
     "anyExtendedKeyUsage": ra(
         lambda: vouching(template(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]))), "UnsupportedUsage"
     ),
+    "a key usage that RFC 5280 has not": ra(
+        lambda: vouching(template(x509.UnrecognizedExtension(x509.KeyUsage.oid, b"\x03\x03\x06\x80\x40"))), "UnsupportedUsage"
+    ),
     "OCSPSigning": ra(lambda: vouching(template(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.OCSP_SIGNING]))), "UnsupportedUsage"),
     "cmcRA": ra(lambda: vouching(template(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA]))), "UnsupportedTemplate"),
     "a usage outside the policy": ra(

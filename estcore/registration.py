@@ -189,7 +189,7 @@ def _authorized(
         raise BadCsr("the CSR names nobody: give it a subject or a subjectAltName (RFC 5280 section 4.1.2.6)", reason="NoName")
     if not csr.proven:
         raise BadCsr("the request does not prove that its sender has the private key (RFC 5272 section 6.7)", reason="NotProven")
-    if csr.one_time_password is not None and requester.authenticated_by is not AuthenticatedBy.ONE_TIME_PASSWORD:
+    if csr.one_time_password is not None and requester.single_use is None:  # nobody looked at it
         raise BadCsr(
             "otpChallenge is taken by issuers that list oneTimePassword, and where it is the only password: leave it out "
             "(RFC 7894 section 3.1)",

@@ -65,7 +65,7 @@ async def _answer(exchange: Exchange, heard: Heard) -> EstResponse:
     message = full_cmc_admission.open_message(exchange, transfer.decode_body(exchange.request.body))
     heard.values = full_cmc_admission.echoable(message.body)
     requests = full_cmc_admission.read_requests(exchange, message)
-    connected, why_nobody = await full_cmc_requester.on_connection(exchange.request, exchange.issuer, exchange.service, requests)
+    connected, why_nobody = await full_cmc_requester.on_connection(exchange.request, message, exchange.issuer, exchange.service, requests)
     part = await full_cmc_admission.admit(exchange, message, requests, connected=connected, heard=heard)
     if part.sender.requester is None:
         heard.nobody = True

@@ -21,7 +21,7 @@ from cachetools import LRUCache
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estcore import authenticated_data, cmc_control_codec, identity_proof, pop_link
+from estcore import authenticated_data, cmc_control_codec, identity_proof, pop_link, trust
 from estcore import cmc_controls as controls
 from estcore.certification_request import CertificationRequest
 from estcore.cmc_status import WHOLE_MESSAGE, BodyPartPath
@@ -78,16 +78,17 @@ class Sender:
 
 
 async def on_connection(
-    request: EstRequest, issuer: Issuer, service: Service, requests: Requests
+    request: EstRequest, message: FullMessage, issuer: Issuer, service: Service, requests: Requests
 ) -> tuple[Requester | None, EstError | None]:
     """Who the connection shows, or the one-time password in the first of the message's requests (RFC 7894); or why nobody.
 
-    Raises where credentials were sent on purpose and are wrong.
+    Raises where credentials were sent on purpose and are wrong, and what `signatory_of` raises.
     """
     if request.idempotency_key is not None:
         raise Forbidden("Idempotency-Key is not for fullcmc, which has transactionId; leave it out", reason="IdempotencyKeyForbidden")
     try:
-        return await service.authenticator.enroller(request, issuer, lambda: _first(requests)), None
+        shown = _signed_beside_password(request, message, issuer, requests)
+        return await service.authenticator.enroller(shown, issuer, lambda: _first(requests)), None
     except (Unauthenticated, Forbidden) as error:
         if request.authorization is not None:
             raise
@@ -98,6 +99,27 @@ def _first(requests: Requests) -> CertificationRequest:
     for csr in requests.values():
         return csr
     raise BadCsr("the message holds no certification request")
+
+
+def _signed_beside_password(request: EstRequest, message: FullMessage, issuer: Issuer, requests: Requests) -> EstRequest:
+    """The request with the certificate that signed its message in the place of a connection's.
+
+    Only where a one-time password is in it, beside which the issuer may want a certificate: the signature covers the password too.
+    """
+    first = next(iter(requests.values()), None)
+    ways = issuer.spec.est.authentication if issuer.spec is not None else ()
+    if first is None or first.one_time_password is None or message.signed is None or not any(way.one_time_password for way in ways):
+        return request
+    signatory = signatory_of(message.signed, requests)
+    if signatory.certificate is None:
+        return request
+    chain = _presented(signatory)
+    return replace(request, tls=replace(request.tls, unverified_client_chain=chain.unverified_client_chain, verdicts=chain.verdicts))
+
+
+def _signed_beside(connected: Requester, signer: x509.Certificate) -> bool:
+    """Whether the sender has shown a one-time password beside the signer's certificate. What an RA sends is others', the passwords too."""
+    return connected.single_use is not None and connected.certificate == signer and not trust.is_registration_authority(signer)
 
 
 async def of_message(
@@ -131,6 +153,8 @@ async def of_message(
     if message.outer is not None:
         _check_outer(signatory_of(message.outer, requests), signatory, issuer, service, token=token)
     if signatory.certificate is None:
+        return Sender(requester=connected, signatory=signatory, token=token)
+    if connected is not None and _signed_beside(connected, signatory.certificate):
         return Sender(requester=connected, signatory=signatory, token=token)
     requester = _holder(signatory, issuer, service, token=token)
     return Sender(requester=requester, signatory=signatory, registration_authority=requester.registration_authority, token=token)

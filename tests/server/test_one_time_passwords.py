@@ -266,6 +266,18 @@ async def test_certificate_and_one_time_password_need_both(tmp_path: Path) -> No
         assert (await server.enroll(otp_csr(), connection=device)).status == 403
 
 
+@pytest.mark.spec("EST-AUTH-01", "EST-POP-18", "EST-REENR-01")
+async def test_renewal_where_certificate_and_one_time_password_are_needed_takes_both_once(tmp_path: Path) -> None:
+    async with running(tmp_path, registry({"certificate": {"issuedBy": "this"}, **OTP_WAY})) as server:
+        holder = tls(leaf())
+        assert (await server.enroll(make_csr(), operation="simplereenroll", connection=holder)).status == 403
+        assert (await server.enroll(otp_csr("wrong"), operation="simplereenroll", connection=holder)).status == 403
+        assert (await server.enroll(otp_csr(), operation="simplereenroll", connection=holder)).status == 200
+        assert server.audit_events[-1]["requester"].startswith("certificate:")
+        again = await server.enroll(otp_csr(), operation="simplereenroll", connection=holder)
+        assert (again.status, again.text) == (403, "this one-time password was used before; ask for another one")
+
+
 async def test_a_certificate_by_habit_does_not_keep_a_one_time_password_from_counting(tmp_path: Path) -> None:
     async with running(tmp_path, registry({"certificate": {"issuedBy": "this"}}, OTP_WAY)) as server:
         assert (await server.enroll(otp_csr(), connection=tls(leaf()))).status == 200

@@ -71,6 +71,7 @@ async def _answer(exchange: Exchange, heard: Heard) -> EstResponse:
         heard.nobody = True
         full_cmc_lookups.check_needs_nobody(part.layer, why_nobody)
         heard.nobody = False
+    full_cmc_requester.check_claimed(part.sender, message.body, part.layer.instructions)
     nested = part.layer.nested
     if nested:
         return await answer_batch(exchange, part, sorted(nested))

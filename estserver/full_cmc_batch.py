@@ -10,7 +10,7 @@ from estcore.cmc_controls import Control, Status
 from estcore.cmc_status import CmcStatus, StatusInfo, failure_of
 from estcore.errors import CmcFailed, CmcFailInfo, EstError
 from estcore.pki_data import TaggedContentInfo
-from estserver import full_cmc_admission, full_cmc_response
+from estserver import full_cmc_admission, full_cmc_requester, full_cmc_response
 from estserver.full_cmc_admission import Heard
 from estserver.full_cmc_exchange import NONCE_OCTETS, Exchange, Part, message_of
 from estserver.full_cmc_work import perform
@@ -72,6 +72,7 @@ async def _admit_member(exchange: Exchange, content: TaggedContentInfo, around: 
     message = full_cmc_admission.open_message(exchange, content.content_info_der)
     requests = full_cmc_admission.read_requests(exchange, message, path)
     part = await full_cmc_admission.admit(exchange, message, requests, heard=Heard(), connected=None, path=path, around=around)
+    full_cmc_requester.check_claimed(part.sender, message.body, part.layer.instructions)
     if part.layer.nested:
         raise CmcFailed("a message is nested deeper than two layers", fail_info=CmcFailInfo.BAD_REQUEST, reason="TooDeep")
     return replace(part, requests=full_processing.changed(part.requests, part.layer, now=exchange.now))

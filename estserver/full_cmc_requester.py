@@ -10,22 +10,19 @@ RFC 5272 sections 3.2 and 6.2, RFC 7030 sections 3.3.2 and 3.7. One of these mus
 Credentials on the connection that are wrong are refused whatever the message shows.
 """
 
-import asyncio
-import secrets
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
 from typing import Final
 
 from cachetools import LRUCache
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estcore import authenticated_data, cmc_control_codec, identity_proof, pop_link, trust
+from estcore import cmc_control_codec, identity_proof, pop_link, trust
 from estcore import cmc_controls as controls
 from estcore.certification_request import CertificationRequest
 from estcore.cmc_status import WHOLE_MESSAGE, BodyPartPath
-from estcore.errors import BadCsr, Busy, CmcFailed, CmcFailInfo, EstError, Forbidden, Unauthenticated
+from estcore.errors import BadCsr, CmcFailed, CmcFailInfo, EstError, Forbidden, Unauthenticated
 from estcore.full_message import FullMessage
 from estcore.full_processing import Requests
 from estcore.identity_proof import wrong_identity
@@ -35,14 +32,11 @@ from estcore.pki_data import PkiData
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.signatory import Signatory, signatory_of
 from estcore.signer_certificate import load
-from estserver import client_certificates
+from estserver import client_certificates, full_cmc_secret
 from estserver.issuers import Issuer
 from estserver.issuing import Service
 from estserver.messages import EstRequest
 from estserver.throttle import Throttle
-
-MAX_DERIVATIONS: Final = 2
-"""PBKDF2 of AuthenticatedData, at a time in this process: each may take a core for a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +53,6 @@ FREE_FAILURES: Final = 20
 LONGEST_PAUSE: Final = timedelta(minutes=1)
 _guesses = Throttle(free=FREE_FAILURES, longest=LONGEST_PAUSE)
 """Messages under a shared secret that did not verify, by issuer and source: each costs a key derivation, whoever sends it."""
-_derivations = asyncio.Semaphore(MAX_DERIVATIONS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +136,7 @@ async def of_message(
         key = f"{issuer.key} {source}"
         _guesses.check(key, now=service.clock())
         try:
-            requester, secret = await _by_authenticated_data(message, issuer, accept_sha1=accept_sha1)
+            requester, secret = await full_cmc_secret.by_authenticated_data(message, issuer, accept_sha1=accept_sha1)
         except CmcFailed:
             _guesses.failed(key, now=service.clock())
             raise
@@ -176,11 +169,11 @@ async def with_identity_proof(
     for number, proof in proofs:
         if identification is None:
             raise wrong_identity().about((number,))
-        known = _secret(issuer, identification.text)
+        known = full_cmc_secret.secret_of(issuer, identification.text)
         try:
             identity_proof.verify(
                 proof,
-                secret=known if known is not None else _decoy(),
+                secret=known if known is not None else full_cmc_secret.decoy(),
                 identification=identification.text,
                 req_sequence_der=body.req_sequence_der,
                 accept_sha1=accept_sha1,
@@ -189,7 +182,7 @@ async def with_identity_proof(
             raise failed.about((number,)) from failed
         if known is None:  # nobody finds a random secret
             raise wrong_identity().about((number,))
-        requester = sender.requester if sender.signatory.certificate is not None else _owner(identification.text)
+        requester = sender.requester if sender.signatory.certificate is not None else full_cmc_secret.owner(identification.text)
         sender = replace(sender, requester=requester, secret=known)
     if sender.secret is not None:
         pop_link.verify_all(requests, secret=sender.secret, random=random.octets if random else None, accept_sha1=accept_sha1)
@@ -200,54 +193,22 @@ async def with_identity_proof(
     return sender
 
 
-def _owner(name: str) -> Requester:
-    return Requester(authenticated_by=AuthenticatedBy.CMC_SHARED_SECRET, identity=name, user=name)
+def check_claimed(sender: Sender, body: PkiData, instructions: Instructions) -> None:
+    """Refuse an identification that nothing proves and that is not what the sender is called here.
 
-
-async def _by_authenticated_data(message: FullMessage, issuer: Issuer, *, accept_sha1: bool) -> tuple[Requester, str]:
-    """RFC 5272 section 3.2: the identification in it, which is not believed before the MAC holds, says whose secret to try."""
-    assert message.authenticated is not None  # noqa: S101 - asked for by the caller
-    if message.authenticated.unauthenticated_attributes_der:
-        raise CmcFailed(
-            "the message has unauthenticated attributes, which no MAC covers; leave them out",
-            fail_info=CmcFailInfo.BAD_REQUEST,
-            body_parts=(WHOLE_MESSAGE,),
-        )
-    name = identification_of(message.body)
-    if name is None or issuer.shared_secrets is None:
-        raise wrong_identity().about(WHOLE_MESSAGE)
-    known = _secret(issuer, name)
-    password = authenticated_data.key_derivation_input(name, known if known is not None else _decoy())
-    if _derivations.locked():
-        raise Busy("too many messages under shared secrets are being checked; try again")
-    async with _derivations:
-        await asyncio.to_thread(partial(authenticated_data.verify, message.authenticated, password, accept_sha1=accept_sha1))
-    if known is None:  # nobody finds a random secret
-        raise wrong_identity().about(WHOLE_MESSAGE)
-    return _owner(name), known
-
-
-def _secret(issuer: Issuer, name: str) -> str | None:
-    """The shared secret of this name, text as RFC 5272 section 6.2 has it; None where there is none."""
-    octets = issuer.shared_secrets.get(name) if issuer.shared_secrets is not None else None
-    try:
-        return octets.decode() if octets is not None else None
-    except UnicodeDecodeError:
-        return None
-
-
-def _decoy() -> str:
-    """What stands for the secret of a name that there is not, so that the check takes as long."""
-    return secrets.token_hex(16)
-
-
-def identification_of(body: PkiData) -> str | None:
-    """The text of the first control identification of a message that nothing is believed of yet; None where there is none."""
-    for control in body.controls:
-        if control.attr_type == f"{cmc_control_codec.ID_CMC}2":
-            value = cmc_control_codec.read(control)
-            return value.text if isinstance(value, controls.Identification) else None
-    return None
+    By RFC 5272 section 6.2.3 it says whose secret an identity proof was made with. Without one it is a name that anybody may write, and a
+    message that is signed with a certificate has none (section 3.2). Raises CmcFailed (badIdentity).
+    """
+    if sender.secret is not None or identity_controls(body, ()):  # checked, or dealt with by the registration authority around it
+        return
+    for number, value in instructions.each(controls.Identification):
+        if sender.requester is None or sender.requester.user != value.text:
+            raise CmcFailed(
+                "the identification is not the name of who sent this message, and no identityProofV2 proves it: leave it out",
+                fail_info=CmcFailInfo.BAD_IDENTITY,
+                body_parts=((number,),),
+                reason="IdentityClaimed",
+            )
 
 
 def identity_controls(body: PkiData, path: BodyPartPath) -> list[BodyPartPath]:

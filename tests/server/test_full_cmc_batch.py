@@ -203,6 +203,19 @@ async def test_an_identity_proof_that_the_registration_authority_witnessed_is_no
         assert isinstance(certificate, x509.Certificate)
 
 
+@pytest.mark.spec("EST-CMC-20", "EST-CMC-35")
+async def test_a_name_that_nobody_proved_is_refused_in_a_member_unless_the_registration_authority_dealt_with_it(
+    server: Server, ra: Authority
+) -> None:
+    _, message = await device("device-1", controls.Identification("device-1"))
+    outer: list[Control] = [controls.BatchRequests((1,))]
+    (refusal,) = members(await send(server, ra.sign(wrapped({1: message}, outer))))
+    assert isinstance(refusal, pki_response.PkiResponse)
+    assert (refusal.statuses[0].fail_info, refusal.statuses[0].body_parts) == (CmcFailInfo.BAD_IDENTITY, ((2,),))
+    (certificate,) = members(await send(server, ra.sign(wrapped({1: message}, [*outer, controls.ControlProcessed(((1, 2),))]))))
+    assert isinstance(certificate, x509.Certificate)
+
+
 def _proof() -> bytes:
     return identity_proof.build_v2(secret="known to the registration authority", identification=None, req_sequence_der=b"")
 

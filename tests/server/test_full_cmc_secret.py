@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from estcore import authenticated_data, cert_template, crmf, full_request, pki_data, pop_challenge, secret_request
+from estcore import authenticated_data, cert_template, crmf, full_request, pki_data, pop_challenge, secret_request, signed_data
 from estcore import cmc_controls as controls
 from estcore.cmc_controls import Identification, PopLinkRandom, SenderNonce
 from estcore.errors import CmcFailInfo
@@ -19,6 +19,8 @@ from tests import pki
 from tests.server import app_fixtures
 from tests.server.app_fixtures import SPEC, Server, basic, name, new_key, running
 from tests.server.cmc_fixtures import (
+    by_certificate,
+    enrolled,
     extension,
     send,
     ski,
@@ -176,6 +178,48 @@ async def test_a_name_without_a_proof_is_nobody(server: Server, values: list[con
     assert reply.answer.status in (401, 403)
     assert reply.statuses[0].fail_info is CmcFailInfo.BAD_IDENTITY
     assert await issued(server) == 0
+
+
+# ---- a name without a proof (RFC 5272 section 6.2.3: it says whose secret a proof was made with)
+
+
+def says(key: PrivateKey, claimed: str, common_name: str = "device-1") -> bytes:
+    """A message by the key that it wants certified, with an identification and no identity proof."""
+    csr = pki.csr(key, subject=name(common_name), extensions=[ski(key)])
+    return secret_request.sign(encode([pki_data.tagged_pkcs10(1, csr)], Identification(claimed)), key)
+
+
+@pytest.mark.spec("EST-CMC-20", "EST-CMC-21", "EST-CLI-01")
+async def test_a_name_without_a_proof_that_is_not_the_user_of_the_connection_is_bad_identity(server: Server) -> None:
+    for claimed in ("device-2", "Device-1", "device-1 ", NEWCOMER.identification):
+        reply = await send(server, says(new_key(), claimed), authorization=basic())
+        refused(reply, CmcFailInfo.BAD_IDENTITY, (2,))
+        assert "leave it out" in reply.statuses[0].text
+    assert await issued(server) == 0
+
+
+@pytest.mark.spec("EST-CMC-21")
+async def test_the_name_of_the_user_of_the_connection_may_be_said_again(server: Server) -> None:
+    key = new_key()
+    assert (await send(server, says(key, "device-1"), authorization=basic())).certificate_for(key).subject == name("device-1")
+
+
+@pytest.mark.spec("EST-CMC-10")
+async def test_a_message_that_a_certificate_signs_has_no_identification(server: Server) -> None:
+    key, certificate = await enrolled(server)
+    before = await issued(server)
+    for claimed in ("device-1", "device-2"):
+        message = by_certificate(key, certificate, [pki.csr(new_key(), subject=name("device-1"))], [Identification(claimed)])
+        refused(await send(server, message), CmcFailInfo.BAD_IDENTITY, (2,))
+    assert await issued(server) == before
+
+
+@pytest.mark.spec("EST-CMC-20", "EST-CMC-28")
+async def test_a_revocation_by_passphrase_is_no_ones_whatever_name_it_says(server: Server) -> None:
+    _, certificate = await enrolled(server)
+    revoke = controls.RevokeRequest(certificate.issuer.public_bytes(), certificate.serial_number, 1, passphrase=b"x" * 16)
+    message = signed_data.build(pki_data.ID_CCT_PKI_DATA, encode([], revoke, Identification("device-1")), [])
+    refused(await send(server, message), CmcFailInfo.BAD_IDENTITY, (2,))
 
 
 # ---- what is not linked to the secret

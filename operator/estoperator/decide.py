@@ -14,6 +14,7 @@ from cryptography import x509
 
 from estcore import pkcs10, profile, registration, rule_names, rules
 from estcore.certification_request import CertificationRequest
+from estcore.der import MAX_CSR_OCTETS
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
 from estcore.issuer_spec import Approval, Policy
 from estcore.requester import Door, Requester
@@ -23,7 +24,7 @@ from estoperator.doors import DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.issuer_state import IssuerState
 from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.requesters import not_served, requester_of, serves
-from estoperator.resources import CertRequest, Pod, parse_go_duration
+from estoperator.resources import MAX_REQUEST_CHARACTERS, CertRequest, Pod, parse_go_duration
 from estoperator.vouching import Wishes
 
 FRESH = timedelta(minutes=4)
@@ -109,7 +110,7 @@ def next_step(request: CertRequest, issuer: IssuerState | None, labels_of: Label
         return Deny()
     if not request.approved:
         return Ignore()
-    problem = _not_for_pods(request)
+    problem = _never(request)
     if problem is not None:
         return problem
     if issuer is None:
@@ -185,8 +186,14 @@ def undeliverable(request: CertRequest, certificate: x509.Certificate, *, now: d
     return None
 
 
-def _not_for_pods(request: CertRequest) -> Refuse | None:
-    """What no issuer could change about a pod's request (contract 3b, points 1 and 3)."""
+def _never(request: CertRequest) -> Refuse | None:
+    """What no issuer could change about a request: a signerName that can name none, and of a pod's contract 3b, points 1 and 3."""
+    if request.names_no_issuer:
+        return Refuse(
+            message=f"spec.signerName names no issuer: estissuers.est-issuer.io/<namespace>.{request.issuer.name} would name an "
+            "EstIssuer, estclusterissuers.est-issuer.io/<name> an EstClusterIssuer",
+            reason="InvalidSignerName",
+        )
     pod = request.pod
     if pod is None:
         return None
@@ -200,7 +207,7 @@ def _not_for_pods(request: CertRequest) -> Refuse | None:
             message=f"this signer knows no userAnnotations: leave {', '.join(pod.annotation_keys)} out of the podCertificate source",
             reason="InvalidUnverifiedUserAnnotations",
         )
-    if not request.csr_b64:
+    if request.csr_b64 == "":
         return Refuse(message="spec.stubPKCS10Request is absent: a kubelet of 1.36 or later writes it", reason="NoStubPKCS10Request")
     return None
 
@@ -212,6 +219,8 @@ def _enroll(request: CertRequest, requester: Requester, issuer: IssuerState, pol
         if request.pod is not None and error.reason == "KeyNotAllowed":
             raise BadCsr(error.message, reason="UnsupportedKeyType") from error  # the API's own word for it
         raise
+    if request.pod is not None and (csr.subject.rdns or csr.attribute_types):
+        raise BadCsr("spec.stubPKCS10Request asks for names or extensions: a kubelet's is empty but for the key", reason="StubNotEmpty")
     wishes = _wishes(request, csr) if request.pod is None else _wishes_of_pod(requester, request.pod, csr, issuer, policy)
     if wishes.subject is not None:
         csr = replace(csr, subject=wishes.subject, sans=wishes.sans)
@@ -253,6 +262,10 @@ def _wishes_of_pod(requester: Requester, pod: Pod, csr: CertificationRequest, is
 
 def _csr_der(request: CertRequest) -> bytes:
     """The CSR → DER; raises MalformedBody. spec.request is base64 of one PEM block (RFC 7468 section 7), a pod's stub of the DER itself."""
+    if request.csr_b64 is None:
+        raise MalformedBody(
+            f"the CSR takes more than {MAX_REQUEST_CHARACTERS} characters; one of up to {MAX_CSR_OCTETS} octets of DER is read"
+        )
     try:
         octets = base64.b64decode(request.csr_b64, validate=True)
         if request.pod is not None:

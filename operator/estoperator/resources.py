@@ -25,6 +25,12 @@ _GO_DURATION_PART = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)",
 _SECONDS = {"ns": "1e-9", "us": "1e-6", "µs": "1e-6", "μs": "1e-6", "ms": "1e-3", "s": "1", "m": "60", "h": "3600"}
 
 
+MAX_REQUEST_CHARACTERS = 96 * 1024
+"""Of spec.request or stubPKCS10Request as it stands: the largest CSR (estcore.der.MAX_CSR_OCTETS) takes 59,248 as base64 of PEM.
+
+What is longer is refused for its length, and not held until somebody approves it.
+"""
+
 DURATION_ANNOTATION = "experimental.cert-manager.io/request-duration"
 IS_CA_ANNOTATION = "experimental.cert-manager.io/request-is-ca"
 
@@ -90,7 +96,8 @@ class Pod:
 class CertRequest:
     """A request object of any door that names one of our issuers.
 
-    `csr_b64` is the CSR as it stands: base64 of a PEM PKCS#10 CSR, of a PodCertificateRequest base64 of a DER one, whose key alone counts.
+    `csr_b64` is the CSR as it stands: base64 of a PEM PKCS#10 CSR, of a PodCertificateRequest base64 of a DER one, whose key alone counts;
+    None where that is longer than MAX_REQUEST_CHARACTERS.
     `duration` is a Go duration, as written. `user` and `pod` are there where the door tells them.
     `finished` is true once the request needs nothing more, whatever its outcome (contract 3).
     """
@@ -100,7 +107,7 @@ class CertRequest:
     resource_version: str
     created: datetime
     issuer: IssuerRef
-    csr_b64: str = field(repr=False)
+    csr_b64: str | None = field(repr=False)
     duration: str | None
     usages: tuple[str, ...]
     is_ca: bool
@@ -117,6 +124,11 @@ class CertRequest:
     failure_time: str | None
     user: User | None = field(default=None, repr=False)
     pod: Pod | None = None
+
+    @property
+    def names_no_issuer(self) -> bool:
+        """Whether its signerName is of our domain and has no namespace where an EstIssuer has one."""
+        return self.issuer.kind == "EstIssuer" and not self.issuer.namespace
 
     @property
     def judgement(self) -> tuple[str, bool, bool, bool, bool]:
@@ -168,7 +180,7 @@ def _read_certificate_request(door: KubernetesDoor, body: Object) -> CertRequest
         resource_version=metadata["resourceVersion"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         issuer=IssuerRef(ref["kind"], namespace if ref["kind"] == "EstIssuer" else "", ref["name"]),
-        csr_b64=spec["request"],
+        csr_b64=_bounded(spec["request"]),
         duration=spec.get("duration"),
         usages=tuple(spec.get("usages") or ()),
         is_ca=bool(spec.get("isCA")),
@@ -203,7 +215,7 @@ def _read_signing_request(door: KubernetesDoor, body: Object) -> CertRequest | N
         resource_version=metadata["resourceVersion"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         issuer=issuer,
-        csr_b64=spec["request"],
+        csr_b64=_bounded(spec["request"]),
         duration=annotations.get(DURATION_ANNOTATION) or (None if seconds is None else f"{seconds}s"),
         usages=tuple(spec.get("usages") or ()),
         is_ca=annotations.get(IS_CA_ANNOTATION) == "true",
@@ -231,7 +243,7 @@ def _read_pod_certificate(door: KubernetesDoor, body: Object) -> CertRequest | N
         resource_version=metadata["resourceVersion"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         issuer=issuer,
-        csr_b64=spec.get("stubPKCS10Request") or "",
+        csr_b64=_bounded(spec.get("stubPKCS10Request") or ""),
         duration=None,
         usages=(),
         is_ca=False,
@@ -259,16 +271,17 @@ _READERS: Mapping[Form, Callable[[KubernetesDoor, Object], CertRequest | None]] 
 
 
 def read_signer_name(signer_name: str) -> IssuerRef | None:
-    """The issuer that a signerName names, None where it is not one of ours.
+    """The issuer that a signerName names, None where its domain is not one of ours.
 
-    A namespace holds no dot, an issuer's name may: `estissuers.est-issuer.io/<namespace>.<name>` splits at the first.
+    A namespace holds no dot, an issuer's name may: `estissuers.est-issuer.io/<namespace>.<name>` splits at the first. Without a dot
+    it names no issuer that could ever be: one of no namespace (`CertRequest.names_no_issuer`).
     """
     domain, _, path = signer_name.partition("/")
     if domain == f"{ISSUER_PLURALS['EstClusterIssuer']}.{GROUP}" and path:
         return IssuerRef("EstClusterIssuer", "", path)
     namespace, _, name = path.partition(".")
-    if domain == f"{ISSUER_PLURALS['EstIssuer']}.{GROUP}" and namespace and name:
-        return IssuerRef("EstIssuer", namespace, name)
+    if domain == f"{ISSUER_PLURALS['EstIssuer']}.{GROUP}" and path:
+        return IssuerRef("EstIssuer", namespace, name) if namespace and name else IssuerRef("EstIssuer", "", path)
     return None
 
 
@@ -303,6 +316,10 @@ def parse_go_duration(text: str) -> timedelta:
     if seconds > 300 * 366 * 86400:
         raise ValueError("longer than 300 years")
     return timedelta(microseconds=int(seconds * 1_000_000)) * (-1 if text.startswith("-") else 1)
+
+
+def _bounded(text: str) -> str | None:
+    return text if len(text) <= MAX_REQUEST_CHARACTERS else None
 
 
 def _finished(status: Object, ready: Condition | None) -> bool:

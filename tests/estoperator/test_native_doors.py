@@ -1,5 +1,6 @@
 """Requests of certificates.k8s.io, from object to step: contracts 3a and 3b."""
 
+import base64
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -12,10 +13,11 @@ from estoperator import decide, resources
 from estoperator.decide import Enroll, Ignore, Refuse, Retry, Wait
 from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.requesters import requester_of
-from estoperator.resources import IssuerRef
+from estoperator.resources import MAX_REQUEST_CHARACTERS, CertRequest, IssuerRef
 from tests import pki
 from tests.estoperator.builders import FACTORY, NOW, WEB, authority, pod_body, pod_request, ready_issuer, signing_body, signing_request
 
+NOWHERE = "estissuers.est-issuer.io/factory"
 POD_RULE = {"from": {"namespaces": ["devices"]}, "uris": ["spiffe://td.example/ns/{namespace}/sa/{serviceAccount}/{pod}"]}
 
 
@@ -25,8 +27,10 @@ POD_RULE = {"from": {"namespaces": ["devices"]}, "uris": ["spiffe://td.example/n
         ("estissuers.est-issuer.io/devices.factory", FACTORY),
         ("estissuers.est-issuer.io/devices.factory.v2", IssuerRef("EstIssuer", "devices", "factory.v2")),
         ("estclusterissuers.est-issuer.io/factory.v2", IssuerRef("EstClusterIssuer", "", "factory.v2")),
-        ("estissuers.est-issuer.io/factory", None),
-        ("estissuers.est-issuer.io/.factory", None),
+        ("estissuers.est-issuer.io/factory", IssuerRef("EstIssuer", "", "factory")),
+        ("estissuers.est-issuer.io/.factory", IssuerRef("EstIssuer", "", ".factory")),
+        ("estissuers.est-issuer.io/factory.", IssuerRef("EstIssuer", "", "factory.")),
+        ("estissuers.est-issuer.io/", None),
         ("estclusterissuers.est-issuer.io/", None),
         ("estissuers.example.com/devices.factory", None),
         ("kubernetes.io/kubelet-serving", None),
@@ -36,6 +40,15 @@ def test_a_signer_name_is_ours_by_its_domain_and_splits_at_the_first_dot(signer_
     assert resources.read_signer_name(signer_name) == issuer
     read = resources.read_request(SIGNING_REQUESTS, signing_body("Approved", signerName=signer_name))
     assert (read.issuer if read else None) == issuer
+
+
+@pytest.mark.parametrize("request_", [signing_request(signerName=NOWHERE), pod_request(signerName=NOWHERE)])
+def test_a_signer_name_that_can_name_no_issuer_is_refused_and_says_how_one_is_named(request_: CertRequest) -> None:
+    assert not decide.must_be_reviewed(request_)
+    step = decide.next_step(request_, None)
+    assert isinstance(step, Refuse)
+    assert step.reason == "InvalidSignerName"
+    assert "estissuers.est-issuer.io/<namespace>.factory" in step.message
 
 
 @pytest.mark.parametrize("ended", ["Failed", "Denied"])
@@ -129,6 +142,33 @@ def test_what_no_pod_may_have_is_refused_by_name(fields: dict[str, Any], policy:
     step = decide.next_step(pod_request(**fields), ready_issuer(**{"rules": [POD_RULE], **policy}))
     assert isinstance(step, Refuse)
     assert step.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"sans": pki.dns("admin.devices.svc")}, "StubNotEmpty"),
+        ({"subject": pki.name("web-0")}, "StubNotEmpty"),
+        ({"extensions": [x509.ExtendedKeyUsage([pki.CLIENT_AUTH])]}, "StubNotEmpty"),
+        ({"extensions": [x509.BasicConstraints(ca=True, path_length=None)]}, "StubNotEmpty"),
+        ({"extensions": [x509.OCSPNoCheck()]}, "UnsupportedExtension"),
+    ],
+    ids=["names", "subject", "usages", "ca", "unknown"],
+)
+def test_a_pods_stub_that_asks_for_more_than_its_key_is_refused(fields: dict[str, Any], reason: str) -> None:
+    """Contract 3b, point 2: a kubelet's is empty, so this is not one's, and nothing of it is dropped in silence."""
+    made = pki.csr(pki.key(owner="pod"), **{"subject": x509.Name([]), **fields})
+    step = decide.next_step(pod_request(stubPKCS10Request=base64.b64encode(made).decode()), ready_issuer(rules=[POD_RULE]))
+    assert isinstance(step, Refuse)
+    assert step.reason == reason
+
+
+def test_a_request_of_a_megabyte_is_not_held_and_refused_for_its_length() -> None:
+    request = signing_request(request="QUFB" * 250_000)
+    assert request.csr_b64 is None
+    step = decide.next_step(request, ready_issuer())
+    assert isinstance(step, Refuse)
+    assert f"more than {MAX_REQUEST_CHARACTERS} characters" in step.message
 
 
 @pytest.mark.parametrize("ended", ["Issued", "Denied", "Failed"])

@@ -190,9 +190,16 @@ class System:
 
     def transactions(self, namespace: str) -> list[str]:
         """Those of every certificate that the operator asked for on behalf of a namespace."""
+        return [transaction for transaction, told in self._told() if told.get("namespace") == namespace]
+
+    def transactions_named(self, name: str) -> list[str]:
+        """Those of every certificate that the operator asked for on behalf of an object of this name."""
+        return [transaction for transaction, told in self._told() if told["name"] == name]
+
+    def _told(self) -> list[tuple[str, Object]]:
         with sqlite3.connect(self.state / "ledger.sqlite") as connection:
             rows = connection.execute('SELECT "transaction", on_behalf_of FROM certificates WHERE on_behalf_of IS NOT NULL').fetchall()
-        return [transaction for transaction, told in rows if json.loads(told).get("namespace") == namespace]
+        return [(transaction, json.loads(told)) for transaction, told in rows]
 
     def stop(self) -> None:
         if self._shared is not None:

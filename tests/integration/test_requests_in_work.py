@@ -1,0 +1,212 @@
+"""What happens to a request while it is open or in work, at every door: edited, deleted, made anew, its issuer not ready or gone.
+
+estserver is held where a request must be in work when something happens to it: its process stops, and no connection ends.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.apiserver import ApiServer
+from tests.integration.doorway import CERT_MANAGER, DOORWAYS, EST_ISSUER, Doorway, outcome, rules
+from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Process, System, condition, wait_for
+
+pytestmark = pytest.mark.timeout(240)
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    started = System(apiserver, tmp_path_factory.mktemp("in-work"), "est-in-work-system")
+    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
+    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+    started.shared_operator()
+    yield started
+    started.stop()
+    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
+
+
+@pytest.fixture
+def operator(system: System) -> Iterator[Process]:
+    """The operator, which every test leaves as it was: the same process, without a fault of its own."""
+    running = system.shared_operator()
+    yield running
+    assert system.shared_operator() is running
+    assert "internal_error" not in running.log.read_text()
+
+
+@pytest.fixture
+def tenant(system: System) -> str:
+    """A namespace without an issuer. It names the requests, too, for one kind has no namespace."""
+    return system.tenant(f"in-work-{next(_numbers)}")
+
+
+@pytest.fixture
+def served(system: System, tenant: str) -> str:
+    """A namespace with an issuer that is ready."""
+    system.issuer(tenant, rules=rules(tenant))
+    system.until_reason("estissuers", tenant, "factory", "Checked")
+    return tenant
+
+
+def count(system: System, operator: Process, doorway: Doorway) -> float:
+    return system.metric(operator, f'est_operator_open_requests{{door="{doorway.door}"}}')
+
+
+def enrolments(system: System, operator: Process) -> float:
+    return system.metric(operator, "est_operator_enrolment_seconds_count")
+
+
+@contextlib.contextmanager
+def all_in_work(system: System, operator: Process, tenant: str) -> Iterator[None]:
+    """One request of each door, which estserver does not answer before this ends."""
+    before = {doorway: count(system, operator, doorway) for doorway in DOORWAYS}
+    system.server.process.send_signal(signal.SIGSTOP)
+    try:
+        for doorway in DOORWAYS:
+            doorway.ask(system, tenant, tenant)
+        wait_for("the operator to know them", lambda: all(count(system, operator, doorway) > before[doorway] for doorway in DOORWAYS))
+        yield
+    finally:
+        system.server.process.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.spec("K8S-CONTRACT-09")
+def test_requests_for_an_issuer_that_is_not_ready_say_so_and_go_on_when_it_is(system: System, operator: Process, tenant: str) -> None:
+    unready(system, tenant)
+    for doorway in DOORWAYS:
+        doorway.ask(system, tenant, tenant)
+    for doorway in DOORWAYS:
+        doorway.until_told(system, tenant, tenant, "IssuerNotReady")
+        assert waits(system, doorway, tenant)
+    system.issuer(tenant, rules=rules(tenant))
+    for doorway in DOORWAYS:
+        doorway.until_issued(system, tenant, tenant)
+
+
+@pytest.mark.spec("K8S-CONTRACT-22")
+def test_an_issuer_that_is_deleted_with_requests_open_leaves_them_open_until_there_is_one_of_that_name(
+    system: System, operator: Process, tenant: str
+) -> None:
+    unready(system, tenant)
+    for doorway in DOORWAYS:
+        doorway.ask(system, tenant, tenant)
+        doorway.until_told(system, tenant, tenant, "IssuerNotReady")
+    system.api.kubectl("delete", "estissuer", "factory", "-n", tenant)
+    for doorway in DOORWAYS:
+        doorway.until_told(system, tenant, tenant, "IssuerNotFound")
+        assert waits(system, doorway, tenant)
+    system.issuer(tenant, rules=rules(tenant))
+    for doorway in DOORWAYS:
+        doorway.until_issued(system, tenant, tenant)
+
+
+def test_an_issuer_that_is_deleted_with_requests_in_work_ends_none_without_a_certificate(
+    system: System, operator: Process, served: str
+) -> None:
+    """Which of the two comes first is not ours to say: a request is issued, or waits for an issuer of that name."""
+    with all_in_work(system, operator, served):
+        system.api.kubectl("delete", "estissuer", "factory", "-n", served)
+    for doorway in DOORWAYS:
+        wait_for("an answer", functools.partial(answered, system, doorway, served))
+    system.issuer(served, rules=rules(served))
+    for doorway in DOORWAYS:
+        doorway.until_issued(system, served, served)
+
+
+@pytest.mark.spec("THREAT-31")
+def test_a_request_that_is_edited_while_in_work_is_judged_again_and_has_one_certificate(
+    system: System, operator: Process, served: str
+) -> None:
+    asked = enrolments(system, operator)
+    with all_in_work(system, operator, served):
+        for doorway in DOORWAYS:
+            system.api.kubectl("annotate", doorway.plural, served, *doorway.scope(served), "example.com/seen=yes")
+    for doorway in DOORWAYS:
+        doorway.until_issued(system, served, served)
+    assert enrolments(system, operator) - asked >= 2 * len(DOORWAYS), "each was in work when it was edited, and asked for again"
+    transactions = system.transactions_named(served)
+    assert len(transactions) == len(set(transactions)) == len(DOORWAYS)
+
+
+@pytest.mark.spec("THREAT-23")
+def test_a_csr_that_is_exchanged_while_in_work_gets_no_certificate_of_the_one_before(
+    system: System, operator: Process, served: str
+) -> None:
+    """Of cert-manager's kind, where its webhook does not run; the others' specs are immutable by themselves."""
+    with all_in_work(system, operator, served):
+        for doorway in DOORWAYS:
+            other = json.dumps({"spec": doorway.manifest(served, served, "factory", "another")["spec"]})
+            patch = ["patch", doorway.plural, served, *doorway.scope(served), "--type=merge", "-p", other]
+            if doorway is CERT_MANAGER:
+                system.api.kubectl(*patch)
+            elif doorway is EST_ISSUER:
+                with pytest.raises(RuntimeError, match="immutable"):
+                    system.api.kubectl(*patch)
+            else:
+                kept = (doorway.get(system, served, served) or {})["spec"]
+                with contextlib.suppress(RuntimeError):  # a CertificateSigningRequest takes it, and keeps what it had
+                    system.api.kubectl(*patch)
+                assert (doorway.get(system, served, served) or {})["spec"] == kept
+    for doorway in DOORWAYS:
+        if doorway is not CERT_MANAGER:
+            doorway.until_issued(system, served, served)
+    status = CERT_MANAGER.until_ended(system, served, served)["status"]
+    assert outcome(status) == "Failed"
+    assert status["failureTime"]
+    assert "certificate" not in status
+
+
+@pytest.mark.spec("THREAT-31")
+def test_a_request_that_is_deleted_while_in_work_is_not_made_again_by_what_is_written(
+    system: System, operator: Process, served: str
+) -> None:
+    asked = enrolments(system, operator)
+    with all_in_work(system, operator, served):
+        for doorway in DOORWAYS:
+            doorway.delete(system, served, served)
+    wait_for("estserver to have answered", lambda: enrolments(system, operator) - asked >= len(DOORWAYS))
+    later = f"{served}-later"
+    for doorway in DOORWAYS:
+        doorway.ask(system, served, later)
+        doorway.until_issued(system, served, later)
+        assert doorway.get(system, served, served) is None
+
+
+@pytest.mark.spec("THREAT-31")
+def test_a_request_that_is_made_anew_while_in_work_gets_a_certificate_for_its_own_key(
+    system: System, operator: Process, served: str
+) -> None:
+    with all_in_work(system, operator, served):
+        for doorway in DOORWAYS:
+            doorway.delete(system, served, served)
+            doorway.ask(system, served, served, owner="another")
+    for doorway in DOORWAYS:
+        doorway.until_issued(system, served, served)
+    transactions = system.transactions_named(served)
+    assert len(transactions) == len(set(transactions)) == 2 * len(DOORWAYS)
+
+
+def unready(system: System, namespace: str) -> None:
+    """An issuer whose Secret is not there."""
+    spec = {"ca": {"secretName": "factory-ca"}, "policy": {"rules": rules(namespace)}}
+    metadata = {"name": "factory", "namespace": namespace}
+    system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstIssuer", "metadata": metadata, "spec": spec})
+    system.until_reason("estissuers", namespace, "factory", "SecretMissing")
+
+
+def answered(system: System, doorway: Doorway, tenant: str) -> bool:
+    return not {"IssuerNotFound", "CertificateIssued"}.isdisjoint(doorway.events(system, tenant, tenant))
+
+
+def waits(system: System, doorway: Doorway, tenant: str) -> bool:
+    """Whether the request is neither issued nor ended: Pending where the door has that, and nothing but an approval where not."""
+    status = (doorway.get(system, tenant, tenant) or {}).get("status") or {}
+    if doorway in {EST_ISSUER, CERT_MANAGER}:
+        return condition(status, "Ready")["reason"] == "Pending" and "failureTime" not in status
+    return {found["type"] for found in status.get("conditions", [])} <= {"Approved"} and outcome(status) == ""

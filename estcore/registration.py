@@ -86,7 +86,7 @@ def authorize_renewal(requester: Requester, csr: CertificationRequest, policy: P
     Subject and subjectAltName must be those of the certificate by RFC 5280 section 7.1; the new certificate has the old one's, not the
     CSR's. The rules are asked for new names only (ChangeSubjectName): the old ones were granted when the certificate was issued. Whether
     the certificate is this issuer's, valid and not revoked was checked where the requester was authenticated. A registration authority
-    vouches for the names, as it does at enrolment. Raises Forbidden.
+    vouches for the names, as it does at enrolment; what it renews is for whoever has the ledger to look up. Raises Forbidden.
     """
     certificate = requester.certificate
     if requester.registration_authority:
@@ -97,11 +97,16 @@ def authorize_renewal(requester: Requester, csr: CertificationRequest, policy: P
             reason="NotRenewable",
         )
     if policy.key_reuse is KeyReuse.FORBIDDEN and csr.spki_der == spki_der(certificate.public_key()):
-        raise Forbidden("this issuer renews no certificate with the key that it has: make a new key", reason="KeyReused")
+        raise key_reused()
     if csr.name_change is not None:
         return authorize(requester, csr, policy)
     _check_same_names(certificate, csr)
     return _authorized(requester, csr, certificate.subject, subject_alternative_names(certificate), policy)
+
+
+def key_reused() -> Forbidden:
+    """What a renewal with the key of the certificate is answered where the policy forbids that."""
+    return Forbidden("this issuer renews no certificate with the key that it has: make a new key", reason="KeyReused")
 
 
 def _by_rules(

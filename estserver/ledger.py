@@ -297,7 +297,7 @@ def to_row(entry: Entry) -> dict[str, object]:
         "issuer": entry.issuer,
         "serial": _hex(entry.serial),
         "subject": entry.subject,
-        "sans": orjson.dumps(entry.sans).decode(),
+        "sans": sans_text(entry.sans),
         "spki_sha256": entry.spki_sha256,
         "not_before": int(entry.not_before.timestamp()),
         "not_after": int(entry.not_after.timestamp()),
@@ -315,6 +315,11 @@ def to_row(entry: Entry) -> dict[str, object]:
         "revoked_at": None,
         "revocation_reason": None,
     }
+
+
+def sans_text(sans: tuple[str, ...]) -> str:
+    """The column `sans` of names as they are described."""
+    return orjson.dumps(sans).decode()
 
 
 def from_row(row: sa.RowMapping) -> Entry:

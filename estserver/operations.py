@@ -17,7 +17,7 @@ from estcore.errors import IssuerNotReady, UnsupportedMediaType
 from estcore.issuer_spec import ChannelBinding, IssuerSpec, Policy, RaChannelBinding
 from estcore.registration import Authorized
 from estcore.requester import Requester
-from estserver import csr_attributes, issuing
+from estserver import csr_attributes, issuing, renewals
 from estserver.issuers import Issuer
 from estserver.issuing import Order, Service
 from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PEM, MEDIA_PKCS10, EstRequest, EstResponse, Operation
@@ -46,10 +46,21 @@ async def enroll(request: EstRequest, issuer: Issuer, service: Service) -> EstRe
 
 
 async def reenroll(request: EstRequest, issuer: Issuer, service: Service) -> EstResponse:
-    """A new certificate for the names of the client certificate, which this issuer signed (RFC 7030 section 4.2.2)."""
+    """A new certificate for the names of one that this issuer signed: the client's own, or whose an RA vouches for (section 4.2.2)."""
     spec, ca = ready(request, issuer, service, media_type=MEDIA_PKCS10)
     read_csr = csr_reader(request, spec)
     requester = await service.authenticator.reenroller(request, issuer, read_csr)
+    if requester.registration_authority:
+        await renewals.check_vouched(
+            requester,
+            read_csr(),
+            service.ledger,
+            issuer=issuer.key,
+            spec=spec,
+            transaction=request.idempotency_key,
+            retry_window=service.retry_window,
+            now=service.clock(),
+        )
     return await _issue(request, issuer, spec, ca, requester, registration.authorize_renewal, read_csr, service)
 
 

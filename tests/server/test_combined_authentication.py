@@ -258,7 +258,8 @@ async def test_the_registration_authoritys_token_renews_for_others_and_nobody_el
         ra = server.reviewer.add(RA, audience="est-issuer")
         pod = server.reviewer.add("team-a/web", audience="devices")
         csr = make_csr("device-9", "x.devices.example")
-        assert (await server.enroll(csr, operation="simplereenroll", authorization=f"Bearer {ra}")).status == 200
+        for operation in ("simpleenroll", "simplereenroll"):
+            assert (await server.enroll(csr, operation=operation, authorization=f"Bearer {ra}")).status == 200
         for token in (pod, "nonsense"):
             assert (await server.enroll(csr, operation="simplereenroll", authorization=f"Bearer {token}")).status == 403
         # a pod that has a certificate renews by it, whatever its token is, also where nobody can say what that is

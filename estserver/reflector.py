@@ -10,7 +10,7 @@ import structlog
 from estserver.kubernetes_api import ApiError, Listed, Object
 
 FIRST_BACKOFF_SECONDS = 0.5
-LONGEST_BACKOFF_SECONDS = 30.0  # also how soon a right that was granted late is noticed
+LONGEST_BACKOFF_SECONDS = 10.0  # an API server that was away is heard within 30 s, a read and a few requests included
 FORBIDDEN_BACKOFF_SECONDS = 5.0
 SHORT_WATCH_SECONDS = 1.0  # a watch that ends sooner than this counts as a failure, or a broken proxy would make us spin
 

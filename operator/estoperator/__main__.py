@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
+from itertools import repeat
 from typing import Any
 
 import kopf
@@ -38,7 +39,10 @@ from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
-ERROR_BACKOFFS = (1, 1, 2, 3, 5)
+ERROR_BACKOFFS = (1, 1, 2, 3, *repeat(5, 180))
+"""kopf's, in seconds: it ends over an error in place of the API server (a load balancer's 503) that lasts longer than these, and over a
+right that is gone. A quarter of an hour, for a process that ends sooner again and again is kept waiting by the kubelet."""
+
 WATCH_SECONDS = 600
 WORKER_IDLE_SECONDS = 1.0
 """How long kopf keeps a task for an object that had an event; 5 s is its default, and a task for each of thousands."""

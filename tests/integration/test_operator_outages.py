@@ -1,23 +1,32 @@
 """The operator while parts of the cluster fail: nothing is lost, nothing is done twice, and it is back in time."""
 
+import contextlib
+import itertools
 import json
+import os
 import signal
 import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from estoperator import __main__, leadership, workqueue
+from estserver import reflector
 from tests.integration.apiserver import ApiServer
+from tests.integration.bad_gateway import BadGateway
 from tests.integration.operator_system import OURS, Process, System, condition, request_manifest, wait_for
 from tests.integration.silent_proxy import SilentProxy
 
 pytestmark = pytest.mark.timeout(240)
 
 RECOVERY_SECONDS = 30
+OUTAGE_SECONDS = float(os.environ.get("OUTAGE_SECONDS", "30"))
+"""By then every backoff is at its longest: see `test_no_backoff_is_longer_than_recovery_may_take`. 300 is what was run by hand."""
+
 FAILOVER_SECONDS = 15
 TENANT = "outages"
 REQUESTS = "/apis/est-issuer.io/v1alpha1/certificaterequests"
@@ -59,8 +68,8 @@ def issued(system: System, prefix: str) -> int:
     return sum(condition(item.get("status") or {}, "Ready").get("reason") == "Issued" for item in mine)
 
 
-def create(system: System, prefix: str, count: int) -> None:
-    system.api.apply(*(request_manifest(OURS, TENANT, f"{prefix}-{number}") for number in range(count)))
+def create(system: System, prefix: str, count: int, *, issuer: str = "factory") -> None:
+    system.api.apply(*(request_manifest(OURS, TENANT, f"{prefix}-{number}", issuer=issuer) for number in range(count)))
 
 
 def certificates(system: System, prefix: str) -> list[str]:
@@ -85,6 +94,66 @@ def test_an_api_server_that_goes_in_the_middle_of_forty_requests_loses_none_and_
     assert time.monotonic() - since < RECOVERY_SECONDS
     assert operator.alive()
     assert len(certificates(system, "middle")) == len(system.transactions(TENANT)) - before == 40, "one certificate for each, none twice"
+
+
+def grown(first: float, longest: float) -> float:
+    """Seconds until a backoff that doubles is at its longest."""
+    return sum(itertools.takewhile(lambda seconds: seconds < longest, (first * 2.0**attempt for attempt in itertools.count())))
+
+
+def test_no_backoff_is_longer_than_recovery_may_take_and_an_outage_of_these_tests_brings_each_there() -> None:
+    """Of what waits for the API server: kopf's watches, our Lease and its watch, estserver's watches.
+
+    The queue of requests rests, for nobody leads: within the Lease's deadline no backoff has grown beyond twice that, jitter included.
+    """
+    backoffs = __main__.ERROR_BACKOFFS
+    tried = workqueue.FIRST_BACKOFF_SECONDS + grown(workqueue.FIRST_BACKOFF_SECONDS, leadership.RENEW_DEADLINE_SECONDS)
+    longest = {
+        "kopf": (max(backoffs), sum(seconds for seconds in backoffs if seconds < max(backoffs))),
+        "leadership": (leadership.RETRY_SECONDS + leadership.RENEW_DEADLINE_SECONDS, 0),
+        "requests": (2 * leadership.RENEW_DEADLINE_SECONDS, tried),
+        "estserver": (reflector.LONGEST_BACKOFF_SECONDS, grown(reflector.FIRST_BACKOFF_SECONDS, reflector.LONGEST_BACKOFF_SECONDS)),
+    }
+    for who, (seconds, after) in longest.items():
+        assert seconds <= RECOVERY_SECONDS / 2, who
+        assert after <= OUTAGE_SECONDS, who
+    assert sum(backoffs) >= 900
+
+
+@pytest.mark.timeout(240 + int(OUTAGE_SECONDS))
+@pytest.mark.parametrize("answered_by", ["nobody", "a-load-balancer"])
+@pytest.mark.spec("THREAT-33")
+def test_an_api_server_that_is_away_for_long_loses_nothing_restarts_nobody_and_all_is_done_in_30_s_of_its_return(
+    system: System, operators: list[Process], answered_by: str, record_property: Callable[[str, object], None]
+) -> None:
+    """Also what needs estserver's own watch: an issuer that is made when the API server is back, and a request for it."""
+    operator = started(system, operators, answered_by)
+    system.until_reason("estissuers", TENANT, "factory", "Checked")
+    before = len(system.transactions(TENANT))
+    create(system, answered_by, 40)
+    system.api.stop_apiserver()
+    gone = time.monotonic()
+    with BadGateway(system.api) if answered_by == "a-load-balancer" else contextlib.nullcontext():
+        wait_for("the outage to last", lambda: outlived(system, operator, gone), log=operator.log, seconds=OUTAGE_SECONDS + 10)
+    system.api.start_apiserver()
+    since = time.monotonic()
+    issuer = f"after-{answered_by}"
+    system.issuer(TENANT, issuer)
+    create(system, f"{answered_by}-late", 1, issuer=issuer)
+    wait_for("all", lambda: issued(system, answered_by) == 41, what=lambda: issued(system, answered_by), log=operator.log)
+    took = time.monotonic() - since
+    record_property("recovery_seconds", round(took, 1))
+    assert took < RECOVERY_SECONDS
+    assert operator.alive()
+    assert system.server.alive()
+    assert len(certificates(system, answered_by)) == len(system.transactions(TENANT)) - before == 41, "one for each, none twice"
+
+
+def outlived(system: System, operator: Process, gone: float) -> bool:
+    """Whether the outage has lasted; until then the process lives, and its liveness does not ask for a restart."""
+    assert operator.alive()
+    assert system.http(operator, "healthz")[0] == 200
+    return time.monotonic() - gone > OUTAGE_SECONDS
 
 
 @pytest.mark.spec("THREAT-33")

@@ -102,7 +102,7 @@ async def test_an_outage_forgets_nothing_and_waits_ever_longer() -> None:
     away = ApiError("away")
     script = await Script(Listed((A,), "10"), [away], *[away] * 9).play()
     assert script.reflector.objects == {("devices", "a"): A}
-    assert script.slept == [0.5, 1, 2, 4, 8, 16, 30, 30, 30, 30]
+    assert script.slept == [0.5, 1, 2, 4, 8, 10, 10, 10, 10, 10]
     assert script.reflector.problem is away
 
 

@@ -53,6 +53,9 @@ def serve(
         str | None, typer.Option(help="Sign for so long while the Kubernetes API is away; 0 is for ever. [default: 1h]")
     ] = None,
     approval_objects: Annotated[bool | None, typer.Option(help="Show requests that wait as CertificateRequests, in a cluster.")] = None,
+    approval_retention: Annotated[
+        str | None, typer.Option(help="How long requests that waited stay in the ledger after they ended; 0 is for ever. [default: 2160h]")
+    ] = None,
     drain: Annotated[str | None, typer.Option(help="Longest wait for running requests at the end. [default: 30s]")] = None,
     drain_delay: Annotated[str | None, typer.Option(help="How long to go on accepting after SIGTERM. [default: 0]")] = None,
     log_format: Annotated[str | None, typer.Option(help="json or keyvalue. [default: by terminal]")] = None,

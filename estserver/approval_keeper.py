@@ -1,13 +1,14 @@
 """Watches over the requests that wait: expires them, tells the audit log and the metrics, and in a cluster shows them to people.
 
-One task of the process that watches, whatever serves. What it does with a row is decided by the row, so replicas may all do it.
+It deletes those that ended long ago, too. One task of the process that watches, whatever serves. What it does with a row is decided by
+the row, so replicas may all do it.
 """
 
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 import structlog
@@ -25,6 +26,7 @@ from estserver.settings import Settings
 
 LOOK_SECONDS: Final = 2.0
 """How soon a request that came is seen by people, and a decision of the command by the audit log."""
+FORGET_EVERY: Final = timedelta(minutes=10)
 LEDGER_SECONDS: Final = 15.0
 """How long to wait for a ledger that cannot be opened, before the next try."""
 
@@ -39,13 +41,23 @@ class Board(Protocol):
 
 
 class ApprovalKeeper:
-    """`run` looks every LOOK_SECONDS, and at once when `nudged` is set."""
+    """`run` looks every LOOK_SECONDS, and at once when `nudged` is set. `retention` of requests after they ended; zero is for ever."""
 
-    def __init__(self, approvals: Approvals, metrics: Metrics, *, clock: Callable[[], datetime], board: Board | None = None) -> None:
+    def __init__(
+        self,
+        approvals: Approvals,
+        metrics: Metrics,
+        *,
+        clock: Callable[[], datetime],
+        retention: timedelta,
+        board: Board | None = None,
+    ) -> None:
         self.nudged = asyncio.Event()
         self._approvals = approvals
         self._metrics = metrics
         self._clock = clock
+        self._retention = retention
+        self._forgot_at: datetime | None = None
         self.board = board
         self._trouble = ""
 
@@ -74,6 +86,16 @@ class ApprovalKeeper:
         for request in await held.news(now=now):
             self._approvals.tell(request, now=now)
         self._count(waiting, now)
+        if self._retention and (self._forgot_at is None or now - self._forgot_at >= FORGET_EVERY):
+            await self._forget(now)
+            self._forgot_at = now
+
+    async def _forget(self, now: datetime) -> None:
+        forgotten = 0
+        while some := await self._approvals.held.forget(ended_before=now - self._retention):
+            forgotten += some
+        if forgotten:
+            log.info("requests that ended long ago were deleted", count=forgotten)
 
     def _count(self, waiting: Sequence[HeldRequest], now: datetime) -> None:
         counts: dict[str, tuple[int, float]] = {}
@@ -89,7 +111,7 @@ async def keep(settings: Settings, metrics: Metrics) -> None:
     try:
         audit = AuditLog(write_to_stdout, renderer(log_format(settings)), chain=secrets.token_hex(8))
         approvals = Approvals(held=HeldRequests(ledger), audit=audit, metrics=metrics, retry_window=settings.retry_window)
-        keeper = ApprovalKeeper(approvals, metrics, clock=utc_now)
+        keeper = ApprovalKeeper(approvals, metrics, clock=utc_now, retention=settings.approval_retention)
         async with _board(settings, keeper, approvals.held) as board:
             keeper.board = board
             await keeper.run()

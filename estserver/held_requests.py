@@ -5,7 +5,7 @@
        └──────► expired ◄── approved
 
 Every step is an update that names the state it leaves, so of two processes that race one makes it. A state ends by itself at
-`expires_at`; then the same client may ask for the same anew. Rows stay: they are the record of who decided what.
+`expires_at`; then the same client may ask for the same anew. Rows that have ended stay for a while, as the record of who decided what.
 Source: RFC 7030 section 4.2.3.
 """
 
@@ -29,6 +29,7 @@ MAX_REASON: Final = 512
 MAX_LISTED: Final = 10_000
 _TRIES: Final = 4
 _IDS_AT_ONCE: Final = 500
+_FORGOTTEN_AT_ONCE: Final = 500
 _FULL_RETRY_AFTER: Final = timedelta(minutes=10)
 
 
@@ -173,6 +174,20 @@ class HeldRequests:
             return [row for row in rows if _take(connection, row)]
 
         return await self._ledger.transact(expire_and_take)
+
+    async def forget(self, *, ended_before: datetime) -> int:
+        """Delete rows that ended before a time, some hundreds at most; returns how many. Nothing that waits, is approved or is yet untold.
+
+        Raises LedgerUnavailable.
+        """
+        final = sa.or_(
+            requests.c.state == State.ISSUED.value,
+            sa.and_(requests.c.state.in_([State.DENIED.value, State.EXPIRED.value]), requests.c.announced == 1),
+        )
+        over = sa.select(requests.c.id).where(requests.c.expires_at < _seconds(ended_before), final)
+        some = over.order_by(requests.c.expires_at).limit(_FORGOTTEN_AT_ONCE)
+        # final states are never left, so what was chosen is what is deleted
+        return await self._ledger.transact(lambda connection: connection.execute(requests.delete().where(requests.c.id.in_(some))).rowcount)
 
     async def announce(self, request: HeldRequest) -> bool:
         """Whether it falls to the caller to write this state into the audit log. Raises LedgerUnavailable."""

@@ -100,6 +100,7 @@ _REVOKED_INDEX = sa.text(
     f"CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (issuer, serial) WHERE state = '{STATE_REVOKED}'"
 )
 _OPEN_INDEX = sa.text("CREATE INDEX IF NOT EXISTS requests_open ON requests (state, announced) WHERE state <> 'issued'")
+_ENDED_INDEX = sa.text("CREATE INDEX IF NOT EXISTS requests_ended ON requests (expires_at)")
 """As text, which both databases read: sa.Index would load both dialects, 2 MiB of memory, to check its options."""
 BEGINNING: Final = 128
 """Characters of names that are in an index: PostgreSQL fails the insert of a row whose index entry has more than a third of a page."""
@@ -172,6 +173,7 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
     for table in (spent, shared_keys, requests):
         connection.execute(CreateTable(table, if_not_exists=True))
     connection.execute(_OPEN_INDEX)
+    connection.execute(_ENDED_INDEX)
     if found and max(found) < VERSION:
         _migrate(connection)
     connection.execute(insert_or_nothing(version, connection.dialect.name).values(version=VERSION))

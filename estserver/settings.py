@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     retry_window: Duration = timedelta(minutes=10)
     longest_outage: Duration = timedelta(hours=1)
     approval_objects: bool = True
+    approval_retention: Duration = timedelta(days=90)
     drain: Duration = timedelta(seconds=30)
     drain_delay: Duration = timedelta(0)
     log_format: Literal["json", "keyvalue"] | None = None

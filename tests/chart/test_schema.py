@@ -117,6 +117,7 @@ GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
     ("ledger.urlSecret.key", ["url"], [""]),
     ("ledger.volume.size", ["1Gi", "500M", "1.5Ti"], ["", "1 GiB", "-1Gi"]),
     ("ledger.volume.accessModes", [["ReadWriteOncePod"]], [[], ["ReadWriteMany"]]),
+    ("approval.retention", ["0", "2160h"], ["90d", "", 90]),
     ("retryWindow", ["0", "10m", "1h30m"], ["10", "", "-1m", "ten"]),
     ("listenAddress", ["[::]"], [""]),
     ("server.replicas", [0, 3], [-1, 1.5]),

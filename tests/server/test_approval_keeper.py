@@ -13,12 +13,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from estserver import approval_objects
+from estserver import approval_objects, held_requests
 from estserver.approval import Approvals
 from estserver.approval_keeper import ApprovalKeeper
 from estserver.audit import AuditLog
 from estserver.held_requests import HeldRequest, HeldRequests, State
 from estserver.ledger import Ledger
+from estserver.ledger_schema import requests
 from estserver.logs import renderer
 from estserver.metrics import Metrics
 from tests.server.app_fixtures import NOW, Clock, make_csr
@@ -42,8 +43,9 @@ class Watch:
         self.held = HeldRequests(ledger)
         self.shown: list[list[str]] = []
         audit = AuditLog(self.lines.append, renderer("json"), chain="c0ffee")
-        approvals = Approvals(held=self.held, audit=audit, metrics=self.metrics, retry_window=timedelta(minutes=10))
-        self.keeper = ApprovalKeeper(approvals, self.metrics, clock=self.clock, board=self)
+        self.ledger = ledger
+        self.approvals = Approvals(held=self.held, audit=audit, metrics=self.metrics, retry_window=timedelta(minutes=10))
+        self.keeper = ApprovalKeeper(self.approvals, self.metrics, clock=self.clock, retention=timedelta(days=90), board=self)
 
     async def show(self, waiting: Sequence[HeldRequest], *, now: datetime) -> None:
         """The board: what would be shown to people."""
@@ -96,6 +98,64 @@ async def test_what_nobody_decides_expires_without_a_client_that_asks(watch: Wat
     assert found is not None
     assert found.state is State.EXPIRED
     assert watch.shown == [[WAITING.id], [], []]
+
+
+# what ended long ago
+
+RETENTION = timedelta(days=90)
+LONG = NOW + timedelta(days=400)
+
+
+async def one_in_each_state(watch: Watch) -> None:
+    """The issued one ends with the retry window, the denied and the expired one after a week; the other two stand for more than a year."""
+    for state, expires_at in (("denied", None), ("issued", None), ("expired", None), ("approved", LONG), ("waiting", LONG)):
+        await watch.hold(id=state, slot=state, expires_at=expires_at or WAITING.expires_at)
+    for request_id, decision in (("denied", State.DENIED), ("issued", State.APPROVED), ("approved", State.APPROVED)):
+        decided = await watch.held.decide(request_id, decision, by="bob", reason="", now=NOW)
+        if request_id == "issued":
+            await watch.held.issued(decided, 1, now=NOW, retry_window=timedelta(minutes=10))
+
+
+async def left(watch: Watch) -> set[str]:
+    await watch.keeper.look()
+    return {request.id for request in await watch.held.listed()}
+
+
+async def test_what_ended_stays_for_its_time_and_what_stands_stays(watch: Watch) -> None:
+    await one_in_each_state(watch)
+    watch.clock.now = NOW + RETENTION + timedelta(minutes=10)
+    assert await left(watch) == {"issued", "denied", "expired", "approved", "waiting"}
+    watch.clock.advance(minutes=10)
+    assert await left(watch) == {"denied", "expired", "approved", "waiting"}
+    watch.clock.now = NOW + RETENTION + timedelta(days=7)
+    assert await left(watch) == {"denied", "expired", "approved", "waiting"}
+    watch.clock.advance(minutes=10)
+    assert await left(watch) == {"approved", "waiting"}
+
+
+async def test_a_decision_that_nobody_was_told_of_is_in_the_audit_log_before_it_is_forgotten(watch: Watch) -> None:
+    await watch.hold()
+    await watch.held.decide(WAITING.id, State.DENIED, by="bob", reason="stolen", now=NOW)
+    watch.clock.advance(days=200)
+    assert await watch.held.forget(ended_before=watch.clock.now) == 0
+    assert await left(watch) == set()
+    assert watch.told == [("denied", WAITING.id)]
+
+
+async def test_a_retention_of_zero_keeps_them_for_ever(watch: Watch) -> None:
+    watch.keeper = ApprovalKeeper(watch.approvals, watch.metrics, clock=watch.clock, retention=timedelta(0), board=watch)
+    await watch.hold()
+    watch.clock.advance(days=10_000)
+    assert await left(watch) == {WAITING.id}
+
+
+async def test_thousands_are_forgotten_at_once(watch: Watch) -> None:
+    rows = [
+        held_requests._to_row(replace(WAITING, id=f"{number}", slot=None, state=State.EXPIRED, announced=True)) for number in range(1_100)
+    ]
+    await watch.ledger.transact(lambda connection: connection.execute(requests.insert(), rows))
+    watch.clock.advance(days=98)
+    assert await left(watch) == set()
 
 
 async def test_the_metrics_say_how_many_wait_and_how_long_the_oldest_has(watch: Watch) -> None:

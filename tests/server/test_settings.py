@@ -30,6 +30,7 @@ def test_the_defaults_are_safe() -> None:
     assert found.state_directory == Path("dir/state")
     assert found.ledger_url == f"sqlite:///{Path.cwd() / 'dir/state/ledger.sqlite'}"
     assert (found.workers, found.retry_window, found.drain) == (1, timedelta(minutes=10), timedelta(seconds=30))
+    assert found.approval_retention == timedelta(days=90)
     assert {"localhost", "127.0.0.1", "::1"} <= set(found.serving_names)
     assert found.registry(install_namespace="default").directory
 
@@ -44,6 +45,7 @@ def test_variables_are_read_as_the_chart_sets_them(monkeypatch: pytest.MonkeyPat
         "EST_LABELS": "factory=devices/factory,line:2=shop/line",
         "EST_DEFAULT_ISSUER": "EstClusterIssuer/factory",
         "EST_RETRY_WINDOW": "0",
+        "EST_APPROVAL_RETENTION": "720h",
         "EST_LIMIT_CONNECTIONS": "100",
         "EST_LIMIT_HEADER_SECONDS": "2.5",
         "EST_METRICS_LISTEN": "0.0.0.0:8080",
@@ -58,6 +60,7 @@ def test_variables_are_read_as_the_chart_sets_them(monkeypatch: pytest.MonkeyPat
     assert found.trust_namespaces == ("devices", "shop")
     assert found.labels == {"factory": "devices/factory", "line:2": "shop/line"}
     assert found.retry_window == timedelta(0)
+    assert found.approval_retention == timedelta(days=30)
     assert (limits.connections, limits.header_seconds, limits.body_octets) == (100, 2.5, Limits().body_octets)
     assert found.ledger_url == "sqlite:////var/lib/est-issuer/ledger.sqlite", "an empty variable is none"
 
@@ -81,6 +84,7 @@ def test_an_option_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> 
         ({"listen": "localhost:99999"}, "is not host:port"),
         ({"metrics_listen": "nowhere"}, "is not host:port"),
         ({"retry_window": "ten"}, "--retry-window (EST_RETRY_WINDOW): a duration is written like"),
+        ({"approval_retention": "90d"}, "--approval-retention (EST_APPROVAL_RETENTION): a duration is written like"),
         ({"labels": ["factory"]}, "--map-label (EST_LABELS): write label=namespace/name"),
         ({"labels": ["a=b/c", "a=d/e"]}, "a label is there twice"),
         ({"labels": ["cacerts=b/c"]}, "is the name of an EST operation"),

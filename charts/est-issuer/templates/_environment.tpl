@@ -43,6 +43,7 @@
 {{- if not .Values.approval.objects }}
 - {name: EST_APPROVAL_OBJECTS, value: "false"}
 {{- end }}
+- {name: EST_APPROVAL_RETENTION, value: {{ .Values.approval.retention | quote }}}
 - {name: EST_RETRY_WINDOW, value: {{ .Values.retryWindow | quote }}}
 - {name: EST_WORKERS, value: {{ .Values.server.workers | quote }}}
 - {name: EST_LOG_FORMAT, value: json}

@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import time
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -47,11 +48,12 @@ def free_port() -> int:
 
 
 class ApiServer:
-    """etcd, kube-apiserver with RBAC, and an administrator's kubeconfig. `directory` is the session's own."""
+    """etcd, kube-apiserver with RBAC, and an administrator's kubeconfig. `directory` is its own; `options` go to kube-apiserver."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, options: Sequence[str] = ()) -> None:
         self.assets = assets()
         self.directory = directory
+        self.options = tuple(options)
         self.kubectl_path = self.assets / "kubectl"
         self.port = free_port()
         self.url = f"https://127.0.0.1:{self.port}"
@@ -95,6 +97,7 @@ class ApiServer:
             "--service-cluster-ip-range=10.0.0.0/24",
             "--authorization-mode=RBAC",
             "--disable-admission-plugins=ServiceAccount",
+            *self.options,
         )
         deadline = time.monotonic() + START_SECONDS
         while not self.is_ready():

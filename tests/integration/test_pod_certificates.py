@@ -4,6 +4,7 @@ There is no kubelet: the administrator makes what one would make.
 """
 
 import base64
+import functools
 import itertools
 import json
 import uuid
@@ -161,6 +162,27 @@ def test_what_policy_or_this_signer_never_permits_is_denied_and_says_why(system:
     assert denied(system, tenant, "names-open") == "NoNames"
     assert denied(system, tenant, "with.dot") == "NoNames"
     assert denied(system, other, "stranger") == "IssuerOfAnotherNamespace"
+
+
+def test_at_an_issuer_where_a_person_approves_a_pod_is_denied_for_nobody_can(system: System, tenant: str) -> None:
+    """Contract 3b, points 1 and 5: the kind has no approval, and an issuer that wants one must not issue without."""
+    for approval, name, reason in (("Manual", "manual", "ApprovalIsManual"), ("Automatic", "automatic", "")):
+        patch = json.dumps({"spec": {"est": {"approval": approval}}})
+        system.api.kubectl("patch", "estissuer", "factory", "-n", tenant, "--type=merge", "-p", patch)
+        generation = system.get("estissuers", tenant, "factory")["metadata"]["generation"]
+        system.until("estissuers", tenant, "factory", functools.partial(observed, generation=generation))
+        ask(system, tenant, name)
+        if reason:
+            assert denied(system, tenant, name) == reason
+            assert "nobody can approve" in condition(until_ended(system, tenant, name), "Denied")["message"]
+        else:
+            leaf_of(until_ended(system, tenant, name))
+    assert denied(system, tenant, "manual") == "ApprovalIsManual", "what was denied stays so"
+    assert [told for told in events(system, tenant, "manual") if told != "PermanentError"] == []
+
+
+def observed(status: Object, *, generation: int) -> bool:
+    return condition(status, "Ready").get("observedGeneration") == generation
 
 
 def test_another_signers_request_and_a_finished_one_are_left_alone(system: System, tenant: str) -> None:

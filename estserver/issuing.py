@@ -20,7 +20,7 @@ from estcore.certification_request import CertificationRequest
 from estcore.errors import Busy, Conflict, EstError, Forbidden
 from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
-from estcore.requester import Requester
+from estcore.requester import AuthenticatedBy, Requester
 from estserver import approval, external_signer, revocation_secret
 from estserver.approval import Approvals
 from estserver.audit import AuditLog, Outcome, Signature
@@ -162,6 +162,11 @@ async def _record(order: Order, entry: Entry, service: Service, *, now: datetime
     return standing
 
 
+def _spender(requester: Requester) -> str | None:
+    """Whose one-time password a certificate's row spends: alike whatever came beside it, for the row's key holds the requester too."""
+    return f"{AuthenticatedBy.ONE_TIME_PASSWORD}:{requester.user}" if requester.single_use is not None else None
+
+
 def _used() -> Forbidden:
     return Forbidden("this one-time password was used before; ask for another one", reason="OneTimePasswordUsed")
 
@@ -220,7 +225,7 @@ def _outcome(standing: Entry, serial: int, *, repeated: bool) -> Outcome:
 def _entry(order: Order, issued: Issued, held: HeldRequest | None, retry_window: timedelta, *, now: datetime) -> Entry:
     """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
     requester, csr = order.requester, order.csr
-    who = str(requester)
+    who = _spender(requester) or str(requester)
     asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(map(_whole, order.authorized.sans)), *sorted(csr.usages or ()))
     if held is not None:  # its repeats were found by this already
         asked_for = digest(issued.spki_sha256, held.slot or "")

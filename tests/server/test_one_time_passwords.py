@@ -278,6 +278,19 @@ async def test_renewal_where_certificate_and_one_time_password_are_needed_takes_
         assert (again.status, again.text) == (403, "this one-time password was used before; ask for another one")
 
 
+@pytest.mark.spec("EST-POP-18", "EST-REENR-01", "THREAT-14")
+async def test_it_is_spent_once_whichever_certificate_comes_beside_it_and_by_whichever_operation(tmp_path: Path) -> None:
+    async with running(tmp_path, registry({"certificate": {"issuedBy": "this"}, **OTP_WAY}, OTP_WAY)) as server:
+        holders = [tls(leaf()) for _ in range(4)]
+        renewals = [server.enroll(otp_csr(), operation="simplereenroll", connection=holder) for holder in holders]
+        answers = await asyncio.gather(*renewals, server.enroll(otp_csr()))
+        assert sorted(answer.status for answer in answers) == [200] + [403] * 4
+        for operation, connection in (("simpleenroll", tls()), ("simplereenroll", holders[0]), ("simplereenroll", tls(leaf()))):
+            again = await server.enroll(otp_csr(), operation=operation, connection=connection)
+            assert (again.status, again.text) == (403, "this one-time password was used before; ask for another one")
+        assert results(server).count("issued") == 1
+
+
 async def test_a_certificate_by_habit_does_not_keep_a_one_time_password_from_counting(tmp_path: Path) -> None:
     async with running(tmp_path, registry({"certificate": {"issuedBy": "this"}}, OTP_WAY)) as server:
         assert (await server.enroll(otp_csr(), connection=tls(leaf()))).status == 200

@@ -1,9 +1,10 @@
 """The chart as a whole: it lints, its objects fit Kubernetes' schemas, its CRDs are the project's."""
 
+import functools
 import itertools
 from typing import Any
 
-import kubernetes_validate
+import kubernetes_validate.utils
 import pytest
 import yaml
 
@@ -11,6 +12,9 @@ from tests.chart.rendering import CHART, FULL, ROOT, of_kind, render, run
 
 # Kinds that no Kubernetes schema describes.
 FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "PrometheusRule", "EstIssuer"}
+# kubernetes_validate reads all definitions of a version anew for every object; nothing changes them.
+SCHEMA_CONTENTS = functools.cache(kubernetes_validate.utils.schema_contents)
+VERSIONS = functools.cache(kubernetes_validate.utils.all_versions)
 SCALED = {"server": {"autoscaling": {"enabled": True}}, "ledger": {"urlSecret": {"name": "ledger-url"}}}
 
 
@@ -25,10 +29,12 @@ def test_the_chart_lints_strictly(values: dict[str, Any]) -> None:
     [*itertools.product([{}, FULL], ["1.31.0", "1.34.1", "1.37.2"]), (SCALED, "1.31.0")],
     ids=lambda one: one if isinstance(one, str) else None,
 )
-def test_every_object_fits_the_schema_of_kubernetes(values: dict[str, Any], kubernetes: str) -> None:
+def test_every_object_fits_the_schema_of_kubernetes(values: dict[str, Any], kubernetes: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", SCHEMA_CONTENTS)
+    monkeypatch.setattr(kubernetes_validate.utils, "all_versions", VERSIONS)
     for manifest in render(values, kubernetes=kubernetes):
         if manifest["kind"] not in FOREIGN:
-            kubernetes_validate.validate(manifest, ".".join(kubernetes.split(".")[:2]), strict=True)
+            kubernetes_validate.utils.validate(manifest, ".".join(kubernetes.split(".")[:2]), strict=True)
 
 
 def test_an_older_kubernetes_is_refused() -> None:
@@ -47,7 +53,10 @@ def test_the_charts_crds_are_byte_for_byte_those_of_the_project() -> None:
 
 def test_rendering_adds_only_the_annotation_to_a_crd(default_objects: list[dict[str, Any]]) -> None:
     rendered = of_kind(default_objects, "CustomResourceDefinition")
-    source = {crd["metadata"]["name"]: crd for crd in (yaml.safe_load(file.read_text()) for file in (ROOT / "crds").glob("*.yaml"))}
+    source = {
+        crd["metadata"]["name"]: crd
+        for crd in (yaml.load(file.read_text(), Loader=yaml.CSafeLoader) for file in (ROOT / "crds").glob("*.yaml"))
+    }
     for crd in rendered.values():
         assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert rendered == source

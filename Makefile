@@ -3,6 +3,9 @@ python := .venv/bin/python
 pytest := .venv/bin/pytest
 runs := .cache/conformance
 
+# With this in the environment each process of the tests, and each program that a test starts, would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test unit integration interop scan e2e bench lint lint-certificates conformance conformance-check controls chart-check chart-readme fuzz lock
 
 setup: .venv/installed
@@ -20,7 +23,7 @@ demo: setup
 test: lint unit integration
 
 unit: setup
-	$(pytest) tests --numprocesses auto --ignore tests/integration --ignore tests/interop --ignore tests/e2e --conformance $(runs)/unit.json
+	$(pytest) tests --numprocesses auto --dist worksteal --ignore tests/integration --ignore tests/interop --ignore tests/e2e --conformance $(runs)/unit.json
 
 # Each of the two processes has its own API server.
 integration: setup

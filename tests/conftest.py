@@ -3,6 +3,7 @@
 `pytest --conformance FILE` leaves in FILE which requirement rows each test of the run showed, with what result (tests/conformance.py).
 """
 
+import gc
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,18 @@ def pytest_configure(config: pytest.Config) -> None:
     file: Path | None = config.getoption("--conformance")
     if file is not None and not hasattr(config, "workerinput"):  # the processes of xdist report to the one that has it
         config.pluginmanager.register(Recorder(file))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[object]:
+    """Modules and tests stay as long as the process, so garbage is not looked for among them: neither now nor in each full pass later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,74 +1,272 @@
-"""CertificateRequests per second on the kind cluster that kind/up made: created by 16 connections, timed until all are Ready."""
+"""Requests of Kubernetes on the kind cluster that kind/up made: created by 16 connections, timed until the last is done.
+
+The reference of the same run is reference/apply_alone.py on a kind of its own with the same schema and no admission policy: kopf, one
+server-side apply a request, and nothing enrolled. What the API server needs for the rest of the writes is in neither's CPU, and in both's
+time.
+"""
 
 import base64
+import json
 import subprocess
+import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from statistics import quantiles
 
 import process
+from api import Api, Ends, Object, is_issued, is_ready
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from kubernetes import client, config
 from rich.console import Console
 from rich.table import Table
 
+ROOT = Path(__file__).parents[1]
 CONTEXT = "kind-est-issuer"
 NAMESPACE = "est-bench"
-REQUESTS = 1000
+REQUESTS, PODS = 1000, 200
 CONNECTIONS = 16
-LONGEST_SECONDS = 120
-GROUP, VERSION = "est-issuer.io", "v1alpha1"
+LONGEST_SECONDS = 90
+GROUP, VERSION, PLURAL = "est-issuer.io", "v1alpha1", "certificaterequests"
+ALONE_GROUP = "alone.est-issuer.io"
+CERT_MANAGER = "cert-manager.io"
+NATIVE = "certificates.k8s.io"
+POD_PLURAL = "podcertificaterequests"
 
-ISSUER = {
+SECONDS_BAR, OPERATOR_BAR_MS, SERVER_BAR_MS, POD_BAR_SECONDS = 9.0, 4.0, 2.0, 1.0
+KIB_PER_OBJECT_BAR = 6.0
+REFERENCE_SECONDS = 5.1
+"""What the reference took on the machine that the bars were measured on: on a slower one the bars grow by what it takes there."""
+
+ISSUER: Object = {
     "apiVersion": f"{GROUP}/{VERSION}",
     "kind": "EstClusterIssuer",
     "metadata": {"name": "est-bench"},
     "spec": {
         "allowedNamespaces": {},
         "ca": {"secretName": "est-bench-ca", "generate": {"commonName": "est-bench CA"}},
-        "policy": {"rules": [{"from": {"namespaces": [NAMESPACE]}, "dnsNames": ["*.bench.example"]}]},
+        "policy": {
+            "rules": [
+                {"from": {"namespaces": [NAMESPACE], "serviceAccounts": ["default"]}, "dnsNames": ["{pod}.{namespace}.pod"]},
+                {"from": {"namespaces": [NAMESPACE]}, "dnsNames": ["*.bench.example"]},
+            ]
+        },
     },
 }
 
 
-def _request(number: int, run: str) -> dict[str, Any]:
-    name = f"d{number}.bench.example"
-    csr = (
-        x509.CertificateSigningRequestBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What is created, and how one sees that an object is done. `approve` is the status that somebody must set first."""
+
+    what: str
+    path: str
+    make: Callable[[int], Object]
+    done: Callable[[Object], bool]
+    approve: Object | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Took:
+    """Of one load, in seconds; CPU by program, in milliseconds a request, memory in megabytes."""
+
+    created: float
+    last: float
+    p99: float
+    cpu_ms: dict[str, float]
+    memory_mb: dict[str, float]
+
+
+def measure_requests(console: Console) -> bool:
+    """Print what each kind of request takes and costs; whether the bars are met. Says so where there is no cluster."""
+    known = subprocess.run(["kubectl", "config", "get-contexts", "-o", "name"], check=False, capture_output=True, text=True)
+    if CONTEXT not in known.stdout.split():
+        console.print(
+            f"requests on kind: NOT MEASURED, there is no context {CONTEXT}; make the cluster with kind/up, and run this again", style="bold red"
+        )
+        return False
+    api = Api(CONTEXT, connections=CONNECTIONS)
+    _prepare(api)
+    programs = {"operator": _pid("est-operator"), "estserver": _pid("estserver", "serve")}
+    with _apply_alone() as pid:
+        alone = _run(api, _certificate_requests(ALONE_GROUP, VERSION), REQUESTS, {"operator": pid})
+    scale = max(1.0, alone.last / REFERENCE_SECONDS)
+    found = {"kopf and one apply, nothing enrolled": alone}
+    loads = [_certificate_requests(GROUP, VERSION), _certificate_requests(CERT_MANAGER, "v1")]
+    for load in loads:
+        _run(api, load, CONNECTIONS * 4, programs)  # warms up
+        found[load.what] = _run(api, load, REQUESTS, programs)
+    _show(console, found)
+    pods = _run(api, _pod_requests(), PODS, programs)
+    found[f"{PODS} PodCertificateRequests"] = pods
+    _show(console, found)
+    console.print(
+        f"This machine takes {alone.last:.1f} s for the reference, which took {REFERENCE_SECONDS} s where the bars come from; here they are "
+        f"{SECONDS_BAR * scale:.1f} s, {OPERATOR_BAR_MS * scale:.1f} ms of the operator, {SERVER_BAR_MS * scale:.1f} ms of estserver, "
+        f"{POD_BAR_SECONDS * scale:.1f} s at the 99th percentile of {PODS} PodCertificateRequests."
     )
-    return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "CertificateRequest",
-        "metadata": {"name": f"bench-{run}-{number}", "namespace": NAMESPACE},
-        "spec": {
-            "request": base64.b64encode(csr.public_bytes(serialization.Encoding.PEM)).decode(),
-            "issuerRef": {"group": GROUP, "kind": "EstClusterIssuer", "name": "est-bench"},
-        },
-    }
+    met = [
+        took.last <= SECONDS_BAR * scale
+        and took.cpu_ms["operator"] <= OPERATOR_BAR_MS * scale
+        and took.cpu_ms["estserver"] <= SERVER_BAR_MS * scale
+        for took in (found[load.what] for load in loads)
+    ]
+    return all(met) and pods.p99 <= POD_BAR_SECONDS * scale
 
 
-def _create_unless_there(create: Any, *arguments: Any) -> None:
+def measure_memory(console: Console, *, total: int = 20_000, alive: int = 1000) -> bool:
+    """Print the operator's memory over many requests of which few are alive; whether it stays flat and small."""
+    api = Api(CONTEXT, connections=CONNECTIONS)
+    _prepare(api)
+    operator = {"operator": _pid("est-operator")}
+    load = _certificate_requests(GROUP, VERSION)
+    table = Table("requests so far", "alive", "operator's memory MB", "after they are deleted")
+    before, figures = process.memory_mb(operator["operator"]), []
+    for number in range(total // alive):
+        took = _run(api, load, alive, operator)
+        figures.append((took.memory_mb["operator"], process.memory_mb(operator["operator"])))
+        table.add_row(str((number + 1) * alive), str(alive), *(f"{figure:.1f}" for figure in figures[-1]))
+    console.print(table)
+    half = len(figures) // 2
+    grown = max(with_all for with_all, _ in figures[half:]) - max(with_all for with_all, _ in figures[:half])
+    each = (max(with_all for with_all, _ in figures) - before) * 1000 / alive
+    console.print(f"grown over the second half: {grown:.1f} MB; at most {each:.1f} kB a live object (bar: {KIB_PER_OBJECT_BAR})")
+    return grown < 1 and each <= KIB_PER_OBJECT_BAR
+
+
+def _prepare(api: Api) -> None:
+    api.apply("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+    api.apply(f"/apis/{GROUP}/{VERSION}/estclusterissuers", ISSUER)
+    crds = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+    ours = api.call("GET", f"{crds}/{PLURAL}.{GROUP}")["spec"]
+    names = {**ours["names"], "shortNames": []}
+    alone = {"group": ALONE_GROUP, "names": names, "scope": ours["scope"], "versions": ours["versions"]}
+    kind = {"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition"}
+    api.apply(crds, {**kind, "metadata": {"name": f"{PLURAL}.{ALONE_GROUP}"}, "spec": alone})
+    theirs = (ROOT / "tests" / "vectors" / f"cert-manager.io_{PLURAL}.yaml").read_bytes()
+    api.call("PATCH", f"{crds}/{PLURAL}.{CERT_MANAGER}?fieldManager=bench&force=true", theirs, media_type="application/apply-patch+yaml")
+    issuer = f"/apis/{GROUP}/{VERSION}/estclusterissuers/est-bench"
+    _until(lambda: is_ready(api.call("GET", issuer)), "the issuer est-bench is Ready")
+    _until(lambda: all(api.serves(f"/apis/{group}/{version}") for group, version in ((ALONE_GROUP, VERSION), (CERT_MANAGER, "v1"))), "the CRDs are served")
+
+
+def _certificate_requests(group: str, version: str) -> Load:
+    run = datetime.now(UTC).strftime("%H%M%S")
+
+    def make(number: int) -> Object:
+        name = f"d{number}.bench.example"
+        san = x509.SubjectAlternativeName([x509.DNSName(name)])
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        unsigned = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(san, critical=False)
+        csr_pem = unsigned.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.PEM)
+        return {
+            "apiVersion": f"{group}/{version}",
+            "kind": "CertificateRequest",
+            "metadata": {"name": f"bench-{run}-{number}", "namespace": NAMESPACE},
+            "spec": {
+                "request": base64.b64encode(csr_pem).decode(),
+                "issuerRef": {"group": GROUP, "kind": "EstClusterIssuer", "name": "est-bench"},
+            },
+        }
+
+    approved = {"type": "Approved", "status": "True", "reason": "Bench", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
+    return Load(
+        what=f"{REQUESTS} CertificateRequests of {group}",
+        path=f"/apis/{group}/{version}/namespaces/{NAMESPACE}/{PLURAL}",
+        make=make,
+        done=is_ready,
+        approve={"status": {"conditions": [approved]}} if group == CERT_MANAGER else None,
+    )
+
+
+def _pod_requests() -> Load:
+    run = datetime.now(UTC).strftime("%H%M%S")
+
+    def make(number: int) -> Object:
+        stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+        name = f"bench-{run}-{number}"
+        return {
+            "apiVersion": f"{NATIVE}/v1",
+            "kind": "PodCertificateRequest",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {
+                "signerName": f"estclusterissuers.{GROUP}/est-bench",
+                "podName": name,
+                "podUID": str(uuid.uuid4()),
+                "serviceAccountName": "default",
+                "serviceAccountUID": str(uuid.uuid4()),
+                "nodeName": "node",
+                "nodeUID": str(uuid.uuid4()),
+                "stubPKCS10Request": base64.b64encode(stub.public_bytes(Encoding.DER)).decode(),
+            },
+        }
+
+    return Load(what=f"{PODS} PodCertificateRequests", path=f"/apis/{NATIVE}/v1/namespaces/{NAMESPACE}/{POD_PLURAL}", make=make, done=is_issued)
+
+
+def _run(api: Api, load: Load, number: int, programs: dict[str, int]) -> Took:
+    """Create the objects, wait until all are done, and delete them."""
+    bodies = {}
+    for index in range(number):
+        made = load.make(index)
+        bodies[made["metadata"]["name"]] = json.dumps(made).encode()
+    created: dict[str, float] = {}
+
+    def create(name: str) -> None:
+        created[name] = time.monotonic()
+        api.call("POST", load.path, bodies[name])
+        if load.approve is not None:
+            api.call("PATCH", f"{load.path}/{name}/status", load.approve, media_type="application/merge-patch+json")
+
+    ends = Ends(api, load.path, load.done, seconds=LONGEST_SECONDS)
+    before = {name: process.cpu_seconds(pid) for name, pid in programs.items()}
+    began = time.monotonic()
+    api.each(create, list(bodies))
+    all_created = time.monotonic() - began
+    done = ends.wait(bodies)
+    took = Took(
+        created=all_created,
+        last=max(done.values()) - began,
+        p99=quantiles((done[name] - created[name] for name in bodies), n=100)[98],
+        cpu_ms={name: (process.cpu_seconds(pid) - before[name]) * 1000 / number for name, pid in programs.items()},
+        memory_mb={name: process.memory_mb(pid) for name, pid in programs.items()},
+    )
+    api.delete_all(load.path)
+    return took
+
+
+def _show(console: Console, found: dict[str, Took]) -> None:
+    table = Table("on kind", "created in", "last done after", "per second", "p99 of one", "operator: CPU ms, memory MB", "estserver")
+    for what, took in found.items():
+        number = PODS if what.startswith(f"{PODS} ") else REQUESTS
+        cells = [
+            f"{took.cpu_ms[name]:.2f}, {took.memory_mb[name]:.0f}" if name in took.cpu_ms else "" for name in ("operator", "estserver")
+        ]
+        table.add_row(what, f"{took.created:.1f} s", f"{took.last:.1f} s", f"{number / took.last:.0f}", f"{took.p99:.2f} s", *cells)
+    console.print(table)
+
+
+@contextmanager
+def _apply_alone() -> Iterator[int]:
+    """The reference, outside the cluster; its process id."""
+    program = Path(__file__).with_name("reference") / "apply_alone.py"
+    command = [sys.executable, str(program), ALONE_GROUP, VERSION, PLURAL, CONTEXT]
+    running = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        create(*arguments)
-    except client.ApiException as error:
-        if error.status != 409:
-            raise
+        yield running.pid
+    finally:
+        running.terminate()
+        running.wait(timeout=30)
 
 
-def _is_ready(item: dict[str, Any]) -> bool:
-    conditions = item.get("status", {}).get("conditions", [])
-    return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
-
-
-def _pid(*words: str) -> int | None:
+def _pid(*words: str) -> int:
     """The process of a kind node (they are processes of this machine) whose command line holds all the words."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -77,54 +275,12 @@ def _pid(*words: str) -> int | None:
             continue
         if all(word in line for word in words) and "bench/run.py" not in line:
             return int(file.parent.name)
-    return None
+    raise SystemExit(f"bench: no process {' '.join(words)}; is the chart installed in the kind cluster?")
 
 
-def _wait(custom: client.CustomObjectsApi, run: str, began: float) -> float:
-    while time.monotonic() - began < LONGEST_SECONDS:
-        items = custom.list_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "certificaterequests")["items"]
-        mine = [item for item in items if item["metadata"]["name"].startswith(f"bench-{run}-")]
-        if len(mine) == REQUESTS and all(map(_is_ready, mine)):
-            return time.monotonic() - began
-        time.sleep(0.1)
-    raise SystemExit(f"bench: not all of {REQUESTS} CertificateRequests were Ready after {LONGEST_SECONDS} s")
-
-
-def measure_requests(console: Console) -> None:
-    """Print how long 1,000 CertificateRequests take, and the CPU that each costs; say so where there is no cluster."""
-    contexts = subprocess.run(["kubectl", "config", "get-contexts", "-o", "name"], check=False, capture_output=True, text=True)
-    if CONTEXT not in contexts.stdout.split():
-        console.print(
-            f"CertificateRequests on kind: NOT MEASURED, there is no context {CONTEXT}; make the cluster with kind/up", style="bold red"
-        )
-        return
-    api = config.new_client_from_config(context=CONTEXT)
-    api.configuration.connection_pool_maxsize = CONNECTIONS
-    custom = client.CustomObjectsApi(api)
-    _create_unless_there(client.CoreV1Api(api).create_namespace, {"metadata": {"name": NAMESPACE}})
-    _create_unless_there(custom.create_cluster_custom_object, GROUP, VERSION, "estclusterissuers", ISSUER)
-    run = datetime.now(UTC).strftime("%H%M%S")
-    requests = [_request(number, run) for number in range(REQUESTS)]
-    programs = {"operator": _pid("est-operator"), "estserver": _pid("estserver", "serve")}
-    before = {name: process.cpu_seconds(pid) for name, pid in programs.items() if pid}
-    began = time.monotonic()
-    with ThreadPoolExecutor(CONNECTIONS) as pool:
-        list(
-            pool.map(lambda body: custom.create_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "certificaterequests", body), requests)
-        )
-    created = time.monotonic() - began
-    took = _wait(custom, run, began)
-    table = Table(
-        "CertificateRequests on kind",
-        "created in",
-        "all Ready after",
-        "per second",
-        *(f"{name}: CPU ms each, memory MB" for name in before),
-    )
-    cells = [
-        f"{(process.cpu_seconds(programs[n] or 0) - cpu) * 1000 / REQUESTS:.2f}, {process.memory_mb(programs[n] or 0):.0f}"
-        for n, cpu in before.items()
-    ]
-    table.add_row(str(REQUESTS), f"{created:.1f} s", f"{took:.1f} s", f"{REQUESTS / took:.0f}", *cells)
-    console.print(table)
-    custom.delete_collection_namespaced_custom_object(GROUP, VERSION, NAMESPACE, "certificaterequests")
+def _until(true: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: after 60 s it is not so that {what}")
+        time.sleep(0.2)

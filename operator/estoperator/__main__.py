@@ -17,7 +17,7 @@ from estoperator import access, handlers, logs, relist, settings
 from estoperator.admission_guard import AdmissionGuard
 from estoperator.cluster import Cluster
 from estoperator.door_metrics import DoorMetrics
-from estoperator.doors import DOORS, EST_ISSUER, KubernetesDoor
+from estoperator.doors import DOORS, KubernetesDoor
 from estoperator.est_server import EstServer, MountedFile
 from estoperator.events import Events
 from estoperator.health import Health
@@ -104,7 +104,7 @@ def _program(
 ) -> Program:
     # One namespace may not hold every worker, or a slow one would keep all others waiting.
     requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))
-    events = Events(cluster, instance=loaded.identity, now=_now, metrics=metrics)
+    events = Events(cluster, instance=loaded.identity, now=_now, metrics=metrics, pressed=requests.pressed)
     issuer_queue: WorkQueue[IssuerRef] = WorkQueue(clock=time.monotonic, per_namespace=1)
     issuers = Issuers(
         api=cluster,
@@ -171,11 +171,11 @@ def _registry(
     program: Program, doors: Collection[KubernetesDoor], open_requests: OpenRequests, *, labels_seen: bool
 ) -> kopf.OperatorRegistry:
     registry = kopf.OperatorRegistry()
-    handlers.register(registry, doors, issuers=program.issuers, open_requests=open_requests, queue=program.requests)
+    handlers.register(
+        registry, doors, issuers=program.issuers, open_requests=open_requests, queue=program.requests, retention=program.retention
+    )
     if labels_seen:
         handlers.register_namespaces(registry, program.namespaces, open_requests=open_requests, queue=program.requests)
-    if EST_ISSUER in doors:
-        handlers.register_retention(registry, program.retention)
     kopf.on.login(registry=registry)(_login)
     return registry
 

@@ -1,14 +1,15 @@
 """Kubernetes Events: what changed about a request or an issuer, for who looks at it with `kubectl describe`.
 
 They are told when a status changes, never per attempt, and posted by one task from a bounded queue of their own: certificates never
-wait for them. An Event's name is made of what it says, so that a restart or a second replica that says the same finds it there.
+wait for them, and while requests wait for a worker they wait, for the API server has one certificate the more to write in the time that
+an Event takes. An Event's name is made of what it says, so that a restart or a second replica that says the same finds it there.
 """
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import structlog
@@ -18,8 +19,14 @@ from estoperator.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
-MAX_WAITING = 1000
+MAX_WAITING = 5000
 """Events not posted yet; what comes beyond is dropped, and counted."""
+
+PATIENCE_SECONDS = 30.0
+"""How long an Event lets requests go first."""
+
+LOOK_SECONDS = 0.2
+"""How often it looks whether they are through."""
 
 MAX_NOTE_CHARACTERS = 1000
 """events.k8s.io/v1 takes notes of 1 KiB."""
@@ -66,7 +73,10 @@ class EventApi(Protocol):
 
 
 class Events:
-    """The Events that wait to be posted. Belongs to one event loop; `instance` names this replica, `now` is aware."""
+    """The Events that wait to be posted. Belongs to one event loop; `instance` names this replica, `now` is aware.
+
+    `pressed` says whether there is more urgent work.
+    """
 
     def __init__(
         self,
@@ -75,25 +85,29 @@ class Events:
         instance: str,
         now: Callable[[], datetime],
         metrics: Metrics,
-        sleep: Callable[[float], Any] = asyncio.sleep,
+        pressed: Callable[[], bool] = lambda: False,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api, self._instance, self._now, self._metrics, self._sleep = api, instance, now, metrics, sleep
-        self._waiting: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue(MAX_WAITING)
+        self._pressed = pressed
+        self._waiting: asyncio.Queue[tuple[Event, datetime]] = asyncio.Queue(MAX_WAITING)
 
     def tell(self, event: Event) -> None:
         """Have the Event posted soon. Neither waits nor raises: an Event is news, the truth is in the status."""
-        namespace = event.subject.namespace or CLUSTER_NAMESPACE
         try:
-            self._waiting.put_nowait((namespace, event_body(event, namespace=namespace, instance=self._instance, now=self._now())))
+            self._waiting.put_nowait((event, self._now()))
         except asyncio.QueueFull:
             self._metrics.events.labels("dropped").inc()
 
     async def run(self) -> None:
         """Post what is told, one after the other, until cancelled."""
         while True:
-            namespace, body = await self._waiting.get()
+            event, told_at = await self._waiting.get()
             try:
-                await self._post(namespace, body)
+                while self._pressed() and self._now() - told_at < timedelta(seconds=PATIENCE_SECONDS):
+                    await self._sleep(LOOK_SECONDS)
+                namespace = event.subject.namespace or CLUSTER_NAMESPACE
+                await self._post(namespace, event_body(event, namespace=namespace, instance=self._instance, now=told_at))
             finally:
                 self._waiting.task_done()
 

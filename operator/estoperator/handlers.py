@@ -30,12 +30,13 @@ def register(
     issuers: Issuers,
     open_requests: OpenRequests,
     queue: WorkQueue[RequestKey],
+    retention: Retention,
 ) -> None:
-    """Watch the issuers and the given doors."""
+    """Watch the issuers and the given doors; of est-issuer.io's also when they are to be removed."""
     for kind, plural in ISSUER_PLURALS.items():
         _register_issuers(registry, kind, plural, issuers)
     for door in doors:
-        _register_requests(registry, door, open_requests, queue)
+        _register_requests(registry, door, open_requests, queue, retention)
 
 
 def register_namespaces(
@@ -57,14 +58,6 @@ def register_namespaces(
         namespaces.attach(indices["namespaces"])
 
 
-def register_retention(registry: kopf.OperatorRegistry, retention: Retention) -> None:
-    """Watch the requests of est-issuer.io for when they are to be removed."""
-
-    @kopf.on.event(EST_ISSUER.group, EST_ISSUER.version, EST_ISSUER.plural, id="retain", registry=registry)
-    async def _retain(event: kopf.RawEvent, **_: Any) -> None:
-        retention.observe(event["object"], deleted=event["type"] == "DELETED")
-
-
 def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRequests, queue: WorkQueue[RequestKey]) -> None:
     """A request was made, changed or deleted."""
     body = event["object"]
@@ -82,11 +75,18 @@ def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRe
 
 
 def _register_requests(
-    registry: kopf.OperatorRegistry, door: KubernetesDoor, open_requests: OpenRequests, queue: WorkQueue[RequestKey]
+    registry: kopf.OperatorRegistry,
+    door: KubernetesDoor,
+    open_requests: OpenRequests,
+    queue: WorkQueue[RequestKey],
+    retention: Retention,
 ) -> None:
+    # One handler, for kopf's own work for each is as much as what ours does.
     @kopf.on.event(door.group, door.version, door.plural, id=f"on_request_{door.door}", registry=registry)
     async def _on_request(event: kopf.RawEvent, **_: Any) -> None:
         on_request(door, event, open_requests, queue)
+        if door.door is EST_ISSUER.door:
+            retention.observe(event["object"], deleted=event["type"] == "DELETED")
 
 
 def _register_issuers(registry: kopf.OperatorRegistry, kind: str, plural: str, issuers: Issuers) -> None:

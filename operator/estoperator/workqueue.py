@@ -63,6 +63,10 @@ class WorkQueue(Generic[K]):
             yield from ((key, now - since) for key, since in keys.items())
         yield from ((key, 0.0) for key in self._due)
 
+    def pressed(self) -> bool:
+        """Whether it hands out keys and more are ready than workers have taken."""
+        return self._running and bool(self._ready)
+
     def pause(self) -> None:
         """Hand out nothing; what is in work goes on."""
         self._running = False

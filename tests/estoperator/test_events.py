@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from estoperator import events
-from estoperator.events import MAX_WAITING, Event, Events, Subject, event_body
+from estoperator.events import LOOK_SECONDS, MAX_WAITING, PATIENCE_SECONDS, Event, Events, Subject, event_body
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from tests.estoperator.builders import NOW
@@ -143,3 +144,23 @@ async def test_what_is_told_beyond_the_bound_is_dropped_and_counted_and_nobody_w
     await told.posted()
     task.cancel()
     assert [body["note"] for _, body in api.created] == [str(number) for number in range(MAX_WAITING)]
+
+
+@pytest.mark.parametrize(("through_after", "looks"), [(5, 5), (10_000, int(PATIENCE_SECONDS / LOOK_SECONDS))])
+async def test_an_event_lets_waiting_requests_go_first_but_not_for_ever(through_after: int, looks: int) -> None:
+    api = Api()
+    told = Events(
+        api,
+        instance="a",
+        now=lambda: NOW + timedelta(seconds=sum(api.slept)),
+        metrics=Metrics(),
+        pressed=lambda: len(api.slept) < through_after,
+        sleep=api.sleep,
+    )
+    told.tell(ISSUED)
+    task = asyncio.create_task(told.run())
+    await told.posted()
+    task.cancel()
+    assert len(api.created) == 1
+    assert len(api.slept) == pytest.approx(looks, abs=1)
+    assert api.created[0][1]["eventTime"] == NOW.strftime("%Y-%m-%dT%H:%M:%S.000000Z"), "when it happened, not when it was posted"

@@ -229,3 +229,16 @@ def test_what_was_forgotten_takes_no_room_however_long_its_delay_was() -> None:
     finally:
         tracemalloc.stop()
     assert held < 1_000_000
+
+
+async def test_it_is_pressed_while_keys_are_ready_that_no_worker_has_taken() -> None:
+    work = queue()
+    assert not work.pressed()
+    work.add(Key("a", "1"))
+    assert work.pressed()
+    work.pause()
+    assert not work.pressed(), "a replica that does not lead has no certificates to write"
+    work.resume()
+    await take(work)
+    work.add_after(Key("a", "2"), 60.0)
+    assert not work.pressed()

@@ -5,72 +5,33 @@ server-side apply a request, and nothing enrolled. What the API server needs for
 time.
 """
 
-import base64
 import json
 import subprocess
 import sys
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import quantiles
 
 import process
-from api import Api, Ends, Object, is_issued, is_ready
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from api import Api, Ends, is_ready
+from request_loads import CERT_MANAGER, GROUP, ISSUER, NAMESPACE, PLURAL, VERSION, Load, certificate_requests, pod_requests
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 CONTEXT = "kind-est-issuer"
-NAMESPACE = "est-bench"
 REQUESTS, PODS = 1000, 200
 CONNECTIONS = 16
 LONGEST_SECONDS = 90
-GROUP, VERSION, PLURAL = "est-issuer.io", "v1alpha1", "certificaterequests"
 ALONE_GROUP = "alone.est-issuer.io"
-CERT_MANAGER = "cert-manager.io"
-NATIVE = "certificates.k8s.io"
-POD_PLURAL = "podcertificaterequests"
 
 SECONDS_BAR, OPERATOR_BAR_MS, SERVER_BAR_MS, POD_BAR_SECONDS = 9.0, 4.0, 2.0, 1.0
-KIB_PER_OBJECT_BAR = 6.0
+KB_PER_OBJECT_BAR = 6.0
 REFERENCE_SECONDS = 5.1
 """What the reference took on the machine that the bars were measured on: on a slower one the bars grow by what it takes there."""
-
-ISSUER: Object = {
-    "apiVersion": f"{GROUP}/{VERSION}",
-    "kind": "EstClusterIssuer",
-    "metadata": {"name": "est-bench"},
-    "spec": {
-        "allowedNamespaces": {},
-        "ca": {"secretName": "est-bench-ca", "generate": {"commonName": "est-bench CA"}},
-        "policy": {
-            "rules": [
-                {"from": {"namespaces": [NAMESPACE], "serviceAccounts": ["default"]}, "dnsNames": ["{pod}.{namespace}.pod"]},
-                {"from": {"namespaces": [NAMESPACE]}, "dnsNames": ["*.bench.example"]},
-            ]
-        },
-    },
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What is created, and how one sees that an object is done. `approve` is the status that somebody must set first."""
-
-    what: str
-    path: str
-    make: Callable[[int], Object]
-    done: Callable[[Object], bool]
-    approve: Object | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,27 +50,28 @@ def measure_requests(console: Console) -> bool:
     known = subprocess.run(["kubectl", "config", "get-contexts", "-o", "name"], check=False, capture_output=True, text=True)
     if CONTEXT not in known.stdout.split():
         console.print(
-            f"requests on kind: NOT MEASURED, there is no context {CONTEXT}; make the cluster with kind/up, and run this again", style="bold red"
+            f"requests on kind: NOT MEASURED, there is no context {CONTEXT}; make the cluster with kind/up, and run this again",
+            style="bold red",
         )
         return False
     api = Api(CONTEXT, connections=CONNECTIONS)
     _prepare(api)
-    programs = {"operator": _pid("est-operator"), "estserver": _pid("estserver", "serve")}
+    programs = {"operator": _pid("/bin/est-operator"), "estserver": _pid("/bin/estserver", "serve")}
     with _apply_alone() as pid:
-        alone = _run(api, _certificate_requests(ALONE_GROUP, VERSION), REQUESTS, {"operator": pid})
+        alone = _run(api, certificate_requests(ALONE_GROUP, VERSION), REQUESTS, {"operator": pid})
     scale = max(1.0, alone.last / REFERENCE_SECONDS)
     found = {"kopf and one apply, nothing enrolled": alone}
-    loads = [_certificate_requests(GROUP, VERSION), _certificate_requests(CERT_MANAGER, "v1")]
+    loads = [certificate_requests(GROUP, VERSION), certificate_requests(CERT_MANAGER, "v1")]
     for load in loads:
+        console.print(f"{REQUESTS} {load.what}", style="dim")
         _run(api, load, CONNECTIONS * 4, programs)  # warms up
         found[load.what] = _run(api, load, REQUESTS, programs)
-    _show(console, found)
-    pods = _run(api, _pod_requests(), PODS, programs)
-    found[f"{PODS} PodCertificateRequests"] = pods
+    pods = _run(api, pod_requests(), PODS, programs)
+    found["PodCertificateRequests"] = pods
     _show(console, found)
     console.print(
-        f"This machine takes {alone.last:.1f} s for the reference, which took {REFERENCE_SECONDS} s where the bars come from; here they are "
-        f"{SECONDS_BAR * scale:.1f} s, {OPERATOR_BAR_MS * scale:.1f} ms of the operator, {SERVER_BAR_MS * scale:.1f} ms of estserver, "
+        f"This machine takes {alone.last:.1f} s for the reference, which took {REFERENCE_SECONDS} s where the bars come from; here they "
+        f"are {SECONDS_BAR * scale:.1f} s, {OPERATOR_BAR_MS * scale:.1f} ms of the operator, {SERVER_BAR_MS * scale:.1f} ms of estserver, "
         f"{POD_BAR_SECONDS * scale:.1f} s at the 99th percentile of {PODS} PodCertificateRequests."
     )
     met = [
@@ -125,20 +87,21 @@ def measure_memory(console: Console, *, total: int = 20_000, alive: int = 1000) 
     """Print the operator's memory over many requests of which few are alive; whether it stays flat and small."""
     api = Api(CONTEXT, connections=CONNECTIONS)
     _prepare(api)
-    operator = {"operator": _pid("est-operator")}
-    load = _certificate_requests(GROUP, VERSION)
+    operator = {"operator": _pid("/bin/est-operator")}
+    load = certificate_requests(GROUP, VERSION)
     table = Table("requests so far", "alive", "operator's memory MB", "after they are deleted")
     before, figures = process.memory_mb(operator["operator"]), []
     for number in range(total // alive):
         took = _run(api, load, alive, operator)
         figures.append((took.memory_mb["operator"], process.memory_mb(operator["operator"])))
+        console.print(f"{(number + 1) * alive}/{total} requests", style="dim")
         table.add_row(str((number + 1) * alive), str(alive), *(f"{figure:.1f}" for figure in figures[-1]))
     console.print(table)
     half = len(figures) // 2
     grown = max(with_all for with_all, _ in figures[half:]) - max(with_all for with_all, _ in figures[:half])
     each = (max(with_all for with_all, _ in figures) - before) * 1000 / alive
-    console.print(f"grown over the second half: {grown:.1f} MB; at most {each:.1f} kB a live object (bar: {KIB_PER_OBJECT_BAR})")
-    return grown < 1 and each <= KIB_PER_OBJECT_BAR
+    console.print(f"grown over the second half: {grown:.1f} MB; at most {each:.1f} kB a live object (bar: {KB_PER_OBJECT_BAR})")
+    return grown < 1 and each <= KB_PER_OBJECT_BAR
 
 
 def _prepare(api: Api) -> None:
@@ -154,61 +117,8 @@ def _prepare(api: Api) -> None:
     api.call("PATCH", f"{crds}/{PLURAL}.{CERT_MANAGER}?fieldManager=bench&force=true", theirs, media_type="application/apply-patch+yaml")
     issuer = f"/apis/{GROUP}/{VERSION}/estclusterissuers/est-bench"
     _until(lambda: is_ready(api.call("GET", issuer)), "the issuer est-bench is Ready")
-    _until(lambda: all(api.serves(f"/apis/{group}/{version}") for group, version in ((ALONE_GROUP, VERSION), (CERT_MANAGER, "v1"))), "the CRDs are served")
-
-
-def _certificate_requests(group: str, version: str) -> Load:
-    run = datetime.now(UTC).strftime("%H%M%S")
-
-    def make(number: int) -> Object:
-        name = f"d{number}.bench.example"
-        san = x509.SubjectAlternativeName([x509.DNSName(name)])
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        unsigned = x509.CertificateSigningRequestBuilder().subject_name(subject).add_extension(san, critical=False)
-        csr_pem = unsigned.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256()).public_bytes(Encoding.PEM)
-        return {
-            "apiVersion": f"{group}/{version}",
-            "kind": "CertificateRequest",
-            "metadata": {"name": f"bench-{run}-{number}", "namespace": NAMESPACE},
-            "spec": {
-                "request": base64.b64encode(csr_pem).decode(),
-                "issuerRef": {"group": GROUP, "kind": "EstClusterIssuer", "name": "est-bench"},
-            },
-        }
-
-    approved = {"type": "Approved", "status": "True", "reason": "Bench", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    return Load(
-        what=f"{REQUESTS} CertificateRequests of {group}",
-        path=f"/apis/{group}/{version}/namespaces/{NAMESPACE}/{PLURAL}",
-        make=make,
-        done=is_ready,
-        approve={"status": {"conditions": [approved]}} if group == CERT_MANAGER else None,
-    )
-
-
-def _pod_requests() -> Load:
-    run = datetime.now(UTC).strftime("%H%M%S")
-
-    def make(number: int) -> Object:
-        stub = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
-        name = f"bench-{run}-{number}"
-        return {
-            "apiVersion": f"{NATIVE}/v1",
-            "kind": "PodCertificateRequest",
-            "metadata": {"name": name, "namespace": NAMESPACE},
-            "spec": {
-                "signerName": f"estclusterissuers.{GROUP}/est-bench",
-                "podName": name,
-                "podUID": str(uuid.uuid4()),
-                "serviceAccountName": "default",
-                "serviceAccountUID": str(uuid.uuid4()),
-                "nodeName": "node",
-                "nodeUID": str(uuid.uuid4()),
-                "stubPKCS10Request": base64.b64encode(stub.public_bytes(Encoding.DER)).decode(),
-            },
-        }
-
-    return Load(what=f"{PODS} PodCertificateRequests", path=f"/apis/{NATIVE}/v1/namespaces/{NAMESPACE}/{POD_PLURAL}", make=make, done=is_issued)
+    for group, version in ((ALONE_GROUP, VERSION), (CERT_MANAGER, "v1")):
+        _until(lambda path=f"/apis/{group}/{version}": api.serves(path), f"{group} is served")
 
 
 def _run(api: Api, load: Load, number: int, programs: dict[str, int]) -> Took:
@@ -245,11 +155,13 @@ def _run(api: Api, load: Load, number: int, programs: dict[str, int]) -> Took:
 def _show(console: Console, found: dict[str, Took]) -> None:
     table = Table("on kind", "created in", "last done after", "per second", "p99 of one", "operator: CPU ms, memory MB", "estserver")
     for what, took in found.items():
-        number = PODS if what.startswith(f"{PODS} ") else REQUESTS
+        number = PODS if "Pod" in what else REQUESTS
         cells = [
             f"{took.cpu_ms[name]:.2f}, {took.memory_mb[name]:.0f}" if name in took.cpu_ms else "" for name in ("operator", "estserver")
         ]
-        table.add_row(what, f"{took.created:.1f} s", f"{took.last:.1f} s", f"{number / took.last:.0f}", f"{took.p99:.2f} s", *cells)
+        table.add_row(
+            f"{number}: {what}", f"{took.created:.1f} s", f"{took.last:.1f} s", f"{number / took.last:.0f}", f"{took.p99:.2f} s", *cells
+        )
     console.print(table)
 
 
@@ -267,13 +179,14 @@ def _apply_alone() -> Iterator[int]:
 
 
 def _pid(*words: str) -> int:
-    """The process of a kind node (they are processes of this machine) whose command line holds all the words."""
+    """The process of a kind node (they are processes of this machine, in a cgroup of a pod) whose command line holds all the words."""
     for file in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = file.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            in_a_pod = "kubepods" in (file.parent / "cgroup").read_text()
         except OSError:  # it ended while we looked
             continue
-        if all(word in line for word in words) and "bench/run.py" not in line:
+        if in_a_pod and all(word in line for word in words):
             return int(file.parent.name)
     raise SystemExit(f"bench: no process {' '.join(words)}; is the chart installed in the kind cluster?")
 

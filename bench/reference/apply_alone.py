@@ -3,7 +3,6 @@
 Nothing is enrolled: what est-issuer needs beyond this is its own. Arguments: group, version, plural and the kubeconfig's context.
 """
 
-import json
 import sys
 from typing import Any
 

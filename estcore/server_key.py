@@ -10,7 +10,8 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from estcore import certs_only, enveloped_data, exchange, key_package, multipart, transfer
+from estcore import auth_enveloped_data, certs_only, enveloped_data, exchange, key_package, multipart, transfer
+from estcore.auth_enveloped_data import AES_GCM_OIDS
 from estcore.der import SEQUENCE, tlv
 from estcore.der_reader import OCTET_STRING
 from estcore.enveloped_data import AES_CBC_OIDS
@@ -48,7 +49,7 @@ def attributes_for(key: DecryptionKey) -> Mapping[str, bytes]:
     return {SMIME_CAPABILITIES: capabilities, ASYMMETRIC_DECRYPT_KEY_ID: tlv(OCTET_STRING, name)}
 
 
-_CONTENT_CIPHERS = tuple(algorithm_identifier(AES_CBC_OIDS[octets]) for octets in (32, 16))
+_CONTENT_CIPHERS = tuple(algorithm_identifier(oid) for oid in (AES_GCM_OIDS[32], AES_CBC_OIDS[32], AES_CBC_OIDS[16]))
 
 
 def _key_algorithms(key: DecryptionKey) -> tuple[bytes, ...]:
@@ -122,7 +123,8 @@ def _read_key(
         return key_package.load_private_key(part.der)
     if decryption_key is None:
         raise MalformedResponse("the server sent the private key encrypted, though nothing was said of who can decrypt it")
-    content_type, content = enveloped_data.decrypt(part.der, [decryption_key])
+    decrypt = auth_enveloped_data.decrypt if auth_enveloped_data.is_one(part.der) else enveloped_data.decrypt
+    content_type, content = decrypt(part.der, [decryption_key])
     keys = key_package.open_signed(content_type, content, ca_certificates=ca_certificates, now=now)
     if len(keys) != 1:
         raise MalformedResponse(f"the server sent {len(keys)} private keys where one was asked for")

@@ -6,11 +6,13 @@ used is in the list). A capability is encoded as the AlgorithmIdentifier it stan
 """
 
 from dataclasses import dataclass
-from typing import Final
+from enum import StrEnum
+from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from estcore import der as der_module
+from estcore.auth_enveloped_data import AES_GCM_OIDS
 from estcore.der import SEQUENCE
 from estcore.der_reader import only
 from estcore.enveloped_data import AES_CBC_OIDS
@@ -29,13 +31,30 @@ from estcore.key_encryption import (
 
 MAX_CAPABILITIES: Final = 64
 
+
+class Mode(StrEnum):
+    """How AES encrypts the content, and so what is around it."""
+
+    CBC = "CBC"
+    """EnvelopedData (RFC 3565)."""
+    GCM = "GCM"
+    """AuthEnvelopedData (RFC 5084)."""
+
+
+class ContentCipher(NamedTuple):
+    """AES in a mode, with a content key of so many octets."""
+
+    mode: Mode
+    key_octets: int
+
+
 _CIPHERS = {
-    **{algorithm_identifier(oid): octets for octets, oid in AES_CBC_OIDS.items()},
-    algorithm_identifier("1.2.840.113549.3.7"): 0,  # DES-EDE3-CBC
-    **{algorithm_identifier(f"2.16.840.1.101.3.4.1.{arc}"): 0 for arc in (6, 26, 46)},  # AES-GCM: not for EnvelopedData (RFC 5084)
-    algorithm_identifier("1.2.840.113549.1.9.16.3.18"): 0,  # ChaCha20-Poly1305, nor this
+    **{algorithm_identifier(oid): ContentCipher(Mode.CBC, octets) for octets, oid in AES_CBC_OIDS.items()},
+    **{algorithm_identifier(oid): ContentCipher(Mode.GCM, octets) for octets, oid in AES_GCM_OIDS.items()},
+    algorithm_identifier("1.2.840.113549.3.7"): None,  # DES-EDE3-CBC
+    algorithm_identifier("1.2.840.113549.1.9.16.3.18"): None,  # ChaCha20-Poly1305
 }
-"""Content ciphers by their capability → octets of the content key; 0 for those that are known and not used here."""
+"""Content ciphers by their capability; None for those that are known and not used here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,16 +97,16 @@ class SmimeCapabilities:
             "an EC key takes dhSinglePass-stdDH-sha256kdf-scheme or -sha384kdf-scheme (1.3.132.1.11.1, .2) with AES key wrap as parameter"
         )
 
-    def content_key_octets(self, fitting: int) -> int:
-        """The length of the content key for AES-CBC: of the first cipher that is listed, or `fitting` where none is, for none need be.
+    def content_cipher(self, fitting: int) -> ContentCipher:
+        """The first cipher that is listed and used here; AES-CBC with `fitting` octets where no cipher is listed, for none need be.
 
-        Raises BadCsr (NoCommonAlgorithm) where ciphers are listed and AES-CBC is not.
+        Raises BadCsr (NoCommonAlgorithm) where ciphers are listed and AES is not.
         """
         ciphers = [_CIPHERS[each] for each in self.listed if each in _CIPHERS]
-        usable = [octets for octets in ciphers if octets]
+        usable = [cipher for cipher in ciphers if cipher is not None]
         if ciphers and not usable:
-            raise _nothing_in_common("the content is encrypted with AES-CBC")
-        return usable[0] if usable else fitting
+            raise _nothing_in_common("the content is encrypted with AES-CBC or AES-GCM")
+        return usable[0] if usable else ContentCipher(Mode.CBC, fitting)
 
     def _wraps(self) -> list[KeyWrap]:
         return [KEY_WRAPS[each] for each in self.listed if each in KEY_WRAPS]

@@ -30,7 +30,7 @@ from estcore.recipient_info import (
     key_identifier,
 )
 from estcore.signed_data import SubjectKeyIdentifier
-from estcore.smime_capabilities import SmimeCapabilities
+from estcore.smime_capabilities import ContentCipher, SmimeCapabilities
 
 MAX_KEYS: Final = 10_000
 MAX_ENTRY_OCTETS: Final = 16 * 1024
@@ -101,10 +101,10 @@ def _unclear(sentence: str) -> BadCsr:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encryption:
-    """For whom a key is encrypted, and the octets of the content key that does it."""
+    """For whom a key is encrypted, and with what."""
 
     recipient: Recipient
-    content_key_octets: int
+    cipher: ContentCipher
 
 
 def load(entries: Mapping[str, bytes], *, where: str) -> WrappingKeys:
@@ -151,7 +151,7 @@ def choose(keys: WrappingKeys, wanted: EncryptionWanted) -> Encryption:
         if key is None:
             raise _unknown("DecryptKeyIdentifier")
         wrap = wanted.capabilities.key_wrap(len(key.key))
-        return Encryption(recipient=key, content_key_octets=wanted.capabilities.content_key_octets(wrap.value))
+        return Encryption(recipient=key, cipher=wanted.capabilities.content_cipher(wrap.value))
     public = keys.public.get(wanted.asymmetric_decrypt_key_id or b"")
     if public is None:
         raise _unknown("AsymmetricDecryptKeyIdentifier")
@@ -161,15 +161,15 @@ def choose(keys: WrappingKeys, wanted: EncryptionWanted) -> Encryption:
         )
     if isinstance(public.public_key, rsa.RSAPublicKey):
         transport = wanted.capabilities.key_transport()
-        octets = wanted.capabilities.content_key_octets(smime_capabilities.fitting_content_key_octets(public.public_key))
+        cipher = wanted.capabilities.content_cipher(smime_capabilities.fitting_content_key_octets(public.public_key))
         return Encryption(
             recipient=KeyTransportRecipient(public_key=public.public_key, identifier=public.identifier, algorithm=transport),
-            content_key_octets=octets,
+            cipher=cipher,
         )
     agreement, wrap = wanted.capabilities.key_agreement()
     return Encryption(
         recipient=KeyAgreementRecipient(public_key=public.public_key, identifier=public.identifier, algorithm=agreement, wrap=wrap),
-        content_key_octets=wanted.capabilities.content_key_octets(wrap.value),
+        cipher=wanted.capabilities.content_cipher(wrap.value),
     )
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Final
 
-from estcore import authority, certs_only, enveloped_data, key_package, multipart, pkcs10, registration, wrapping_keys
+from estcore import auth_enveloped_data, authority, certs_only, enveloped_data, key_package, multipart, pkcs10, registration, wrapping_keys
 from estcore.authority import Authority
 from estcore.certification_request import CertificationRequest
 from estcore.errors import Forbidden, SignerError, UnknownLabel
@@ -25,6 +25,7 @@ from estcore.names import same_general_names, same_name
 from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.signed_data import SIGNED_DATA
+from estcore.smime_capabilities import Mode
 from estcore.wrapping_keys import Encryption, WrappingKeys
 from estserver import issuing, operations, revocation
 from estserver.issuers import Issuer
@@ -34,7 +35,6 @@ from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PKCS10, EstRequest, EstRe
 
 MEDIA_PKCS8: Final = "application/pkcs8"
 MEDIA_SERVER_GENERATED_KEY: Final = "application/pkcs7-mime; smime-type=server-generated-key"
-IV_OCTETS: Final = enveloped_data.IV_OCTETS
 NO_KEYS: Final = WrappingKeys()
 
 
@@ -117,13 +117,14 @@ def _key_part(private_key: PrivateKey, encryption: Encryption | None, ca: Author
     if signer is None:
         raise SignerError("the key of this CA is elsewhere: it signs no key packages")
     package = key_package.sign([private_key], certificate=ca.certificate, signer=signer[1], signing_time=service.clock())
-    enveloped = enveloped_data.encrypt(
-        package,
-        SIGNED_DATA,
-        [encryption.recipient],
-        content_key=service.random_octets(encryption.content_key_octets),
-        iv=service.random_octets(IV_OCTETS),
-    )
+    recipients = [encryption.recipient]
+    content_key = service.random_octets(encryption.cipher.key_octets)
+    if encryption.cipher.mode is Mode.GCM:
+        nonce = service.random_octets(auth_enveloped_data.NONCE_OCTETS)
+        enveloped = auth_enveloped_data.encrypt(package, SIGNED_DATA, recipients, content_key=content_key, nonce=nonce)
+    else:
+        iv = service.random_octets(enveloped_data.IV_OCTETS)
+        enveloped = enveloped_data.encrypt(package, SIGNED_DATA, recipients, content_key=content_key, iv=iv)
     return Part(content_type=MEDIA_SERVER_GENERATED_KEY, der=enveloped)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pytest
 
 from estcore import (
+    auth_enveloped_data,
     certs_only,
     cms_signature,
     csr_builder,
@@ -23,6 +24,7 @@ from estcore.keys import PrivateKey
 from estcore.multipart import Part
 from estcore.recipient_info import DecryptionKey, KeyEncryptionKey
 from estcore.signed_data import SIGNED_DATA
+from estcore.smime_capabilities import Mode
 from estcore.wrapping_keys import PublicRecipient, WrappingKeys
 from tests import pki
 from tests.core import cms_recipients as recipients
@@ -46,6 +48,14 @@ def encrypted(*keys: PrivateKey, ca: pki.Ca = CA, key: DecryptionKey = KEK) -> P
     assert isinstance(key, KeyEncryptionKey)
     package = key_package.sign(keys or (KEY,), certificate=ca.certificate, signer=cms_signature.signer_of(ca.key))
     return Part(content_type=SERVER_GENERATED_KEY, der=enveloped_data.encrypt(package, SIGNED_DATA, [key], content_key=CONTENT_KEY, iv=IV))
+
+
+def authenticated(*keys: PrivateKey) -> Part:
+    """As `encrypted`, with AES-GCM."""
+    assert isinstance(CA.key, PrivateKey)
+    package = key_package.sign(keys or (KEY,), certificate=CA.certificate, signer=cms_signature.signer_of(CA.key))
+    message = auth_enveloped_data.encrypt(package, SIGNED_DATA, [KEK], content_key=bytes(range(32)), nonce=IV[:12])
+    return Part(content_type=SERVER_GENERATED_KEY, der=message)
 
 
 def read(*parts: Part, key: DecryptionKey | None = None, status: int = 200) -> server_key.ServerGeneratedKey:
@@ -88,8 +98,9 @@ def test_its_csr_names_a_key_and_algorithms_that_our_server_takes(case: recipien
         assert name is not None
         keys = WrappingKeys(public={name: PublicRecipient(public_key=recipient.public_key, identifier=recipient.identifier)})
     chosen = wrapping_keys.choose(keys, wanted)
-    message = enveloped_data.encrypt(b"key", SIGNED_DATA, [chosen.recipient], content_key=bytes(chosen.content_key_octets), iv=IV)
-    assert enveloped_data.decrypt(message, [key]) == (SIGNED_DATA, b"key")
+    assert chosen.cipher == (Mode.GCM, 32)
+    message = auth_enveloped_data.encrypt(b"key", SIGNED_DATA, [chosen.recipient], content_key=bytes(32), nonce=bytes(12))
+    assert auth_enveloped_data.decrypt(message, [key]) == (SIGNED_DATA, b"key")
 
 
 @pytest.mark.spec("EST-SKG-01")
@@ -108,6 +119,7 @@ def test_the_parts_are_told_apart_by_their_types_and_not_their_order() -> None:
     assert is_right(read(PLAIN, CERTIFICATES))
     assert is_right(read(CERTIFICATES, PLAIN))
     assert is_right(read(CERTIFICATES, encrypted(), key=KEK))
+    assert is_right(read(CERTIFICATES, authenticated(), key=KEK))
 
 
 @pytest.mark.spec("EST-SKG-09", "EST-HTTP-02")

@@ -16,6 +16,7 @@ from estcore.recipient_info import (
     key_identifier,
 )
 from estcore.signed_data import IssuerAndSerialNumber, SubjectKeyIdentifier
+from estcore.smime_capabilities import Mode
 from estcore.wrapping_keys import Encryption, WrappingKeys
 from tests import pki
 
@@ -27,6 +28,7 @@ AES192_WRAP = pki.sequence(pki.oid("2.16.840.1.101.3.4.1.25"))
 AES256_WRAP = pki.sequence(pki.oid("2.16.840.1.101.3.4.1.45"))
 AES128_CBC = pki.sequence(pki.oid("2.16.840.1.101.3.4.1.2"))
 AES256_CBC = pki.sequence(pki.oid("2.16.840.1.101.3.4.1.42"))
+CHACHA20_POLY1305 = pki.sequence(pki.oid("1.2.840.113549.1.9.16.3.18"))
 AES256_GCM = pki.sequence(pki.oid("2.16.840.1.101.3.4.1.46"))
 DES3_CBC = pki.sequence(pki.oid("1.2.840.113549.3.7"))
 RSA = pki.sequence(pki.oid("1.2.840.113549.1.1.1"), b"\x05\x00")
@@ -168,8 +170,8 @@ def test_a_symmetric_key_is_found_by_its_name_and_used_with_its_wrap() -> None:
     assert isinstance(found.recipient, KeyEncryptionKey)
     assert found.recipient.key == bytes.fromhex("00112233445566778899aabbccddeeff")
     assert found.recipient.key_identifier == b"device"
-    assert found.content_key_octets == 16
-    assert chosen(KEYS, symmetric_id(b"strong"), capabilities(AES256_WRAP)).content_key_octets == 32
+    assert found.cipher.key_octets == 16
+    assert chosen(KEYS, symmetric_id(b"strong"), capabilities(AES256_WRAP)).cipher == (Mode.CBC, 32)
 
 
 @pytest.mark.spec("EST-SKG-05")
@@ -199,8 +201,8 @@ def test_an_unknown_identifier_is_an_error(identifier: tuple[str, bytes]) -> Non
         (asymmetric_id(ski(EC_KEY)), (AES128_WRAP, RSA, ECDH_SHA1)),
         (asymmetric_id(ski(EC_KEY)), (ECDH_BARE,)),
         (symmetric_id(b"device"), (AES128_WRAP, DES3_CBC)),
-        (asymmetric_id(ski(RSA_KEY)), (OAEP_SHA256, AES256_GCM)),
-        (asymmetric_id(ski(EC_KEY)), (ECDH_SHA256, DES3_CBC, AES256_GCM)),
+        (asymmetric_id(ski(RSA_KEY)), (OAEP_SHA256, CHACHA20_POLY1305)),
+        (asymmetric_id(ski(EC_KEY)), (ECDH_SHA256, DES3_CBC, CHACHA20_POLY1305)),
     ],
 )
 def test_without_an_algorithm_in_common_the_request_fails(identifier: tuple[str, bytes], listed: tuple[bytes, ...]) -> None:
@@ -225,7 +227,7 @@ def test_an_rsa_key_is_used_by_oaep_where_that_is_listed(listed: tuple[bytes, ..
     assert found.recipient.algorithm is algorithm
     assert found.recipient.identifier == SubjectKeyIdentifier(ski(RSA_KEY))
     assert found.recipient.public_key == RSA_KEY.public_key()
-    assert found.content_key_octets == 16, "RSA-2048 is no stronger than AES-128"
+    assert found.cipher.key_octets == 16, "RSA-2048 is no stronger than AES-128"
 
 
 @pytest.mark.spec("EST-SKG-08", "EST-SKG-14")
@@ -245,13 +247,25 @@ def test_an_ec_key_is_used_by_the_first_scheme_that_both_know(
     assert isinstance(found.recipient, KeyAgreementRecipient)
     assert (found.recipient.algorithm, found.recipient.wrap) == (scheme, wrap)
     assert found.recipient.identifier == SubjectKeyIdentifier(ski(key))
-    assert found.content_key_octets == wrap.value
+    assert found.cipher.key_octets == wrap.value
 
 
 @pytest.mark.spec("EST-SKG-08")
-def test_a_content_cipher_that_is_listed_is_taken() -> None:
-    assert chosen(KEYS, symmetric_id(b"device"), capabilities(AES256_CBC, AES128_CBC, AES128_WRAP)).content_key_octets == 32
-    assert chosen(KEYS, symmetric_id(b"strong"), capabilities(AES256_GCM, AES128_CBC, AES256_WRAP)).content_key_octets == 16
+@pytest.mark.parametrize(
+    ("listed", "cipher"),
+    [
+        ((AES256_CBC, AES128_CBC), (Mode.CBC, 32)),
+        ((AES256_GCM, AES256_CBC), (Mode.GCM, 32)),
+        ((AES128_CBC, AES256_GCM), (Mode.CBC, 16)),
+        ((DES3_CBC, CHACHA20_POLY1305, AES256_GCM, AES128_CBC), (Mode.GCM, 32)),
+        ((AES256_GCM,), (Mode.GCM, 32)),
+        ((), (Mode.CBC, 16)),
+    ],
+)
+def test_of_the_content_ciphers_that_are_listed_the_first_is_taken(listed: tuple[bytes, ...], cipher: tuple[Mode, int]) -> None:
+    assert chosen(KEYS, symmetric_id(b"device"), capabilities(*listed, AES128_WRAP)).cipher == cipher
+    assert chosen(KEYS, asymmetric_id(ski(RSA_KEY)), capabilities(OAEP_SHA256, *listed)).cipher == cipher
+    assert chosen(KEYS, asymmetric_id(ski(EC_KEY)), capabilities(*listed, ECDH_SHA256)).cipher == cipher
 
 
 # ---- recipients

@@ -12,6 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from estcore import (
+    auth_enveloped_data,
     authenticated_data,
     authorization_callout,
     certs_only,
@@ -160,8 +161,9 @@ def _template(data: bytes) -> None:
 
 
 def _enveloped_data(data: bytes) -> None:
-    with suppress(EstError):
-        enveloped_data.decrypt(data, DECRYPTION_KEYS)
+    for decrypt in (enveloped_data.decrypt, auth_enveloped_data.decrypt):
+        with suppress(EstError):
+            decrypt(data, DECRYPTION_KEYS)
 
 
 def _authenticated_data(data: bytes) -> None:

@@ -7,7 +7,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from estcore import enveloped_data
+from estcore import auth_enveloped_data, enveloped_data
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.key_encryption import KeyAgreement, KeyTransport, KeyWrap
 from estcore.recipient_info import KeyAgreementRecipient, KeyEncryptionKey, KeyTransportRecipient, RecipientKey, identifiers_of
@@ -55,6 +55,19 @@ def test_a_key_both_sides_have(tmp_path: Path, wrap: KeyWrap) -> None:
         *(f"-aes{8 * wrap.value}", *options),
     )
     assert enveloped_data.decrypt((tmp_path / "theirs.der").read_bytes(), [key]) == (DATA, CONTENT)
+
+
+@pytest.mark.parametrize("octets", [16, 24, 32])
+def test_what_it_encrypts_with_aes_gcm_we_decrypt(tmp_path: Path, octets: int) -> None:
+    """The other way round OpenSSL 3.0 does not go: it cannot parse authAttrs, which content other than id-data has (RFC 5083)."""
+    key = KeyEncryptionKey(key=bytes(range(octets)), key_identifier=b"\x01kek")
+    (tmp_path / "content").write_bytes(CONTENT)
+    run(
+        tmp_path,
+        *("openssl", "cms", "-encrypt", "-binary", "-in", "content", "-outform", "DER", "-out", "theirs.der"),
+        *(f"-aes-{8 * octets}-gcm", "-secretkey", key.key.hex(), "-secretkeyid", key.key_identifier.hex()),
+    )
+    assert auth_enveloped_data.decrypt((tmp_path / "theirs.der").read_bytes(), [key]) == (DATA, CONTENT)
 
 
 @pytest.mark.spec("EST-SKG-13")

@@ -6,7 +6,7 @@ import io
 import json
 import logging
 import sqlite3
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +17,13 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from estcore import csr_builder, enveloped_data, key_package, multipart, server_key, transfer
+from estcore import auth_enveloped_data, csr_builder, der, enveloped_data, key_package, multipart, server_key, transfer
 from estcore.errors import Busy
 from estcore.exchange import HttpResponse
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PrivateKey
 from estcore.recipient_info import DecryptionKey, KeyEncryptionKey, RecipientKey, identifiers_of
-from estcore.server_key import ServerGeneratedKey
+from estcore.server_key import SMIME_CAPABILITIES, ServerGeneratedKey
 from estcore.usages import Usage
 from estserver.held_requests import HeldRequests, State
 from estserver.key_generator import THREADS, WAITING, KeyGenerator
@@ -233,16 +233,32 @@ async def test_the_published_request_gets_a_key_though_it_is_signed_with_sha_1(t
 @pytest.mark.parametrize("label", ["factory", "strict"])
 @pytest.mark.parametrize("key", DECRYPTION_KEYS.values(), ids=DECRYPTION_KEYS)
 async def test_an_encrypted_key_is_for_the_key_that_the_csr_names(server: Server, key: DecryptionKey, label: str) -> None:
-    answer = await ask(server, csr_for(key), label=label)
-    content_type = answer.header("content-type")
-    assert content_type is not None
-    key_part, _ = multipart.decode(content_type, answer.body)
-    assert key_part.content_type == "application/pkcs7-mime; smime-type=server-generated-key"
-    content_type, content = enveloped_data.decrypt(key_part.der, [key])
-    assert content_type == "1.2.840.113549.1.7.2", "a bare SignedData"
-    (private_key,) = key_package.open_signed(content_type, content, ca_certificates=[CA], now=NOW)
-    generated = read(answer, key)
-    assert generated.certificate.public_key() == private_key.public_key()
+    for ciphers, decrypt in ((CBC_FIRST, enveloped_data.decrypt), (GCM_FIRST, auth_enveloped_data.decrypt)):
+        attributes = server_key.attributes_for(key)
+        attributes = {**attributes, SMIME_CAPABILITIES: with_ciphers(attributes[SMIME_CAPABILITIES], ciphers)}
+        answer = await ask(server, csr_with(attributes), label=label)
+        content_type = answer.header("content-type")
+        assert content_type is not None
+        key_part, _ = multipart.decode(content_type, answer.body)
+        assert key_part.content_type == "application/pkcs7-mime; smime-type=server-generated-key"
+        content_type, content = decrypt(key_part.der, [key])
+        assert content_type == "1.2.840.113549.1.7.2", "a bare SignedData"
+        (private_key,) = key_package.open_signed(content_type, content, ca_certificates=[CA], now=NOW)
+        generated = read(answer, key)
+        assert generated.certificate.public_key() == private_key.public_key()
+
+
+GCM_FIRST = (auth_enveloped_data.AES_GCM_OIDS[32], enveloped_data.AES_CBC_OIDS[32])
+CBC_FIRST = GCM_FIRST[::-1]
+ALL_CIPHERS = {*auth_enveloped_data.AES_GCM_OIDS.values(), *enveloped_data.AES_CBC_OIDS.values()}
+
+
+def with_ciphers(capabilities_der: bytes, ciphers: Sequence[str]) -> bytes:
+    """The SMIMECapabilities of the client with these content ciphers instead of its own."""
+    other = [
+        each for each in der.children(capabilities_der, der.SEQUENCE, what="it") if not any(pki.oid(oid) in each for oid in ALL_CIPHERS)
+    ]
+    return pki.sequence(*other, *(pki.sequence(pki.oid(oid)) for oid in ciphers))
 
 
 @pytest.mark.spec("EST-SKG-08", "THREAT-18")

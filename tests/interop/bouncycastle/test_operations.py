@@ -116,7 +116,8 @@ def test_it_gets_a_key_that_the_server_made_and_another_each_time(bouncy_castle:
         pytest.param("kari", marks=pytest.mark.spec("EST-SKG-14")),
     ],
 )
-def test_it_decrypts_and_verifies_a_key_that_the_server_made(bouncy_castle: Run, tmp_path: Path, recipient: str) -> None:
+@pytest.mark.parametrize("cipher", ["cbc", "gcm"])
+def test_it_decrypts_and_verifies_a_key_that_the_server_made(bouncy_castle: Run, tmp_path: Path, recipient: str, cipher: str) -> None:
     if recipient == "kekri":
         holder = {"decrypt_key_id": b"symmetric".hex(), "wrapping_key": WRAPPING_KEY.hex()}
     else:
@@ -124,6 +125,8 @@ def test_it_decrypts_and_verifies_a_key_that_the_server_made(bouncy_castle: Run,
         (tmp_path / "key.pem").write_bytes(pki.key_pem(private))
         identifier = x509.SubjectKeyIdentifier.from_public_key(private.public_key()).digest
         holder = {"asymmetric_decrypt_key_id": identifier.hex(), "wrapping_key_file": str(tmp_path / "key.pem")}
+    if cipher == "gcm":
+        holder["gcm"] = "yes"
     answer = bouncy_castle("serverkeygen-encrypted", label="keygen", subject="CN=device-7", **LOGIN, **holder)
     server_made(answer)
     (signer,) = certificates(answer, "signer")

@@ -16,15 +16,20 @@ import org.bouncycastle.asn1.nist.NISTObjectIdentifiers;
 import org.bouncycastle.asn1.pkcs.PKCSObjectIdentifiers;
 import org.bouncycastle.asn1.x509.AlgorithmIdentifier;
 import org.bouncycastle.cert.X509CertificateHolder;
+import org.bouncycastle.cms.CMSAuthEnvelopedData;
 import org.bouncycastle.cms.CMSEnvelopedData;
 import org.bouncycastle.cms.CMSSignedData;
 import org.bouncycastle.cms.CMSTypedStream;
 import org.bouncycastle.cms.Recipient;
 import org.bouncycastle.cms.RecipientInformation;
+import org.bouncycastle.cms.RecipientInformationStore;
 import org.bouncycastle.cms.SignerInformation;
 import org.bouncycastle.cms.jcajce.JcaSimpleSignerInfoVerifierBuilder;
+import org.bouncycastle.cms.jcajce.JceKEKAuthEnvelopedRecipient;
 import org.bouncycastle.cms.jcajce.JceKEKEnvelopedRecipient;
+import org.bouncycastle.cms.jcajce.JceKeyAgreeAuthEnvelopedRecipient;
 import org.bouncycastle.cms.jcajce.JceKeyAgreeEnvelopedRecipient;
+import org.bouncycastle.cms.jcajce.JceKeyTransAuthEnvelopedRecipient;
 import org.bouncycastle.cms.jcajce.JceKeyTransEnvelopedRecipient;
 import org.bouncycastle.est.ESTService;
 import org.bouncycastle.est.EnrollmentResponse;
@@ -49,14 +54,14 @@ final class KeyGeneration {
     output.put("key", answer.getPrivateKeyInfo().getEncoded());
   }
 
-  /** --decrypt-key-id HEX and --wrapping-key HEX, or --asymmetric-decrypt-key-id HEX and --wrapping-key-file FILE. */
+  /** --decrypt-key-id HEX and --wrapping-key HEX, or --asymmetric-decrypt-key-id HEX and --wrapping-key-file FILE; --gcm prefers AES-GCM. */
   static void encrypted(Options options, Output output) throws Exception {
     KeyPair ignored = Identity.generate("EC-P256");
     PKCS10CertificationRequestBuilder request = Enrolment.request(options, ignored);
     boolean symmetric = options.has("decrypt-key-id");
     byte[] identifier = HexFormat.of().parseHex(options.get(symmetric ? "decrypt-key-id" : "asymmetric-decrypt-key-id"));
     request.addAttribute(symmetric ? DECRYPT_KEY_ID : ASYMMETRIC_DECRYPT_KEY_ID, new DEROctetString(identifier));
-    request.addAttribute(PKCSObjectIdentifiers.pkcs_9_at_smimeCapabilities, capabilities());
+    request.addAttribute(PKCSObjectIdentifiers.pkcs_9_at_smimeCapabilities, capabilities(options.has("gcm")));
     byte[] csr = request.build(Enrolment.signer(ignored.getPrivate())).getEncoded();
     Post answer = Post.send(options, "serverkeygen", "application/pkcs10", csr);
     output.put("status", answer.status());
@@ -71,13 +76,16 @@ final class KeyGeneration {
           output.put("certificate", certificate.getEncoded());
         }
       } else {
-        output.put("key", key(part.der(), recipient(options), output));
+        output.put("key", key(part.der(), options, output));
       }
     }
   }
 
-  private static DERSequence capabilities() {
+  private static DERSequence capabilities(boolean gcm) {
     ASN1EncodableVector algorithms = new ASN1EncodableVector();
+    if (gcm) {
+      algorithms.add(new AlgorithmIdentifier(NISTObjectIdentifiers.id_aes256_GCM));
+    }
     algorithms.add(new AlgorithmIdentifier(NISTObjectIdentifiers.id_aes256_CBC));
     algorithms.add(new AlgorithmIdentifier(NISTObjectIdentifiers.id_aes256_wrap));
     algorithms.add(new AlgorithmIdentifier(PKCSObjectIdentifiers.id_RSAES_OAEP));
@@ -88,18 +96,24 @@ final class KeyGeneration {
   }
 
   private static Recipient recipient(Options options) throws Exception {
+    boolean gcm = options.has("gcm");
     if (options.has("wrapping-key")) {
-      return new JceKEKEnvelopedRecipient(new SecretKeySpec(HexFormat.of().parseHex(options.get("wrapping-key")), "AES")).setProvider("BC");
+      SecretKeySpec key = new SecretKeySpec(HexFormat.of().parseHex(options.get("wrapping-key")), "AES");
+      return gcm ? new JceKEKAuthEnvelopedRecipient(key).setProvider("BC") : new JceKEKEnvelopedRecipient(key).setProvider("BC");
     }
     PrivateKey key = Identity.privateKey(options.path("wrapping-key-file"));
-    return key.getAlgorithm().equals("RSA")
-        ? new JceKeyTransEnvelopedRecipient(key).setProvider("BC")
-        : new JceKeyAgreeEnvelopedRecipient(key).setProvider("BC");
+    if (key.getAlgorithm().equals("RSA")) {
+      return gcm ? new JceKeyTransAuthEnvelopedRecipient(key).setProvider("BC") : new JceKeyTransEnvelopedRecipient(key).setProvider("BC");
+    }
+    return gcm ? new JceKeyAgreeAuthEnvelopedRecipient(key).setProvider("BC") : new JceKeyAgreeEnvelopedRecipient(key).setProvider("BC");
   }
 
-  /** EnvelopedData of SignedData of AsymmetricKeyPackage; the signature is verified by the certificate in it. */
-  private static byte[] key(byte[] envelope, Recipient recipient, Output output) throws Exception {
-    RecipientInformation information = new CMSEnvelopedData(envelope).getRecipientInfos().iterator().next();
+  /** EnvelopedData or AuthEnvelopedData of SignedData of AsymmetricKeyPackage; the signature is verified by the certificate in it. */
+  private static byte[] key(byte[] envelope, Options options, Output output) throws Exception {
+    Recipient recipient = recipient(options);
+    RecipientInformationStore recipients =
+        options.has("gcm") ? new CMSAuthEnvelopedData(envelope).getRecipientInfos() : new CMSEnvelopedData(envelope).getRecipientInfos();
+    RecipientInformation information = recipients.iterator().next();
     CMSTypedStream content = information.getContentStream(recipient);
     output.put("content_type", content.getContentType().getId());
     SignedData signed = SignedData.getInstance(content.getContentStream().readAllBytes());

@@ -13,6 +13,7 @@ import kopf
 import structlog
 
 from estcore.errors import EstError
+from estcore.requester import Door
 from estoperator import access, handlers, logs, relist, settings
 from estoperator.admission_guard import AdmissionGuard
 from estoperator.cluster import Cluster
@@ -35,6 +36,7 @@ from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.settings import Settings
 from estoperator.trust_publisher import ClusterTrustBundles, ConfigMaps, IssuerTrusts, Kind, Publisher, publish
+from estoperator.webhook_guard import WebhookGuard
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
@@ -80,11 +82,12 @@ async def run(loaded: Settings) -> None:
         now=_now,
     )
     open_requests = OpenRequests()
-    guard = AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics)
-    program = _program(loaded, cluster, server, open_requests, metrics, guard)
+    namespaces = Namespaces()
+    guards = _guards(loaded, cluster, namespaces, metrics)
+    program = _program(loaded, cluster, server, open_requests, metrics, namespaces, guards)
     started = asyncio.Event()
     heartbeat = program.leadership.heartbeat
-    guarding = asyncio.create_task(guard.run(asyncio.sleep))
+    guarding = [asyncio.create_task(guard.run(asyncio.sleep)) for guard in guards]
     health = Health(collected=metrics, silent_seconds=lambda: heartbeat.silent_seconds(time.monotonic()), ready=started.is_set)
     try:
         port = await health.start(loaded.http_host, loaded.http_port)
@@ -93,14 +96,30 @@ async def run(loaded: Settings) -> None:
         registry = _registry(program, doors, open_requests, labels_seen=labels_seen)
         await _run_until_stopped(loaded, cluster, program, registry, doors, open_requests, started, metrics)
     finally:
-        guarding.cancel()
+        for task in guarding:
+            task.cancel()
         await health.stop()
         await server.aclose()
         await cluster.close()
 
 
+def _guards(loaded: Settings, cluster: Cluster, namespaces: Namespaces, metrics: Metrics) -> list[AdmissionGuard | WebhookGuard]:
+    """Who knows of which requests that admission checked who makes them."""
+    guards: list[AdmissionGuard | WebhookGuard] = [AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics)]
+    if Door.CERT_MANAGER in loaded.doors:
+        webhook = loaded.cert_manager_webhook
+        guards.append(WebhookGuard(cluster, name=webhook, metrics=metrics, labels_of=namespaces.known_labels))
+    return guards
+
+
 def _program(
-    loaded: Settings, cluster: Cluster, server: EstServer, open_requests: OpenRequests, metrics: Metrics, guard: AdmissionGuard
+    loaded: Settings,
+    cluster: Cluster,
+    server: EstServer,
+    open_requests: OpenRequests,
+    metrics: Metrics,
+    namespaces: Namespaces,
+    guards: Iterable[AdmissionGuard | WebhookGuard],
 ) -> Program:
     # One namespace may not hold every worker, or a slow one would keep all others waiting.
     requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))
@@ -119,7 +138,6 @@ def _program(
         clock=time.monotonic,
         now=_now,
     )
-    namespaces = Namespaces()
     issuing = Issuing(
         api=cluster,
         enroller=server,
@@ -131,7 +149,7 @@ def _program(
         now=_now,
         max_retry=loaded.max_retry_duration,
         labels_of=namespaces.labels,
-        believes=guard.believes,
+        believes=lambda request: any(guard.believes(request) for guard in guards),
     )
     removals: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=1)
     leadership = Leadership(

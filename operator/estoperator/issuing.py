@@ -16,7 +16,6 @@ from cryptography import x509
 from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
-from estcore.requester import Door
 from estoperator import chain, conditions, decide, vouching
 from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
@@ -96,7 +95,7 @@ class Issuing:
     told: dict[RequestKey, tuple[str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished."""
     believes: Callable[[CertRequest], bool] = lambda _: False
-    """Whether the username in a request of est-issuer.io is the requester's own."""
+    """Whether the username in a CertificateRequest of either group is the requester's own."""
 
     async def work(self, key: RequestKey) -> None:
         """Decide about the request as last seen and carry it out. Raises what Kubernetes raised, but for Stale and Gone."""
@@ -104,7 +103,7 @@ class Issuing:
         for _ in range(MAX_CONFLICTS):
             if request is None:
                 return
-            if request.key.door is Door.EST_ISSUER and not self.believes(request):
+            if request.user is None and request.username is not None and not self.believes(request):
                 request = replace(request, username=None)
             try:
                 await self.run_step(await self._reviewed_step(request), request)

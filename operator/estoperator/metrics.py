@@ -72,6 +72,11 @@ class Metrics:
         self.admission_policy = Gauge(
             "est_operator_admission_policy", "1 while the admission policy and its binding hold, 0 while not", registry=registry
         )
+        self.cert_manager_webhook = Gauge(
+            "est_operator_cert_manager_webhook",
+            "1 while cert-manager's webhook checks who makes its requests, 0 while not, or without cert-manager",
+            registry=registry,
+        )
 
     def door(self, door: str, *, off: str = "") -> None:
         """The door is on, or off and why: one of DOOR_OFF."""

@@ -21,7 +21,7 @@ class Namespaces:
     """What kopf watches of them. Where it may not, their names are all that is known."""
 
     def __init__(self) -> None:
-        self._index: Index = {}
+        self._index: Index | None = None
 
     def attach(self, index: Index) -> None:
         """Use kopf's index."""
@@ -29,5 +29,10 @@ class Namespaces:
 
     def labels(self, namespace: str) -> Mapping[str, str]:
         """Its labels; of one that is not known, its name alone."""
-        found = next(iter(self._index[namespace]), {}) if namespace in self._index else {}
-        return {**found, **name_alone(namespace)}
+        return {**(self.known_labels(namespace) or {}), **name_alone(namespace)}
+
+    def known_labels(self, namespace: str) -> Mapping[str, str] | None:
+        """Its labels, None where they are not known."""
+        if self._index is None or namespace not in self._index:
+            return None
+        return next(iter(self._index[namespace]), None)

@@ -112,7 +112,7 @@ class CertRequest:
     usages: tuple[str, ...]
     is_ca: bool
     username: str | None
-    """spec.username: who made it, where admission checked that (admission_guard)."""
+    """spec.username: who made it, where admission checked that (admission_guard, webhook_guard)."""
 
     approved: bool
     """Approved is set, or the door approves by itself."""

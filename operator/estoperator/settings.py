@@ -47,6 +47,9 @@ class Settings(BaseSettings):
     admission_policy: str = ""
     """Name of the chart's ValidatingAdmissionPolicy and its binding; while they hold, spec.username of our own requests is believed."""
 
+    cert_manager_webhook: str = "cert-manager-webhook"
+    """Name of cert-manager's ValidatingWebhookConfiguration; while it holds, spec.username of its requests is believed."""
+
     workers: Annotated[int, Field(ge=1, le=256)] = 16
     """Requests in work at once."""
 

@@ -38,6 +38,7 @@ OPERATOR = {
         ("apiextensions.k8s.io", "customresourcedefinitions", ""): ("list", "watch"),
         ("admissionregistration.k8s.io", "validatingadmissionpolicies", "est-issuer-certificaterequests"): ("get",),
         ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "est-issuer-certificaterequests"): ("get",),
+        ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "cert-manager-webhook"): ("get",),
         ("certificates.k8s.io", "clustertrustbundles", ""): ("get", "list", "create", "update", "delete"),
         ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest", "sign"),
         ("certificates.k8s.io", "signers", "estclusterissuers.est-issuer.io/*"): ("attest", "sign"),
@@ -138,6 +139,8 @@ def test_a_door_that_is_off_is_not_permitted_either(door: str, group: str, plura
     assert (group, plural, "") not in rights[""]
     assert (group, f"{plural}/status", "") not in rights[""]
     assert (("authorization.k8s.io", "subjectaccessreviews", "") in rights[""]) == (door != "signingRequests")
+    webhook = ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "cert-manager-webhook")
+    assert rights[""].get(webhook) == (None if door == "certManager" else ("get",))
 
 
 @pytest.mark.parametrize(("native", "bundles", "verbs"), [(True, False, ("sign",)), (False, True, ("attest",)), (False, False, None)])

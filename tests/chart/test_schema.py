@@ -96,6 +96,7 @@ GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
     ("image.pullPolicy", ["Always", "Never"], ["always", ""]),
     ("certManager.serviceAccount.name", ["cm"], ["", "CM"]),
     ("certManager.serviceAccount.namespace", ["cm"], ["", "a.b", "-a"]),
+    ("certManager.webhookName", ["cm-webhook"], ["", "CM"]),
     ("certManager.approver.serviceAccounts", [["cert-manager/approver-policy"]], [["approver-policy"], ["a/b", "a/b"]]),
     (
         "approval.approvers",

@@ -196,6 +196,10 @@ class System:
         """Those of every certificate that the operator asked for on behalf of an object of this name."""
         return [transaction for transaction, told in self._told() if told["name"] == name]
 
+    def told_of(self, namespace: str, name: str) -> list[Object]:
+        """What the operator told of whom it asked for, of each certificate for an object of that name."""
+        return [told for _, told in self._told() if (told.get("namespace"), told["name"]) == (namespace, name)]
+
     def _told(self) -> list[tuple[str, Object]]:
         with sqlite3.connect(self.state / "ledger.sqlite") as connection:
             rows = connection.execute('SELECT "transaction", on_behalf_of FROM certificates WHERE on_behalf_of IS NOT NULL').fetchall()
@@ -258,6 +262,12 @@ def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...
     kinds = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"]
     rules += [
         {"apiGroups": ["admissionregistration.k8s.io"], "resources": kinds, "verbs": ["get"], "resourceNames": policy},
+        {
+            "apiGroups": ["admissionregistration.k8s.io"],
+            "resources": ["validatingwebhookconfigurations"],
+            "verbs": ["get"],
+            "resourceNames": ["cert-manager-webhook"],
+        },
         {"apiGroups": [CERTIFICATES], "resources": ["clustertrustbundles"], "verbs": ["get", "list", "create", "update", "delete"]},
         {"apiGroups": [CERTIFICATES], "resources": ["signers"], "verbs": ["attest", "sign"], "resourceNames": SIGNERS},
         {"apiGroups": [CERTIFICATES], "resources": NATIVE, "verbs": read},

@@ -70,6 +70,9 @@
 - {name: EST_OPERATOR_DOORS, value: {{ $doors | join "," | quote }}}
 - {name: EST_OPERATOR_CLUSTER_TRUST_BUNDLES, value: {{ .Values.trust.clusterTrustBundles.enabled | quote }}}
 - {name: EST_OPERATOR_TRUST_CONFIG_MAPS, value: {{ .Values.trust.configMaps.enabled | quote }}}
+{{- if .Values.doors.certManager }}
+- {name: EST_OPERATOR_CERT_MANAGER_WEBHOOK, value: {{ .Values.certManager.webhookName }}}
+{{- end }}
 {{- if .Values.approval.admissionPolicy }}
 - {name: EST_OPERATOR_ADMISSION_POLICY, value: {{ include "est-issuer.fullname" . }}-certificaterequests}
 {{- end }}

@@ -1,0 +1,147 @@
+"""Whether spec.username of a cert-manager.io request can be believed: only where cert-manager's webhook checked it (contract 24).
+
+cert-manager's CRDs alone let a tenant write there whom it likes, and its webhook may be absent, or off for a namespace. So the operator
+looks every few seconds whether its ValidatingWebhookConfiguration is there and whole, and says once where it is not.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Protocol
+
+import structlog
+
+from estcore.label_selector import LabelSelector
+from estoperator.doors import CERT_MANAGER
+from estoperator.kubernetes_errors import Gone, KubernetesError
+from estoperator.metrics import Metrics
+from estoperator.resources import CertRequest, Object
+
+log = structlog.get_logger(__name__)
+
+CHECK_SECONDS = 10.0
+CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+
+
+class WebhookApi(Protocol):
+    """What this module needs of Kubernetes; raises kubernetes_errors."""
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        """Whether the API server has this kind in this version."""
+        ...
+
+    async def call(
+        self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """One JSON request."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coverage:
+    """Since when the webhook is asked about each request, and in which namespaces."""
+
+    since: datetime
+    namespaces: LabelSelector
+
+
+class WebhookGuard:
+    """Belongs to one event loop. `name` is that of the ValidatingWebhookConfiguration.
+
+    `labels_of` gives the labels of a namespace, None where they are not known.
+    """
+
+    def __init__(self, api: WebhookApi, *, name: str, metrics: Metrics, labels_of: Callable[[str], Mapping[str, str] | None]) -> None:
+        self._api, self._name, self._metrics, self._labels_of = api, name, metrics, labels_of
+        self._coverage: Coverage | None = None
+        self._said = ""
+
+    def believes(self, request: CertRequest) -> bool:
+        """Whether the request was made while the webhook was asked about its namespace, which it is still."""
+        coverage = self._coverage
+        if request.key.door is not CERT_MANAGER.door or coverage is None or request.created <= coverage.since:
+            return False  # times are whole seconds: what was made within the webhook's first second may have come before it
+        selector = coverage.namespaces
+        labels = self._labels_of(request.key.namespace)
+        return selector == LabelSelector() or (labels is not None and selector.matches(labels))
+
+    async def run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.check()
+            await sleep(CHECK_SECONDS)
+
+    async def check(self) -> None:
+        """Look once. Where it cannot be seen that requests are checked, they are not; said is what is known, once."""
+        self._coverage, said = None, self._said
+        try:
+            if await self._api.serves(CERT_MANAGER.group, CERT_MANAGER.version, CERT_MANAGER.plural):
+                self._coverage, said = await self._look()
+            else:
+                said = ""
+        except KubernetesError as error:  # it passes; the door itself says so
+            log.debug("cert_manager_webhook_unknown", webhook=self._name, error=error.message)
+        except Exception:
+            log.exception("internal_error", work="cert_manager_webhook")  # must not leave a belief behind
+        self._metrics.cert_manager_webhook.set(0 if self._coverage is None else 1)
+        if said == self._said:
+            return
+        self._said = said
+        if self._coverage is not None:
+            log.info("cert_manager_webhook", webhook=self._name, holds=True)
+        elif said:
+            log.warning("cert_manager_webhook", webhook=self._name, holds=False, reason=said)
+
+    async def _look(self) -> tuple[Coverage | None, str]:
+        """What is covered, and what there is to say about it."""
+        if not self._name:
+            return None, f"EST_OPERATOR_CERT_MANAGER_WEBHOOK names none; {_CONSEQUENCE}"
+        try:
+            found = coverage(await self._api.call("GET", f"{CONFIGURATIONS}/{self._name}"))
+        except Gone:
+            return None, f"there is no ValidatingWebhookConfiguration of that name; {_CONSEQUENCE}"
+        except KubernetesError as error:
+            if error.http_status != 403:
+                raise
+            return None, f"the operator's ServiceAccount may not read it; {_CONSEQUENCE}"
+        if found is None:
+            return None, f"it is not asked about every CertificateRequest, or not being able to ask it refuses none; {_CONSEQUENCE}"
+        return found, "holds"
+
+
+_CONSEQUENCE = (
+    "whoever may create CertificateRequests of cert-manager.io writes whom they like into spec.username, and whoever may write their "
+    "status approves them: such a request stands for its namespace alone, and no requester is recorded"
+)
+
+
+def coverage(configuration: Object) -> Coverage | None:
+    """What a ValidatingWebhookConfiguration covers of the creation of cert-manager's requests; None where it lets any pass."""
+    since = datetime.fromisoformat(configuration["metadata"]["creationTimestamp"])
+    for webhook in configuration.get("webhooks") or ():
+        whole = (
+            webhook.get("failurePolicy", "Fail") == "Fail"
+            and any(map(_covers_create, webhook.get("rules") or ()))
+            and not _selects(webhook.get("objectSelector"))
+            and not webhook.get("matchConditions")
+        )
+        if whole:
+            try:
+                return Coverage(since=since, namespaces=LabelSelector.model_validate(webhook.get("namespaceSelector") or {}))
+            except ValueError:  # more than we read: then it is not known whom it leaves out
+                continue
+    return None
+
+
+def _covers_create(rule: Object) -> bool:
+    return (
+        bool({"*", CERT_MANAGER.group} & set(rule.get("apiGroups", ())))
+        and bool({"*", CERT_MANAGER.version} & set(rule.get("apiVersions", ())))
+        and bool({"*", "CREATE"} & set(rule.get("operations", ())))
+        and bool({"*", "*/*", CERT_MANAGER.plural} & set(rule.get("resources", ())))
+        and rule.get("scope", "*") in {"*", "Namespaced"}
+    )
+
+
+def _selects(selector: Object | None) -> bool:
+    return bool(selector) and any((selector or {}).values())

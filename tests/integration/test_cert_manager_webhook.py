@@ -1,0 +1,89 @@
+"""Contract 24 on a real API server: who made a request of cert-manager's is believed while its webhook checks that, and warned of else."""
+
+import functools
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.integration.apiserver import ApiServer
+from tests.integration.doorway import CERT_MANAGER, rules
+from tests.integration.identity_webhook import IdentityWebhook
+from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Process, System, condition, wait_for
+
+pytestmark = pytest.mark.timeout(180)
+
+TENANT, OFF = "webhook", "webhook-off"
+ADMIN = {"username": "admin", "groups": ["system:masters", "system:authenticated"]}
+"""Who makes the requests of these tests."""
+
+METRIC = "est_operator_cert_manager_webhook"
+
+
+@pytest.fixture(scope="module")
+def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    started = System(apiserver, tmp_path_factory.mktemp("webhook"), "est-webhook-system")
+    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
+    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+    for namespace in (TENANT, OFF):
+        started.tenant(namespace)
+        started.issuer(namespace, rules=rules(namespace))
+    apiserver.kubectl("label", "namespace", OFF, "cert-manager.io/disable-validation=true")
+    yield started
+    started.stop()
+    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
+
+
+def warned(operator: Process) -> int:
+    """How often the operator has warned that nobody checks requesters."""
+    return sum(
+        "cert_manager_webhook" in line and "stands for its namespace alone" in line for line in operator.log.read_text().splitlines()
+    )
+
+
+def recorded(system: System, namespace: str, name: str, **who: object) -> str | None:
+    """Who the ledger says asked for a request's certificate, with which the request was made."""
+    CERT_MANAGER.ask(system, namespace, name, **who)
+    CERT_MANAGER.until_issued(system, namespace, name)
+    (told,) = system.told_of(namespace, name)
+    requester = told.get("requester")
+    return None if requester is None else str(requester)
+
+
+@pytest.mark.spec("K8S-CONTRACT-24", "THREAT-23")
+def test_a_requester_is_recorded_while_the_webhook_holds_and_its_absence_is_warned_of_once(system: System) -> None:
+    operator = system.start_operator("webhook")
+    try:
+        wait_for("the warning", lambda: warned(operator) == 1, log=operator.log)
+        forged = {"username": "system:serviceaccount:kube-system:root", "groups": ["system:masters"]}
+        assert [recorded(system, TENANT, f"forged-{number}", **forged) for number in range(3)] == [None] * 3
+        assert system.metric(operator, METRIC) == 0
+        with IdentityWebhook(system.api):
+            since = time.monotonic()
+            wait_for("the webhook to be seen", lambda: system.metric(operator, METRIC) == 1, log=operator.log)
+            wait_for("the webhook to be asked", functools.partial(refused, system, forged))
+            wait_for("the second in which it began", lambda: time.monotonic() - since > 1)
+            assert recorded(system, TENANT, "own", **ADMIN) == "admin"
+            assert recorded(system, OFF, "forged", **forged) is None, "a namespace that is left out"
+            assert warned(operator) == 1
+        wait_for("its end to be seen", lambda: system.metric(operator, METRIC) == 0, log=operator.log)
+        assert recorded(system, TENANT, "after", **ADMIN) is None
+        assert warned(operator) == 2
+        dns = f"web.{OFF}.svc"
+        made = CERT_MANAGER.manifest(OFF, "elsewhere", "factory", "elsewhere")["spec"]["request"]
+        CERT_MANAGER.ask(system, TENANT, "elsewhere", request=made, username=f"system:serviceaccount:{OFF}:web")
+        status = CERT_MANAGER.until_ended(system, TENANT, "elsewhere")["status"]
+        assert dns in condition(status, "Ready")["message"], "the policy knows the namespace alone"
+    finally:
+        operator.terminate()
+
+
+def refused(system: System, forged: dict[str, object]) -> bool:
+    made = CERT_MANAGER.manifest(TENANT, "probe", "factory", "probe")
+    made["spec"] |= forged
+    try:
+        system.api.apply(made)
+    except RuntimeError as error:
+        return "must be the user's own" in str(error)
+    system.api.kubectl("delete", THEIRS, "probe", "-n", TENANT)
+    return False

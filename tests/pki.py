@@ -1,13 +1,17 @@
 """The test PKI: keys, CAs, leaves and CSRs of every kind, deliberately malformed ones included.
 
 Times are relative to EPOCH, never the clock. Keys are made once per process and told apart by owner: `key(KeyAlgorithm.RSA_2048, "x")`.
+Those of RSA are those of rsa-keys.pem (for tests alone) as long as they last, for a new one takes up to seconds.
 The certificates made here are somebody else's; only what the product itself issues is collected for the linters.
 """
 
 import functools
+import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -24,6 +28,7 @@ SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 ALL_ALGORITHMS = tuple(KeyAlgorithm)
+RSA_KEYS = Path(__file__).with_name("rsa-keys.pem")
 
 
 # ---- keys
@@ -42,7 +47,19 @@ def key(
         case KeyAlgorithm.ED25519:
             return ed25519.Ed25519PrivateKey.generate()
         case _:
-            return rsa.generate_private_key(public_exponent=65537, key_size=int(algorithm.removeprefix("RSA-")))
+            bits = int(algorithm.removeprefix("RSA-"))
+            return _unused_rsa_keys()[bits].pop() if _unused_rsa_keys()[bits] else rsa.generate_private_key(65537, bits)
+
+
+@functools.cache
+def _unused_rsa_keys() -> defaultdict[int, list[rsa.RSAPrivateKey]]:
+    """By size: each goes to one owner."""
+    keys = defaultdict(list)
+    for pem in re.findall(rb"-----BEGIN.+?-----END.+?-----", RSA_KEYS.read_bytes(), re.DOTALL):
+        loaded = serialization.load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
+        assert isinstance(loaded, rsa.RSAPrivateKey)
+        keys[loaded.key_size].append(loaded)
+    return keys
 
 
 @functools.cache

@@ -62,6 +62,11 @@ def policy(*rules: Mapping[str, Any], **others: Any) -> Policy:
     return issuer_spec.parse(spec(*rules, **others), where="test").policy
 
 
+@functools.cache
+def _parsed(algorithm: KeyAlgorithm) -> CertificationRequest:
+    return pkcs10.parse(pki.csr(pki.key(algorithm)))
+
+
 def csr(
     *sans: x509.GeneralName,
     subject: x509.Name | None = None,
@@ -69,9 +74,8 @@ def csr(
     usages: Sequence[Usage] | None = None,
 ) -> CertificationRequest:
     """A parsed CSR. The names are put in after parsing, so that ones which `pkcs10.parse` refuses can be tried too."""
-    parsed = pkcs10.parse(pki.csr(pki.key(algorithm)))
     return replace(
-        parsed,
+        _parsed(algorithm),
         subject=subject if subject is not None else x509.Name([]),
         sans=tuple(sans),
         usages=None if usages is None else frozenset(usages),

@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -71,7 +72,19 @@ def mostly(good: list[Any], bad: list[Any]) -> st.SearchStrategy[Any]:
     return st.sampled_from([*good * (-(-len(bad) * 8 // len(good))), *bad])
 
 
-san_lists = st.lists(mostly(GOOD_NAMES, BAD_NAMES), max_size=2)
+def up_to_two(good: list[bytes], bad: list[bytes]) -> st.SearchStrategy[list[bytes]]:
+    """None, one or two different ones, each mostly good, from one number: Hypothesis draws a number sooner than a list."""
+    each = [*good * (-(-len(bad) * 8 // len(good))), *bad]
+
+    def chosen(number: int) -> list[bytes]:
+        places, count = divmod(number, 3)
+        return list(dict.fromkeys(each[place] for place in divmod(places, len(each))[:count]))
+
+    return st.integers(0, 3 * len(each) ** 2 - 1).map(chosen)
+
+
+san_lists = up_to_two(GOOD_NAMES, BAD_NAMES)
+extension_lists = up_to_two(GOOD_EXTENSIONS, BAD_EXTENSIONS)
 subjects = mostly(SUBJECTS[:3], SUBJECTS[3:])
 
 
@@ -101,7 +114,7 @@ class Asked:
 def csrs(draw: st.DrawFn) -> Asked:
     key = draw(mostly(GOOD_KEYS, BAD_KEYS))
     subject, names = draw(st.tuples(subjects, san_lists) | st.sampled_from(HELD_NAMES))
-    wanted = draw(st.lists(mostly(GOOD_EXTENSIONS, BAD_EXTENSIONS), max_size=2, unique=True))
+    wanted = draw(extension_lists)
     if names:
         wanted = [pki.extension("2.5.29.17", sequence(*names)), *wanted]
     attributes = [pki.extension_request(*wanted)] if wanted else []
@@ -131,41 +144,36 @@ requesters = st.sampled_from(
     [basic(), basic("root"), pod(), pod("evil", "a"), *map(holder, HELD), RA, RA, replace(holder(HELD[0]), registration_authority=True)]
 )
 EVERYBODY = {"dnsNames": ["*.shop"], "subject": {"commonName": "*"}, "uris": ["spiffe://td.example/*"]}
-rules = st.fixed_dictionaries(
-    {
-        "dnsNames": st.lists(
-            st.sampled_from(["*.shop", "a.shop", "{user}.shop", "*.{namespace}", "kubernetes.default.svc"]), min_size=1, max_size=2
-        )
-    },
-    optional={
-        "uris": st.lists(st.sampled_from(["spiffe://td.example/*", "spiffe://td.example/{user}"]), min_size=1, max_size=1),
-        "subject": st.fixed_dictionaries({"commonName": st.sampled_from(["*", "{user}", "device-*", "*.shop"])}),
-        "wildcards": st.booleans(),
-        "from": st.sampled_from([{"users": ["device-*"]}, {"namespaces": ["shop"]}, {"users": ["*"]}]),
-    },
+DNS_PATTERNS = ["*.shop", "a.shop", "{user}.shop", "*.{namespace}", "kubernetes.default.svc"]
+RULE_PARTS: dict[str, list[Any]] = {
+    "dnsNames": [list(patterns) for count in (1, 2) for patterns in product(DNS_PATTERNS, repeat=count)],
+    "uris": [None, None, ["spiffe://td.example/*"], ["spiffe://td.example/{user}"]],
+    "subject": [None] * 4 + [{"commonName": text} for text in ("*", "{user}", "device-*", "*.shop")],
+    "wildcards": [None, None, True, False],
+    "from": [None] * 3 + [{"users": ["device-*"]}, {"namespaces": ["shop"]}, {"users": ["*"]}],
+}
+rules = st.sampled_from(
+    [{name: part for name, part in zip(RULE_PARTS, parts, strict=True) if part is not None} for parts in product(*RULE_PARTS.values())]
 )
-usage_lists = st.sampled_from(
-    [
+POLICY_PARTS: dict[str, list[Any]] = {
+    "keys": [["ECDSA-P256", "ECDSA-P384", "Ed25519"]] * 3 + [["ECDSA-P256"], ["Ed25519", "RSA-3072"]],
+    "usages": [
         ["digital signature", "client auth"],
         ["digital signature", "key encipherment", "server auth", "client auth"],
         ["digital signature", "code signing"],
-    ]
-)
-key_lists = st.sampled_from([["ECDSA-P256", "ECDSA-P384", "Ed25519"]] * 3 + [["ECDSA-P256"], ["Ed25519", "RSA-3072"]])
+    ],
+    "isCA": [True, True, False],
+    "nameChange": ["Forbidden", "ByRules", "ByRules"],
+    "keyReuse": ["Allowed", "Forbidden"],
+    "duration": [{"default": "24h", "max": "48h"}],
+}
+policy_parts = st.sampled_from([dict(zip(POLICY_PARTS, parts, strict=True)) for parts in product(*POLICY_PARTS.values())])
 
 
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
-    others: dict[str, Any] = {
-        "keys": draw(key_lists),
-        "usages": draw(usage_lists),
-        "isCA": draw(st.sampled_from([True, True, False])),
-        "nameChange": draw(st.sampled_from(["Forbidden", "ByRules", "ByRules"])),
-        "keyReuse": draw(st.sampled_from(["Allowed", "Forbidden"])),
-        "duration": {"default": "24h", "max": "48h"},
-    }
     last = draw(st.sampled_from([[EVERYBODY], [EVERYBODY], []]))
-    return policy(*draw(st.lists(rules, max_size=2)), *last, **others)
+    return policy(*draw(st.lists(rules, max_size=2)), *last, **draw(policy_parts))
 
 
 MODIFIED_EXTENSIONS: list[list[x509.ExtensionType]] = [
@@ -179,24 +187,27 @@ MODIFIED_EXTENSIONS: list[list[x509.ExtensionType]] = [
 ]
 
 
-@st.composite
-def modifications(draw: st.DrawFn) -> Modification | None:
+LIVES = [None, timedelta(hours=1), timedelta(hours=48), timedelta(hours=49), timedelta(days=4000)]
+
+
+def modified(parts: tuple[list[x509.ExtensionType], timedelta | None, x509.Name | None]) -> Modification | None:
     """What a registration authority may put on top of a CSR."""
-    if draw(st.booleans()):
-        return None
-    values = draw(st.sampled_from(MODIFIED_EXTENSIONS))
-    extensions = [x509.Extension(value.oid, False, value) for value in values]
-    life = draw(st.sampled_from([None, timedelta(hours=1), timedelta(hours=48), timedelta(hours=49), timedelta(days=4000)]))
+    values, life, subject = parts
     template_der = cert_template.build(
-        subject=draw(st.none() | st.sampled_from([pki.name("web"), pki.name("root")])),
+        subject=subject,
         not_after=EPOCH + life if life else None,
-        extensions=extensions,
+        extensions=[x509.Extension(value.oid, False, value) for value in values],
     )
     numbers = sequence(b"\x02\x01\x01")
     try:
         return template_modification.parse_mod_cert_template(sequence(sequence(b"\x02\x01\x00"), numbers, template_der))
     except EstError:
         return None
+
+
+modifications = st.none() | st.sampled_from([*product(MODIFIED_EXTENSIONS, LIVES, [None, None, pki.name("web"), pki.name("root")])]).map(
+    modified
+)
 
 
 # ---- what must hold of whatever is issued
@@ -278,7 +289,7 @@ def test_whatever_is_issued_was_permitted() -> None:
     seen: Counter[str] = Counter()
 
     @settings(max_examples=600, deadline=None)
-    @given(asked=csrs(), requester=requesters, given_policy=policies(), modification=modifications(), renewal=mostly([False], [True]))
+    @given(asked=csrs(), requester=requesters, given_policy=policies(), modification=modifications, renewal=mostly([False], [True]))
     def try_request(asked: Asked, requester: Requester, given_policy: Policy, modification: Modification | None, renewal: bool) -> None:
         try:
             request = pkcs10.parse(asked.csr_der)

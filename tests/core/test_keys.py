@@ -232,9 +232,10 @@ def points_from(y: int) -> list[Point]:
     return [(x, y), (-x % P25519, y)] if x * x % P25519 == square else []
 
 
-def small_orders() -> set[Point]:
+@cache
+def small_orders() -> frozenset[Point]:
     """Any point times the order of the large subgroup lies among the eight: enough of them give all."""
-    return {times(ORDER_25519, point) for y in range(2, 40) for point in points_from(y)}
+    return frozenset(times(ORDER_25519, point) for y in range(2, 40) for point in points_from(y))
 
 
 def ed25519_key(y: int, sign: int = 0) -> ed25519.Ed25519PublicKey:

@@ -163,6 +163,7 @@ def test_a_pods_stub_that_asks_for_more_than_its_key_is_refused(fields: dict[str
     assert step.reason == reason
 
 
+@pytest.mark.spec("THREAT-34")
 def test_a_request_of_a_megabyte_is_not_held_and_refused_for_its_length() -> None:
     request = signing_request(request="QUFB" * 250_000)
     assert request.csr_b64 is None

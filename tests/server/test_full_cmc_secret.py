@@ -189,7 +189,7 @@ def says(key: PrivateKey, claimed: str, common_name: str = "device-1") -> bytes:
     return secret_request.sign(encode([pki_data.tagged_pkcs10(1, csr)], Identification(claimed)), key)
 
 
-@pytest.mark.spec("EST-CMC-20", "EST-CMC-21", "EST-CLI-01")
+@pytest.mark.spec("EST-CMC-20", "EST-CMC-21", "EST-CLI-01", "THREAT-17")
 async def test_a_name_without_a_proof_that_is_not_the_user_of_the_connection_is_bad_identity(server: Server) -> None:
     for claimed in ("device-2", "Device-1", "device-1 ", NEWCOMER.identification):
         reply = await send(server, says(new_key(), claimed), authorization=basic())

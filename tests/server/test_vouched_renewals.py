@@ -111,7 +111,7 @@ async def test_another_issuers_certificate_is_none_of_this_ones(tmp_path: Path) 
         not_renewable(await renew(server, label="other"))
 
 
-@pytest.mark.spec("EST-CLI-03", "EST-REENR-02", "THREAT-16")
+@pytest.mark.spec("EST-CLI-03", "EST-REENR-02", "THREAT-11")
 async def test_what_is_revoked_is_not_renewed(server: Server) -> None:
     first = await device(server)
     assert await revocation.revoke(server.ledger, "EstIssuer/devices/factory", first.serial_number, reason=1, now=server.clock())

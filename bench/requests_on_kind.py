@@ -94,7 +94,7 @@ def measure_memory(console: Console, *, total: int = 20_000, alive: int = 1000) 
     for number in range(total // alive):
         took = _run(api, load, alive, operator)
         figures.append((took.memory_mb["operator"], process.memory_mb(operator["operator"])))
-        console.print(f"{(number + 1) * alive}/{total} requests", style="dim")
+        console.print(f"{(number + 1) * alive}/{total} requests, {figures[-1][0]:.1f} MB", style="dim")
         table.add_row(str((number + 1) * alive), str(alive), *(f"{figure:.1f}" for figure in figures[-1]))
     console.print(table)
     half = len(figures) // 2

@@ -26,7 +26,7 @@ from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Door, Requester
 from estserver.audit import AuditLog
 from estserver.held_requests import HeldRequest, HeldRequests, State
-from estserver.ledger import digest
+from estserver.ledger_entry import digest
 from estserver.messages import Operation
 from estserver.metrics import Metrics
 

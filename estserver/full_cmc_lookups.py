@@ -23,7 +23,7 @@ from estserver import revocation, revocation_secret
 from estserver.full_cmc_requester import Sender
 from estserver.issuers import Issuer
 from estserver.issuing import Service
-from estserver.ledger import Entry
+from estserver.ledger_entry import Entry
 from estserver.throttle import Throttle
 
 REVOCATION_REASONS: Final = frozenset({0, 1, 2, 3, 4, 5, 9, 10})

@@ -30,7 +30,8 @@ from estserver.csr_attributes import AdviceCache
 from estserver.held_requests import HeldRequest, State
 from estserver.issuers import Issuer
 from estserver.key_generator import KeyGenerator
-from estserver.ledger import Entry, Ledger, digest
+from estserver.ledger import Ledger
+from estserver.ledger_entry import Entry, digest
 from estserver.ledger_schema import STATE_ISSUED
 from estserver.messages import Operation
 from estserver.metrics import Metrics

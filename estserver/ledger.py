@@ -6,64 +6,27 @@ go in one thread hop and one database transaction, for a hop and an fsync a requ
 """
 
 import asyncio
-import hashlib
-import sqlite3
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any, TypeVar
 
-import orjson
 import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from estcore.errors import Busy, ConfigurationError, Conflict, EstError, LedgerUnavailable
-from estcore.requester import AuthenticatedBy, Door
 from estserver import ledger_schema
+from estserver.ledger_engine import engine_for
+from estserver.ledger_entry import Entry, from_row, hex_serial, to_row
 from estserver.ledger_schema import STATE_ISSUED, STATE_REVOKED, certificates
 
 GATHER = timedelta(milliseconds=2)
 """How long the first entry of a batch waits for company."""
 MAX_BATCH = 64
 MAX_WAITING = 2048
-SQLITE_BUSY_TIMEOUT = timedelta(seconds=5)
-SQLITE_BUSY_PAUSE = timedelta(milliseconds=10)
 MAX_TRIES = 4
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """One certificate as the ledger keeps it.
-
-    `issuer`: kind/namespace/name. `requester`: how authenticated, colon, identity. `transaction`: unique with issuer and requester;
-    None is exempt. `request_sha256`: hex digest of what was asked for. `retry_window`: how long this transaction keeps giving the
-    same certificate; None is for ever. `on_behalf_of`: JSON that a registration authority sent along. `revocation_secret`: a hash.
-    Times are aware UTC.
-    """
-
-    issuer: str
-    serial: int
-    subject: str
-    sans: tuple[str, ...]
-    spki_sha256: str
-    not_before: datetime
-    not_after: datetime
-    door: Door
-    requester: str
-    authenticated_by: AuthenticatedBy
-    operation: str
-    transaction: str | None
-    request_sha256: str
-    der: bytes = field(repr=False)
-    recorded_at: datetime
-    state: str = STATE_ISSUED
-    retry_window: timedelta | None = None
-    on_behalf_of: str | None = None
-    revocation_secret: str | None = field(default=None, repr=False)
 
 
 class Ledger:
@@ -280,7 +243,7 @@ class Ledger:
 def _select_standing(entry: Entry) -> sa.Select[Any]:
     query = sa.select(certificates).where(certificates.c.issuer == entry.issuer)
     if entry.transaction is None:
-        return query.where(certificates.c.serial == _hex(entry.serial))
+        return query.where(certificates.c.serial == hex_serial(entry.serial))
     return query.where(certificates.c.requester == entry.requester, certificates.c.transaction == entry.transaction)
 
 
@@ -289,93 +252,6 @@ def _still_stands(standing: Entry, retry: Entry) -> bool:
     if retry.retry_window is None:
         return True
     return standing.state == STATE_ISSUED and retry.recorded_at - standing.recorded_at < retry.retry_window
-
-
-def to_row(entry: Entry) -> dict[str, object]:
-    """The row of an entry, column by column."""
-    return {
-        "issuer": entry.issuer,
-        "serial": _hex(entry.serial),
-        "subject": entry.subject,
-        "sans": sans_text(entry.sans),
-        "spki_sha256": entry.spki_sha256,
-        "not_before": int(entry.not_before.timestamp()),
-        "not_after": int(entry.not_after.timestamp()),
-        "door": entry.door.value,
-        "requester": entry.requester,
-        "authenticated_by": entry.authenticated_by.value,
-        "operation": entry.operation,
-        "transaction": entry.transaction,
-        "request_sha256": entry.request_sha256,
-        "der": entry.der,
-        "state": entry.state,
-        "recorded_at": int(entry.recorded_at.timestamp() * 1000),
-        "on_behalf_of": entry.on_behalf_of,
-        "revocation_secret": entry.revocation_secret,
-        "revoked_at": None,
-        "revocation_reason": None,
-    }
-
-
-def sans_text(sans: tuple[str, ...]) -> str:
-    """The column `sans` of names as they are described."""
-    return orjson.dumps(sans).decode()
-
-
-def from_row(row: sa.RowMapping) -> Entry:
-    """The entry of a row of `certificates`."""
-    fields: dict[str, Any] = {name: value for name, value in row.items() if name not in _NOT_OF_AN_ENTRY}
-    for name in ("not_before", "not_after"):
-        fields[name] = datetime.fromtimestamp(fields[name], UTC)
-    fields["recorded_at"] = datetime.fromtimestamp(fields["recorded_at"] / 1000, UTC)
-    fields["serial"] = int(fields["serial"], 16)
-    fields["sans"] = tuple(orjson.loads(fields["sans"]))
-    fields["door"] = Door(fields["door"])
-    fields["authenticated_by"] = AuthenticatedBy(fields["authenticated_by"])
-    return Entry(**fields)
-
-
-def digest(*parts: str) -> str:
-    """SHA-256 in hex; each part is preceded by its length, so no two lists of parts read alike."""
-    return hashlib.sha256("".join(f"{len(part)}:{part}" for part in parts).encode()).hexdigest()
-
-
-_NOT_OF_AN_ENTRY = frozenset({"id", "revoked_at", "revocation_reason"})
-
-
-def _hex(serial: int) -> str:
-    return f"{serial:x}"
-
-
-def engine_for(url: sa.URL) -> sa.Engine:
-    """An engine of one connection, made ready for what a ledger demands of it."""
-    # psycopg hands out the text of a database with SQL_ASCII, the default of an initdb without a locale, as bytes.
-    encoding = {"client_encoding": "utf8"} if url.get_backend_name() == "postgresql" else {}
-    engine = sa.create_engine(url, pool_size=1, max_overflow=0, hide_parameters=True, connect_args=encoding)
-    if engine.dialect.name == "sqlite":
-        sa.event.listen(engine, "connect", _prepare_sqlite)
-    return engine
-
-
-def _prepare_sqlite(connection: Any, _: object) -> None:
-    """WAL, and every commit on disk before it counts: the answer leaves right after it."""
-    connection.execute(f"PRAGMA busy_timeout={int(SQLITE_BUSY_TIMEOUT.total_seconds() * 1000)}")
-    _switch_to_wal(connection)
-    connection.execute("PRAGMA synchronous=FULL")
-
-
-def _switch_to_wal(connection: Any) -> None:
-    """SQLite does not wait by busy_timeout for the lock of this switch: of two that open a new database at once, one gets an error."""
-    deadline = time.monotonic() + SQLITE_BUSY_TIMEOUT.total_seconds()
-    while True:
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-        except sqlite3.OperationalError as error:
-            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
-                raise
-            time.sleep(SQLITE_BUSY_PAUSE.total_seconds())
-        else:
-            return
 
 
 def _is_data_error(error: SQLAlchemyError) -> bool:

@@ -19,7 +19,8 @@ from estcore.names import describe_general_name, describe_name, same_general_nam
 from estcore.registration import key_reused, subject_alternative_names
 from estcore.requester import Requester
 from estserver import ledger_schema
-from estserver.ledger import Ledger, sans_text
+from estserver.ledger import Ledger
+from estserver.ledger_entry import sans_text
 from estserver.ledger_schema import STATE_ISSUED, certificates
 from estserver.messages import Operation
 

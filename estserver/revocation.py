@@ -8,7 +8,8 @@ from typing import Final
 
 import sqlalchemy as sa
 
-from estserver.ledger import Entry, Ledger, from_row, to_row
+from estserver.ledger import Ledger
+from estserver.ledger_entry import Entry, from_row, to_row
 from estserver.ledger_schema import STATE_ISSUED, STATE_REVOKED, certificates
 
 SUPERSEDED: Final = 4

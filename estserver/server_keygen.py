@@ -30,7 +30,7 @@ from estcore.wrapping_keys import Encryption, WrappingKeys
 from estserver import issuing, operations, revocation
 from estserver.issuers import Issuer
 from estserver.issuing import Order, Service
-from estserver.ledger import Entry
+from estserver.ledger_entry import Entry
 from estserver.messages import MEDIA_CERTS_ONLY, MEDIA_PKCS10, EstRequest, EstResponse
 
 MEDIA_PKCS8: Final = "application/pkcs8"

@@ -16,8 +16,9 @@ from sqlalchemy.dialects import postgresql
 from estcore.errors import Busy, ConfigurationError, Conflict, LedgerUnavailable
 from estcore.requester import AuthenticatedBy, Door
 from estserver import ledger as ledger_module
-from estserver import ledger_schema, revocation
-from estserver.ledger import Entry, Ledger
+from estserver import ledger_engine, ledger_schema, revocation
+from estserver.ledger import Ledger
+from estserver.ledger_entry import Entry
 from estserver.spent import Spent
 from tests.server.app_fixtures import NOW
 
@@ -109,7 +110,7 @@ def test_all_that_open_a_new_database_at_the_same_moment_have_it(tmp_path: Path)
     """SQLite does not wait by itself when two switch a new database to WAL; threads race here as processes do."""
 
     def _open(path: Path, barrier: threading.Barrier) -> None:
-        engine = ledger_module.engine_for(sa.make_url(f"sqlite:///{path}"))
+        engine = ledger_engine.engine_for(sa.make_url(f"sqlite:///{path}"))
         barrier.wait()
         with engine.begin() as connection:
             ledger_schema.prepare(connection, where="test")

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from estcore import der as der_module
-from estcore import recipient_info
-from estcore.der import CONTEXT_0, CONTEXT_1, CONTEXT_2, OBJECT_IDENTIFIER, SEQUENCE, SET, integer, object_identifier, tlv
+from estcore import encrypted_content, recipient_info
+from estcore.der import CONTEXT_1, CONTEXT_2, OBJECT_IDENTIFIER, SEQUENCE, SET, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
+from estcore.encrypted_content import MAX_OCTETS, EncryptedContent, Syntax
 from estcore.errors import MalformedBody
 from estcore.foreign import foreign
 from estcore.key_encryption import algorithm_identifier
@@ -20,7 +20,6 @@ from estcore.recipient_info import DecryptionKey, Recipient, cannot_decrypt
 from estcore.signed_data import DATA, content_info, parse_content_info
 
 AUTH_ENVELOPED_DATA: Final = "1.2.840.113549.1.9.16.1.23"
-MAX_OCTETS: Final = 256 * 1024
 MAX_ATTRIBUTES: Final = 20
 NONCE_OCTETS: Final = 12
 """RFC 5084 section 3.2 recommends it, and for any other length GCM hashes the nonce first."""
@@ -31,9 +30,8 @@ AES_GCM_OIDS: Final = {16: "2.16.840.1.101.3.4.1.6", 24: "2.16.840.1.101.3.4.1.2
 """Octets of the content key → dotted OID (RFC 5084 section 3.2)."""
 _KEY_OCTETS = {oid: octets for octets, oid in AES_GCM_OIDS.items()}
 _SHORTEST_TAG: Final = 12
-_IMPLICIT_0 = 0x80
 _CONTENT_TYPE = object_identifier("1.2.840.113549.1.9.3")
-_WHAT = "the AuthEnvelopedData"
+_SYNTAX = Syntax("AuthEnvelopedData", AUTH_ENVELOPED_DATA, "RFC 5083 section 2")
 
 
 def encrypt(content: bytes, content_type: str, recipients: Sequence[Recipient], *, content_key: bytes, nonce: bytes) -> bytes:
@@ -44,8 +42,7 @@ def encrypt(content: bytes, content_type: str, recipients: Sequence[Recipient], 
     """
     if len(content_key) not in AES_GCM_OIDS or len(nonce) != NONCE_OCTETS:
         raise ValueError(f"AES-GCM takes a content key of 16, 24 or 32 octets and a nonce of {NONCE_OCTETS}")
-    if not 0 < len(recipients) <= recipient_info.MAX_RECIPIENTS:
-        raise ValueError(f"a message has 1 to {recipient_info.MAX_RECIPIENTS} recipients")
+    recipient_infos = encrypted_content.recipient_infos(encrypted_content.encode_recipients(recipients, content_key))
     # RFC 5083 section 2.1: they are there where the content is not id-data; section 2.2: authenticated with the tag of a SET OF.
     attribute = tlv(SEQUENCE, _CONTENT_TYPE + tlv(SET, object_identifier(content_type)))
     encryptor = Cipher(algorithms.AES(content_key), modes.GCM(nonce)).encryptor()
@@ -53,8 +50,7 @@ def encrypt(content: bytes, content_type: str, recipients: Sequence[Recipient], 
     encrypted = encryptor.update(content) + encryptor.finalize()
     parameters = tlv(SEQUENCE, tlv(OCTET_STRING, nonce) + integer(TAG_OCTETS))
     algorithm = algorithm_identifier(AES_GCM_OIDS[len(content_key)], parameters)
-    encrypted_content_info = tlv(SEQUENCE, object_identifier(content_type) + algorithm + tlv(_IMPLICIT_0, encrypted))
-    recipient_infos = tlv(SET, b"".join(sorted(recipient_info.encode(recipient, content_key).der for recipient in recipients)))
+    encrypted_content_info = encrypted_content.encode_content(content_type, algorithm, encrypted)
     members = integer(0) + recipient_infos + encrypted_content_info + tlv(CONTEXT_1, attribute) + tlv(OCTET_STRING, encryptor.tag)
     return content_info(AUTH_ENVELOPED_DATA, tlv(SEQUENCE, members))
 
@@ -69,46 +65,36 @@ def decrypt(content_info_der: bytes, keys: Sequence[DecryptionKey]) -> tuple[str
 
     Raises MalformedBody, with the reasons of `recipient_info.decrypt_content_key`; CannotDecrypt for whatever was altered, too.
     """
-    der_module.check(content_info_der, what=_WHAT, max_octets=MAX_OCTETS)
-    message_type, message_der = parse_content_info(content_info_der, max_octets=MAX_OCTETS)
-    if message_type != AUTH_ENVELOPED_DATA:
-        raise MalformedBody("the message is not AuthEnvelopedData (RFC 5083 section 2)")
-    message = only(message_der, what=_WHAT)
+    message = encrypted_content.open_message(content_info_der, _SYNTAX)
     version = message.integer()
     if version != 0:
-        raise MalformedBody(f"{_WHAT} has version {version}; there is 0 only (RFC 5083 section 2.1)")
-    if message.next_is(CONTEXT_0):
-        message.opaque()  # originatorInfo: certificates and CRLs, for static key agreement
-    recipient_infos = message.inside(SET, what="the recipientInfos")
-    encrypted = _read_encrypted_content(message.inside(SEQUENCE, what="the authEncryptedContentInfo"))
+        raise MalformedBody(f"{_SYNTAX.what} has version {version}; there is 0 only (RFC 5083 section 2.1)")
+    recipient_infos = encrypted_content.read_recipients(message)
+    encrypted = encrypted_content.read_content(
+        message.inside(SEQUENCE, what="the authEncryptedContentInfo"),
+        _SYNTAX,
+        cipher="AES-GCM",
+        key_octets_by_oid=_KEY_OCTETS,
+        read_parameters=_read_parameters,
+    )
     attributes_der = tlv(SET, message.content(CONTEXT_1)) if message.next_is(CONTEXT_1) else b""
     tag = message.octets()
     if message.next_is(CONTEXT_2):
         message.opaque()  # unauthAttrs: nobody vouches for them
     message.close()
-    if len(tag) != encrypted.tag_octets:
-        raise MalformedBody(f"the mac has {len(tag)} octets where the algorithm says {encrypted.tag_octets}")
+    if len(tag) != encrypted.parameters.tag_octets:
+        raise MalformedBody(f"the mac has {len(tag)} octets where the algorithm says {encrypted.parameters.tag_octets}")
     _check_attributes(attributes_der, encrypted.content_type)
-    content_key = recipient_info.decrypt_content_key(recipient_infos, keys)
-    if len(content_key) != encrypted.key_octets:
-        raise cannot_decrypt()
+    content_key = recipient_info.decrypt_content_key(recipient_infos, keys, octets=encrypted.key_octets)
     return encrypted.content_type, foreign(lambda: _decipher(encrypted, content_key, attributes_der, tag), cannot_decrypt)
 
 
-class _EncryptedContent(NamedTuple):
-    content_type: str
-    key_octets: int
+class _Parameters(NamedTuple):
     nonce: bytes
     tag_octets: int
-    octets: bytes
 
 
-def _read_encrypted_content(info: Reader) -> _EncryptedContent:
-    content_type = info.oid()
-    algorithm = info.inside(SEQUENCE, what="the contentEncryptionAlgorithm")
-    key_octets = _KEY_OCTETS.get(algorithm.oid())
-    if key_octets is None:
-        raise MalformedBody("the message cannot be read: its content is not encrypted with AES-GCM", reason="UnsupportedCms")
+def _read_parameters(algorithm: Reader) -> _Parameters:
     parameters = algorithm.inside(SEQUENCE, what="the GCMParameters")
     algorithm.close()
     nonce = parameters.octets()
@@ -119,18 +105,14 @@ def _read_encrypted_content(info: Reader) -> _EncryptedContent:
             f"AES-GCM is read with a nonce of {NONCE_OCTETS} octets and a tag of {_SHORTEST_TAG} to {TAG_OCTETS}",
             reason="UnsupportedCms",
         )
-    if info.at_end:
-        raise MalformedBody(f"{_WHAT} holds no encrypted content")
-    octets = info.content(_IMPLICIT_0)
-    info.close()
-    return _EncryptedContent(content_type, key_octets, nonce, tag_octets, octets)
+    return _Parameters(nonce, tag_octets)
 
 
 def _check_attributes(attributes_der: bytes, content_type: str) -> None:
     """RFC 5083 section 2.1 and RFC 5652 section 11.1: where the content is not id-data, they are there and name its type."""
     if not attributes_der:
         if content_type != DATA:
-            raise MalformedBody(f"{_WHAT} has no authAttrs, though its content is not id-data (RFC 5083 section 2.1)")
+            raise MalformedBody(f"{_SYNTAX.what} has no authAttrs, though its content is not id-data (RFC 5083 section 2.1)")
         return
     types: dict[bytes, bytes] = {}
     for attribute_der in only(attributes_der, SET, what="the authAttrs").each(SEQUENCE, at_most=MAX_ATTRIBUTES):
@@ -145,8 +127,8 @@ def _check_attributes(attributes_der: bytes, content_type: str) -> None:
         raise MalformedBody("the authenticated attribute contentType is not there, or names another type than the content has")
 
 
-def _decipher(encrypted: _EncryptedContent, content_key: bytes, attributes_der: bytes, tag: bytes) -> bytes:
-    cipher = Cipher(algorithms.AES(content_key), modes.GCM(encrypted.nonce, tag, min_tag_length=_SHORTEST_TAG))
+def _decipher(encrypted: EncryptedContent[_Parameters], content_key: bytes, attributes_der: bytes, tag: bytes) -> bytes:
+    cipher = Cipher(algorithms.AES(content_key), modes.GCM(encrypted.parameters.nonce, tag, min_tag_length=_SHORTEST_TAG))
     decryptor = cipher.decryptor()
     decryptor.authenticate_additional_data(attributes_der)
     return decryptor.update(encrypted.octets) + decryptor.finalize()

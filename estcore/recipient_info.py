@@ -141,11 +141,11 @@ def _encode_identifier(identifier: RecipientIdentifier) -> bytes:
     return tlv(SEQUENCE, identifier.issuer_der + integer(identifier.serial_number))
 
 
-def decrypt_content_key(recipient_infos: Reader, keys: Sequence[DecryptionKey]) -> bytes:
+def decrypt_content_key(recipient_infos: Reader, keys: Sequence[DecryptionKey], *, octets: int) -> bytes:
     """The content key out of the first RecipientInfo that is for one of `keys`; `recipient_infos` reads the members of the SET.
 
     Raises MalformedBody: for a shape that is not RFC 5652's, with reason NotARecipient where none of the keys is named, UnsupportedCms
-    where one is by an algorithm that is not in `key_encryption`, and CannotDecrypt.
+    where one is by an algorithm that is not in `key_encryption`, and CannotDecrypt, also for a key that has not so many `octets`.
     """
     count = 0
     content_key: bytes | None = None
@@ -157,6 +157,8 @@ def decrypt_content_key(recipient_infos: Reader, keys: Sequence[DecryptionKey]) 
         content_key = found if content_key is None else content_key
     if content_key is None:
         raise MalformedBody("the message is not for any of the keys that are here", reason="NotARecipient")
+    if len(content_key) != octets:
+        raise cannot_decrypt()
     return content_key
 
 

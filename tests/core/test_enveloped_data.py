@@ -9,7 +9,7 @@ from cryptography import x509
 from hypothesis import given
 from hypothesis import strategies as st
 
-from estcore import enveloped_data
+from estcore import encrypted_content, enveloped_data
 from estcore.errors import EstError, MalformedBody
 from estcore.key_encryption import KEY_WRAPS, KeyAgreement, KeyTransport, KeyWrap
 from estcore.recipient_info import (
@@ -361,7 +361,7 @@ def test_another_shape_is_refused(message: bytes, why: str) -> None:
 
 def test_an_oversized_message_is_refused_before_it_is_read() -> None:
     with pytest.raises(MalformedBody, match="more than 262144"):
-        enveloped_data.decrypt(encrypt(KEK, content=bytes(enveloped_data.MAX_OCTETS)), [KEK_KEY])
+        enveloped_data.decrypt(encrypt(KEK, content=bytes(encrypted_content.MAX_OCTETS)), [KEK_KEY])
 
 
 EC = recipients.ec_private()

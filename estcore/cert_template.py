@@ -15,7 +15,6 @@ from estcore import extension_request
 from estcore.der import BIT_STRING, CONTEXT_0, CONTEXT_1, SEQUENCE, SET, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.errors import BadCsr, CmcFailed, CmcFailInfo
-from estcore.foreign import foreign
 from estcore.names import parse_name
 
 CLOCK_SKEW: Final = timedelta(minutes=5)
@@ -122,17 +121,12 @@ def load_extensions(extensions_der: bytes, *, spki_der: bytes) -> x509.Extension
     """Load a SEQUENCE Extensions by the reader of the library that PKCS#10 goes through; `spki_der` is any key that it knows.
 
     The library reads extensions only where they usually stand: so they are put into a CSR, which is signed by nobody and goes nowhere.
-    Raises BadCsr, also for a keyUsage that the library reads and `extension_request.check_key_usage` does not let pass.
+    Raises BadCsr.
     """
     request = tlv(SEQUENCE, _EXTENSION_REQUEST + tlv(SET, extensions_der))
     info = tlv(SEQUENCE, integer(0) + _NO_NAME + spki_der + tlv(CONTEXT_0, request))
     carrier = tlv(SEQUENCE, info + _ECDSA_WITH_SHA256 + tlv(BIT_STRING, b"\x00"))
-    extensions = foreign(
-        lambda: x509.load_der_x509_csr(carrier).extensions,
-        lambda: BadCsr("the requested extensions cannot be read, or one is there twice"),
-    )
-    extension_request.check_key_usage(extensions_der)
-    return extensions
+    return extension_request.load(extensions_der, lambda: x509.load_der_x509_csr(carrier).extensions)
 
 
 _EXTENSION_REQUEST = object_identifier("1.2.840.113549.1.9.14")

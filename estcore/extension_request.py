@@ -4,7 +4,7 @@ RFC 2985 section 5.4.2 and RFC 5280 section 4.2. An allow-list: subjectAltName, 
 issued anyway. The certificate's own extensions are built from what policy granted, never copied from here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from cryptography import x509
@@ -12,6 +12,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from estcore.der import BIT_STRING, BOOLEAN, OCTET_STRING, SEQUENCE, member, object_identifier
 from estcore.errors import BadCsr
+from estcore.foreign import foreign
 from estcore.keys import PublicKey
 from estcore.names import check_general_name
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
@@ -110,6 +111,13 @@ def read(requested: x509.Extensions, public_key: PublicKey | None, *, accept_ca:
     if refused:
         raise BadCsr(f"the CSR asks for extensions that are not issued: {', '.join(refused)}", reason="UnsupportedExtension")
     return Requested(sans, usages, cmc_ra, subject_key_identifier, ca)
+
+
+def load(extensions_der: bytes, library: Callable[[], x509.Extensions]) -> x509.Extensions:
+    """The DER Extensions as `library` reads them. Raises BadCsr, also as `check_key_usage` does."""
+    extensions = foreign(library, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
+    check_key_usage(extensions_der)
+    return extensions
 
 
 def check_key_usage(extensions_der: bytes) -> None:

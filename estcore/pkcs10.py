@@ -79,8 +79,7 @@ def _request(
     attributes, extensions_der = request_attributes.read(sections.attributes)
     requested = extension_request.NOTHING
     if extensions_der:
-        extensions = foreign(lambda: csr.extensions, lambda: BadCsr("the requested extensions cannot be read, or one is there twice"))
-        extension_request.check_key_usage(extensions_der)
+        extensions = extension_request.load(extensions_der, lambda: csr.extensions)
         requested = extension_request.read(extensions, public_key if own_key else None, accept_ca=accept_ca)
     return CertificationRequest(
         csr_der=csr_der,

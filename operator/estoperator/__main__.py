@@ -32,6 +32,7 @@ from estoperator.open_requests import OpenRequests
 from estoperator.program import Program
 from estoperator.registrations import Registrations
 from estoperator.relist import WatchMissed
+from estoperator.requester_guards import RequesterGuard, keep_checking
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.settings import Settings
@@ -87,7 +88,7 @@ async def run(loaded: Settings) -> None:
     program = _program(loaded, cluster, server, open_requests, metrics, namespaces, guards)
     started = asyncio.Event()
     heartbeat = program.leadership.heartbeat
-    guarding = [asyncio.create_task(guard.run(asyncio.sleep)) for guard in guards]
+    guarding = [asyncio.create_task(keep_checking(guard, asyncio.sleep)) for guard in guards]
     health = Health(collected=metrics, silent_seconds=lambda: heartbeat.silent_seconds(time.monotonic()), ready=started.is_set)
     try:
         port = await health.start(loaded.http_host, loaded.http_port)
@@ -103,9 +104,9 @@ async def run(loaded: Settings) -> None:
         await cluster.close()
 
 
-def _guards(loaded: Settings, cluster: Cluster, namespaces: Namespaces, metrics: Metrics) -> list[AdmissionGuard | WebhookGuard]:
+def _guards(loaded: Settings, cluster: Cluster, namespaces: Namespaces, metrics: Metrics) -> list[RequesterGuard]:
     """Who knows of which requests that admission checked who makes them."""
-    guards: list[AdmissionGuard | WebhookGuard] = [AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics)]
+    guards: list[RequesterGuard] = [AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics)]
     if Door.CERT_MANAGER in loaded.doors:
         webhook = loaded.cert_manager_webhook
         guards.append(WebhookGuard(cluster, name=webhook, metrics=metrics, labels_of=namespaces.known_labels))
@@ -119,7 +120,7 @@ def _program(
     open_requests: OpenRequests,
     metrics: Metrics,
     namespaces: Namespaces,
-    guards: Iterable[AdmissionGuard | WebhookGuard],
+    guards: Iterable[RequesterGuard],
 ) -> Program:
     # One namespace may not hold every worker, or a slow one would keep all others waiting.
     requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))

@@ -4,7 +4,7 @@ Without the policy a tenant writes there whom it likes. So the operator looks ev
 whole, and believes the requests that were made since.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -13,11 +13,11 @@ import structlog
 from estoperator.doors import EST_ISSUER
 from estoperator.kubernetes_errors import KubernetesError
 from estoperator.metrics import Metrics
+from estoperator.requester_guards import made_since
 from estoperator.resources import CertRequest, Object
 
 log = structlog.get_logger(__name__)
 
-CHECK_SECONDS = 10.0
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 USERNAME_RULE = "object.spec.username == variables.user.username"
 """What the validation says that the operator relies on."""
@@ -42,14 +42,7 @@ class AdmissionGuard:
 
     def believes(self, request: CertRequest) -> bool:
         """Whether the request was made while the policy held, which holds still."""
-        # Times are whole seconds: what was made within the policy's first second may have come before it.
-        return request.key.door is EST_ISSUER.door and self._since is not None and request.created > self._since
-
-    async def run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Look until cancelled."""
-        while True:
-            await self.check()
-            await sleep(CHECK_SECONDS)
+        return request.key.door is EST_ISSUER.door and self._since is not None and made_since(request, self._since)
 
     async def check(self) -> None:
         """Look once. Where it cannot be seen that the policy holds, it does not."""

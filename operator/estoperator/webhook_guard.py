@@ -4,7 +4,7 @@ cert-manager's CRDs alone let a tenant write there whom it likes, and its webhoo
 looks every few seconds whether its ValidatingWebhookConfiguration is there and whole, and says once where it is not.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -15,11 +15,11 @@ from estcore.label_selector import LabelSelector
 from estoperator.doors import CERT_MANAGER
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
+from estoperator.requester_guards import made_since
 from estoperator.resources import CertRequest, Object
 
 log = structlog.get_logger(__name__)
 
-CHECK_SECONDS = 10.0
 CONFIGURATIONS = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
 
 
@@ -59,17 +59,11 @@ class WebhookGuard:
     def believes(self, request: CertRequest) -> bool:
         """Whether the request was made while the webhook was asked about its namespace, which it is still."""
         coverage = self._coverage
-        if request.key.door is not CERT_MANAGER.door or coverage is None or request.created <= coverage.since:
-            return False  # times are whole seconds: what was made within the webhook's first second may have come before it
+        if request.key.door is not CERT_MANAGER.door or coverage is None or not made_since(request, coverage.since):
+            return False
         selector = coverage.namespaces
         labels = self._labels_of(request.key.namespace)
         return selector == LabelSelector() or (labels is not None and selector.matches(labels))
-
-    async def run(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Look until cancelled."""
-        while True:
-            await self.check()
-            await sleep(CHECK_SECONDS)
 
     async def check(self) -> None:
         """Look once. Where it cannot be seen that requests are checked, they are not; said is what is known, once."""

@@ -121,6 +121,11 @@ def _parsed(document: str) -> dict[str, Any] | None:
     return manifest
 
 
+def project_crds() -> list[dict[str, Any]]:
+    """The CRDs of crds/."""
+    return [yaml.load(file.read_text(), Loader=yaml.CSafeLoader) for file in (ROOT / "crds").glob("*.yaml")]
+
+
 def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
     """The objects of one kind by name; by namespace/name where the namespace is not the release's."""
     found = {}

@@ -6,9 +6,8 @@ from typing import Any
 
 import kubernetes_validate.utils
 import pytest
-import yaml
 
-from tests.chart.rendering import CHART, FULL, ROOT, of_kind, render, run
+from tests.chart.rendering import CHART, FULL, ROOT, of_kind, project_crds, render, run
 
 # Kinds that no Kubernetes schema describes.
 FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "PrometheusRule", "EstIssuer"}
@@ -53,10 +52,7 @@ def test_the_charts_crds_are_byte_for_byte_those_of_the_project() -> None:
 
 def test_rendering_adds_only_the_annotation_to_a_crd(default_objects: list[dict[str, Any]]) -> None:
     rendered = of_kind(default_objects, "CustomResourceDefinition")
-    source = {
-        crd["metadata"]["name"]: crd
-        for crd in (yaml.load(file.read_text(), Loader=yaml.CSafeLoader) for file in (ROOT / "crds").glob("*.yaml"))
-    }
+    source = {crd["metadata"]["name"]: crd for crd in project_crds()}
     for crd in rendered.values():
         assert crd["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
     assert rendered == source

@@ -31,6 +31,12 @@ NATIVE = ["certificatesigningrequests", "podcertificaterequests"]
 Object = dict[str, Any]
 
 
+def install_cert_manager_crd(api: ApiServer) -> None:
+    """Have cert-manager's kind of request served."""
+    api.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
+    api.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+
+
 class Process:
     """One of our programs, its log kept."""
 

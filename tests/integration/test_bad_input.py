@@ -29,7 +29,7 @@ from tests.integration.doorway import (
     outcome,
     rules,
 )
-from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Object, System, condition
+from tests.integration.operator_system import Object, System, condition
 from tests.integration.test_signing_requests import bind
 
 pytestmark = pytest.mark.timeout(180)
@@ -43,10 +43,8 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     started = System(apiserver, tmp_path_factory.mktemp("bad-input"), "est-bad-input-system")
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     for namespace in (TENANT, OTHER):
         started.tenant(namespace)
         started.issuer(namespace, rules=rules(namespace))
@@ -56,7 +54,6 @@ def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> It
         started.until_reason("estissuers", namespace, issuer, "Checked")
     yield started
     started.stop()
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from tests.collect import collect
 from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer
 from tests.integration.cert_manager_cases import ADDRESS, CERTIFICATES, DOMAIN, FEATURES, FURTHER, SIGNING_REQUESTS, SPIFFE, Case, host
-from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Object, System, condition
+from tests.integration.operator_system import THEIRS, Object, System, condition
 from tests.integration.test_cert_manager_contract import authority, now, secret
 from tests.integration.test_signing_requests import until_ended
 
@@ -51,10 +51,8 @@ SUBJECTS = {
 
 
 @pytest.fixture(scope="module")
-def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     started = System(apiserver, tmp_path_factory.mktemp("conformance"), "est-conformance-system")
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     started.tenant(TENANT)
     usages = sorted({*Usage} - {Usage.CONTENT_COMMITMENT, Usage.TIMESTAMPING})
     above = authority("Conformance Root CA", not_after=now() + timedelta(days=1000))  # a CA that is made on demand issues end entities only
@@ -64,7 +62,6 @@ def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> It
     started.shared_operator()
     yield started
     started.stop()
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 def issuer_of(case: Case) -> str:

@@ -11,7 +11,7 @@ from cryptography import x509
 from tests import pki
 from tests.chart.rendering import of_kind, render
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import CERT_MANAGER_CRD, OURS, THEIRS, Object, System, condition, request_manifest
+from tests.integration.operator_system import OURS, THEIRS, Object, System, condition, request_manifest
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -20,10 +20,8 @@ DAY = timedelta(days=1)
 
 
 @pytest.fixture(scope="module")
-def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     started = System(apiserver, tmp_path_factory.mktemp("contract"), "est-contract-system")
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     for namespace in (TENANT, OTHER):
         started.tenant(namespace)
     started.issuer(TENANT)
@@ -31,7 +29,6 @@ def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> It
     started.until_reason("estissuers", TENANT, "factory", "Checked")
     yield started
     started.stop()
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 def now() -> datetime:

@@ -9,7 +9,7 @@ import pytest
 from tests.integration.apiserver import ApiServer
 from tests.integration.doorway import CERT_MANAGER, rules
 from tests.integration.identity_webhook import IdentityWebhook
-from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Process, System, condition, wait_for
+from tests.integration.operator_system import THEIRS, Process, System, condition, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -21,17 +21,14 @@ METRIC = "est_operator_cert_manager_webhook"
 
 
 @pytest.fixture(scope="module")
-def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     started = System(apiserver, tmp_path_factory.mktemp("webhook"), "est-webhook-system")
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     for namespace in (TENANT, OFF):
         started.tenant(namespace)
         started.issuer(namespace, rules=rules(namespace))
     apiserver.kubectl("label", "namespace", OFF, "cert-manager.io/disable-validation=true")
     yield started
     started.stop()
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 def warned(operator: Process) -> int:

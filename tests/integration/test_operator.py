@@ -15,13 +15,13 @@ from tests import pki
 from tests.collect import collect
 from tests.integration.apiserver import ApiServer
 from tests.integration.operator_system import (
-    CERT_MANAGER_CRD,
     OURS,
     THEIRS,
     Object,
     Process,
     System,
     condition,
+    install_cert_manager_crd,
     operator_kubeconfig,
     request_manifest,
     wait_for,
@@ -59,8 +59,7 @@ def tenant(system: System) -> str:
 
 @pytest.fixture
 def cert_manager(system: System) -> None:
-    system.api.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    system.api.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+    install_cert_manager_crd(system.api)
 
 
 def certificate_of(request: Object) -> x509.Certificate:
@@ -84,8 +83,7 @@ def test_the_door_of_cert_manager_opens_when_its_crd_appears_without_a_restart(s
     system.request(OURS, tenant, "before")
     system.until_reason(OURS, tenant, "before", "Issued")
     assert "certificaterequests.cert-manager.io" not in system.api.kubectl("get", "crd", "-o", "name")
-    system.api.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    system.api.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+    install_cert_manager_crd(system.api)
     system.request(THEIRS, tenant, "after")
     system.decide(tenant, "after", "Approved")
     certificate_of(system.until_reason(THEIRS, tenant, "after", "Issued"))

@@ -1,7 +1,7 @@
 """The operator's writes on a real API server: what server-side apply keeps, and what it answers."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -13,19 +13,16 @@ from estoperator.doors import CERT_MANAGER, EST_ISSUER
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.resources import CertRequest, RequestKey
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import CERT_MANAGER_CRD, OURS, THEIRS, condition, operator_kubeconfig, request_manifest
+from tests.integration.operator_system import OURS, THEIRS, condition, operator_kubeconfig, request_manifest
 
 NAMESPACE = "operator-cluster"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 @pytest.fixture(scope="module")
-def api(apiserver: ApiServer) -> Iterator[ApiServer]:
+def api(cert_manager_crd: None, apiserver: ApiServer) -> ApiServer:
     apiserver.ensure_namespace(NAMESPACE)
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
-    yield apiserver
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
+    return apiserver
 
 
 @pytest.fixture

@@ -14,21 +14,18 @@ import pytest
 
 from tests.integration.apiserver import ApiServer
 from tests.integration.doorway import CERT_MANAGER, DOORWAYS, EST_ISSUER, Doorway, outcome, rules
-from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, Process, System, condition, wait_for
+from tests.integration.operator_system import Process, System, condition, wait_for
 
 pytestmark = pytest.mark.timeout(240)
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     started = System(apiserver, tmp_path_factory.mktemp("in-work"), "est-in-work-system")
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     started.shared_operator()
     yield started
     started.stop()
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 @pytest.fixture
@@ -62,6 +59,11 @@ def enrolments(system: System, operator: Process) -> float:
     return system.metric(operator, "est_operator_enrolment_seconds_count")
 
 
+def until_all_issued(system: System, tenant: str) -> None:
+    for doorway in DOORWAYS:
+        doorway.until_issued(system, tenant, tenant)
+
+
 @contextlib.contextmanager
 def all_in_work(system: System, operator: Process, tenant: str) -> Iterator[None]:
     """One request of each door, which estserver does not answer before this ends."""
@@ -85,8 +87,7 @@ def test_requests_for_an_issuer_that_is_not_ready_say_so_and_go_on_when_it_is(sy
         doorway.until_told(system, tenant, tenant, "IssuerNotReady")
         assert waits(system, doorway, tenant)
     system.issuer(tenant, rules=rules(tenant))
-    for doorway in DOORWAYS:
-        doorway.until_issued(system, tenant, tenant)
+    until_all_issued(system, tenant)
 
 
 @pytest.mark.spec("K8S-CONTRACT-22")
@@ -102,8 +103,7 @@ def test_an_issuer_that_is_deleted_with_requests_open_leaves_them_open_until_the
         doorway.until_told(system, tenant, tenant, "IssuerNotFound")
         assert waits(system, doorway, tenant)
     system.issuer(tenant, rules=rules(tenant))
-    for doorway in DOORWAYS:
-        doorway.until_issued(system, tenant, tenant)
+    until_all_issued(system, tenant)
 
 
 def test_an_issuer_that_is_deleted_with_requests_in_work_ends_none_without_a_certificate(
@@ -115,8 +115,7 @@ def test_an_issuer_that_is_deleted_with_requests_in_work_ends_none_without_a_cer
     for doorway in DOORWAYS:
         wait_for("an answer", functools.partial(answered, system, doorway, served))
     system.issuer(served, rules=rules(served))
-    for doorway in DOORWAYS:
-        doorway.until_issued(system, served, served)
+    until_all_issued(system, served)
 
 
 @pytest.mark.spec("THREAT-31")
@@ -127,8 +126,7 @@ def test_a_request_that_is_edited_while_in_work_is_judged_again_and_has_one_cert
     with all_in_work(system, operator, served):
         for doorway in DOORWAYS:
             system.api.kubectl("annotate", doorway.plural, served, *doorway.scope(served), "example.com/seen=yes")
-    for doorway in DOORWAYS:
-        doorway.until_issued(system, served, served)
+    until_all_issued(system, served)
     assert enrolments(system, operator) - asked >= 2 * len(DOORWAYS), "each was in work when it was edited, and asked for again"
     transactions = system.transactions_named(served)
     assert len(transactions) == len(set(transactions)) == len(DOORWAYS)
@@ -186,8 +184,7 @@ def test_a_request_that_is_made_anew_while_in_work_gets_a_certificate_for_its_ow
         for doorway in DOORWAYS:
             doorway.delete(system, served, served)
             doorway.ask(system, served, served, owner="another")
-    for doorway in DOORWAYS:
-        doorway.until_issued(system, served, served)
+    until_all_issued(system, served)
     transactions = system.transactions_named(served)
     assert len(transactions) == len(set(transactions)) == 2 * len(DOORWAYS)
 

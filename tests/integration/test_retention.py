@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import CERT_MANAGER_CRD, OURS, THEIRS, System, condition, wait_for
+from tests.integration.operator_system import OURS, THEIRS, System, condition, install_cert_manager_crd, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 _numbers = itertools.count(1)
@@ -34,8 +34,7 @@ def names(system: System, plural: str, namespace: str) -> set[str]:
 
 
 def test_what_is_issued_or_refused_goes_after_its_time_and_nothing_else_does(system: System, tenant: str) -> None:
-    system.api.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    system.api.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
+    install_cert_manager_crd(system.api)
     system.request(THEIRS, tenant, "theirs")
     system.decide(tenant, "theirs", "Approved")
     system.until_reason(THEIRS, tenant, "theirs", "Issued")

@@ -17,7 +17,7 @@ from tests import pki
 from tests.chart.rendering import NAMESPACE, render
 from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import CERT_MANAGER_CRD, THEIRS, wait_for
+from tests.integration.operator_system import wait_for
 from tests.integration.test_pod_certificates import stub
 
 pytestmark = pytest.mark.timeout(180)
@@ -102,10 +102,8 @@ CALLS = [(account, *call) for account, calls in FORBIDDEN.items() for call in ca
 
 
 @pytest.fixture(scope="module")
-def api(apiserver: ApiServer) -> Iterator[ApiServer]:
+def api(cert_manager_crd: None, apiserver: ApiServer) -> Iterator[ApiServer]:
     """The API server with the rights of a release of default values, and cert-manager's CRD."""
-    apiserver.kubectl("apply", "--server-side", "-f", str(CERT_MANAGER_CRD))
-    apiserver.kubectl("wait", "--for=condition=Established", "--timeout=30s", f"crd/{THEIRS}")
     for namespace in (NAMESPACE, ELSEWHERE):
         apiserver.ensure_namespace(namespace)
     rights = [{**manifest} for manifest in render() if manifest["kind"] in RIGHTS]
@@ -115,7 +113,6 @@ def api(apiserver: ApiServer) -> Iterator[ApiServer]:
     apiserver.apply(*rights)
     yield apiserver
     apiserver.kubectl("delete", "-f", "-", stdin="\n---\n".join(map(json.dumps, rights)))
-    apiserver.kubectl("delete", "-f", str(CERT_MANAGER_CRD))
 
 
 @pytest.fixture(scope="module")

@@ -36,8 +36,9 @@ REFERENCE_SECONDS = 5.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """Of one load, in seconds; CPU by program, in milliseconds a request, memory in megabytes."""
+    """Of one load of so many requests, in seconds; CPU by program, in milliseconds a request, memory in megabytes."""
 
+    number: int
     created: float
     last: float
     p99: float
@@ -46,16 +47,10 @@ class Took:
 
 
 def measure_requests(console: Console) -> bool:
-    """Print what each kind of request takes and costs; whether the bars are met. Says so where there is no cluster."""
-    known = subprocess.run(["kubectl", "config", "get-contexts", "-o", "name"], check=False, capture_output=True, text=True)
-    if CONTEXT not in known.stdout.split():
-        console.print(
-            f"requests on kind: NOT MEASURED, there is no context {CONTEXT}; make the cluster with kind/up, and run this again",
-            style="bold red",
-        )
+    """Print what each kind of request takes and costs; whether the bars are met."""
+    api = _cluster(console)
+    if api is None:
         return False
-    api = Api(CONTEXT, connections=CONNECTIONS)
-    _prepare(api)
     programs = {"operator": _pid("/bin/est-operator"), "estserver": _pid("/bin/estserver", "serve")}
     with _apply_alone() as pid:
         alone = _run(api, certificate_requests(ALONE_GROUP, VERSION), REQUESTS, {"operator": pid})
@@ -85,8 +80,9 @@ def measure_requests(console: Console) -> bool:
 
 def measure_memory(console: Console, *, total: int = 20_000, alive: int = 1000) -> bool:
     """Print the operator's memory over many requests of which few are alive; whether it stays flat and small."""
-    api = Api(CONTEXT, connections=CONNECTIONS)
-    _prepare(api)
+    api = _cluster(console)
+    if api is None:
+        return False
     operator = {"operator": _pid("/bin/est-operator")}
     load = certificate_requests(GROUP, VERSION)
     _run(api, load, CONNECTIONS * 4, operator)  # warms up: what it needs once is not an object's
@@ -103,6 +99,20 @@ def measure_memory(console: Console, *, total: int = 20_000, alive: int = 1000) 
     each = (max(with_all for with_all, _ in figures) - before) * 1000 / alive
     console.print(f"grown over the second half: {grown:.1f} MB; at most {each:.1f} kB a live object (bar: {KB_PER_OBJECT_BAR})")
     return grown < 1 and each <= KB_PER_OBJECT_BAR
+
+
+def _cluster(console: Console) -> Api | None:
+    """The kind cluster with all that the loads need; says so where there is none."""
+    known = subprocess.run(["kubectl", "config", "get-contexts", "-o", "name"], check=False, capture_output=True, text=True)
+    if CONTEXT not in known.stdout.split():
+        console.print(
+            f"requests on kind: NOT MEASURED, there is no context {CONTEXT}; make the cluster with kind/up, and run this again",
+            style="bold red",
+        )
+        return None
+    api = Api(CONTEXT, connections=CONNECTIONS)
+    _prepare(api)
+    return api
 
 
 def _prepare(api: Api) -> None:
@@ -143,6 +153,7 @@ def _run(api: Api, load: Load, number: int, programs: dict[str, int]) -> Took:
     all_created = time.monotonic() - began
     done = ends.wait(bodies)
     took = Took(
+        number=number,
         created=all_created,
         last=max(done.values()) - began,
         p99=quantiles((done[name] - created[name] for name in bodies), n=100)[98],
@@ -156,12 +167,16 @@ def _run(api: Api, load: Load, number: int, programs: dict[str, int]) -> Took:
 def _show(console: Console, found: dict[str, Took]) -> None:
     table = Table("on kind", "created in", "last done after", "per second", "p99 of one", "operator: CPU ms, memory MB", "estserver")
     for what, took in found.items():
-        number = PODS if "Pod" in what else REQUESTS
         cells = [
             f"{took.cpu_ms[name]:.2f}, {took.memory_mb[name]:.0f}" if name in took.cpu_ms else "" for name in ("operator", "estserver")
         ]
         table.add_row(
-            f"{number}: {what}", f"{took.created:.1f} s", f"{took.last:.1f} s", f"{number / took.last:.0f}", f"{took.p99:.2f} s", *cells
+            f"{took.number}: {what}",
+            f"{took.created:.1f} s",
+            f"{took.last:.1f} s",
+            f"{took.number / took.last:.0f}",
+            f"{took.p99:.2f} s",
+            *cells,
         )
     console.print(table)
 

@@ -7,7 +7,7 @@ refused here. Who may have a name is registration's question, not this module's.
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from stringprep import in_table_b1, map_table_b2
 from typing import Final
 
@@ -16,7 +16,6 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from estcore.der import IA5_STRING, OBJECT_IDENTIFIER, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, member, object_identifier, read
 from estcore.errors import BadCsr
-from estcore.foreign import foreign
 
 MAX_RDNS: Final = 20
 MAX_DNS_CHARACTERS: Final = 253
@@ -76,29 +75,28 @@ def parse_name(name_der: bytes) -> x509.Name:
     """Check the DER of a distinguished name and parse it; an empty one is fine.
 
     Single-valued RDNs of the attributes in the table above, within its bounds, as PrintableString or UTF8String, NFC, without control and
-    bidi characters; one CN. Raises BadCsr, or MalformedBody where it is not DER.
+    bidi characters; one CN. The name that is returned encodes in our string types, whatever those of `name_der` are: PrintableString for
+    country and serialNumber, UTF8String for text (RFC 5280 section 4.1.2.4). Raises BadCsr, or MalformedBody where it is not DER.
     """
     end = len(name_der)
     position, name_end = member(name_der, 0, end, SEQUENCE, what="the subject")
     if name_end != end:
         raise BadCsr("the subject is followed by something else")
-    seen: set[ObjectIdentifier] = set()
-    rdns = 0
+    attributes: list[x509.NameAttribute[str]] = []
     while position < end:
         pair, rdn_end = member(name_der, position, end, SET, what="the subject")
         oid, pair_end = member(name_der, pair, rdn_end, SEQUENCE, what="the subject")
         if pair_end != rdn_end:
             raise BadCsr("the subject has an RDN of several attributes; give each its own")
-        rdns += 1
-        if rdns > MAX_RDNS:
+        if len(attributes) == MAX_RDNS:
             raise BadCsr(f"the subject has more than {MAX_RDNS} attributes")
         _, value = member(name_der, oid, pair_end, OBJECT_IDENTIFIER, what="the subject")
         string_type, text, text_end = read(name_der, value, pair_end, what="the subject")
         if text_end != pair_end:
             raise BadCsr("the subject has an attribute of more than a type and a value")
-        _check_attribute(name_der[oid:value], string_type, name_der[text:text_end], seen)
+        attributes.append(_attribute(name_der[oid:value], string_type, name_der[text:text_end], attributes))
         position = rdn_end
-    return foreign(lambda: x509.Name.from_bytes(name_der), lambda: BadCsr("the subject cannot be read"))
+    return x509.Name(attributes)
 
 
 def check_name(name: x509.Name) -> None:
@@ -106,14 +104,13 @@ def check_name(name: x509.Name) -> None:
     parse_name(name.public_bytes())
 
 
-def _check_attribute(oid_der: bytes, string_type: int, octets: bytes, seen: set[ObjectIdentifier]) -> None:
+def _attribute(oid_der: bytes, string_type: int, octets: bytes, before: Sequence[x509.NameAttribute[str]]) -> x509.NameAttribute[str]:
     known = _ATTRIBUTES_BY_DER.get(oid_der)
     if known is None:
         raise BadCsr(f"the subject has an attribute of a type that is not issued (DER {oid_der.hex()[:64]})")
     oid, name, string_types, least, most = known
-    if oid in seen and oid in _ONCE:
+    if before and oid in _ONCE and any(attribute.oid == oid for attribute in before):
         raise BadCsr(f"the subject has more than one {name}")
-    seen.add(oid)
     if string_type not in string_types:
         raise BadCsr(f"the subject's {name} is not a {' or '.join(sorted(_TYPE_NAMES[each] for each in string_types))}")
     try:
@@ -127,6 +124,7 @@ def _check_attribute(oid_der: bytes, string_type: int, octets: bytes, seen: set[
     if string_type == PRINTABLE_STRING and not _PRINTABLE_STRING.fullmatch(text):
         raise BadCsr(f"the subject's {name} is a PrintableString with a character outside its alphabet; use UTF8String")
     _check_text(text, f"the subject's {name}")
+    return x509.NameAttribute(oid, text)
 
 
 def _check_text(text: str, what: str) -> None:

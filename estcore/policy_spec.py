@@ -186,3 +186,8 @@ class Policy(SpecPart):
     def allowed_usages(self) -> frozenset[Usage]:
         """`usages` as a set."""
         return frozenset(self.usages)
+
+    @cached_property
+    def binds_some(self) -> bool:
+        """Whether a rule demands channel binding of those that it is for."""
+        return any(rule.channel_binding is ChannelBinding.REQUIRED for rule in self.rules)

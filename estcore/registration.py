@@ -120,7 +120,7 @@ def _by_rules(
         if found is None:
             raise Forbidden(f"No rule of this issuer's policy is for {describe(requester)}", reason="NoRule")
         check_names(requester, *found, subject, sans)
-    return _authorized(requester, csr, _encoded_anew(subject), sans, policy)
+    return _authorized(requester, csr, subject, sans, policy)
 
 
 def _check_old_names(requester: Requester, csr: CertificationRequest, policy: Policy) -> None:
@@ -179,14 +179,6 @@ def subject_alternative_names(certificate: x509.Certificate) -> tuple[x509.Gener
         return ()
 
 
-def _encoded_anew(subject: x509.Name) -> x509.Name:
-    """The same name in our string types: PrintableString for country and serialNumber, UTF8String for text (RFC 5280 section 4.1.2.4)."""
-    try:
-        return x509.Name([x509.NameAttribute(attribute.oid, attribute.value) for attribute in subject])
-    except ValueError as error:
-        raise BadCsr(f"the subject cannot be certified: {error}") from error
-
-
 def _authorized(
     requester: Requester, csr: CertificationRequest, subject: x509.Name, sans: tuple[x509.GeneralName, ...], policy: Policy
 ) -> Authorized:
@@ -230,7 +222,7 @@ def _check_becomes_ra(requester: Requester, sans: tuple[x509.GeneralName, ...]) 
 
 def binding_required(requester: Requester, policy: Policy) -> bool:
     """Whether the rule for this requester demands channel binding; the issuer's own `est.channelBinding` comes on top of it."""
-    if requester.registration_authority:
+    if requester.registration_authority or not policy.binds_some:
         return False
     found = rule_for(requester, policy)
     return found is not None and found[1].channel_binding is ChannelBinding.REQUIRED
@@ -243,16 +235,17 @@ def check_binding(csr: CertificationRequest, *, channel_binding: bytes, required
     password, and is checked whether required or not; so is estIdentityLinking, each on its own (RFC 7894 section 3.3). Raises
     BindingMismatch.
     """
+    if csr.challenge_password is None and csr.identity_linking is None:
+        if required:
+            raise BindingMismatch(
+                "linking of identity and proof of possession is required: put the base64 of the TLS channel binding (tls-unique on "
+                "TLS 1.2, tls-exporter on TLS 1.3) into challengePassword or estIdentityLinking"
+            )
+        return
     expected = base64.b64encode(channel_binding)
-    offered = {"challengePassword": csr.challenge_password, "estIdentityLinking": csr.identity_linking}
-    for attribute, text in offered.items():
+    for attribute, text in (("challengePassword", csr.challenge_password), ("estIdentityLinking", csr.identity_linking)):
         if text is not None and not (channel_binding and hmac.compare_digest(text.encode(errors="replace"), expected)):
             raise BindingMismatch(f"{attribute} is not the channel binding of this TLS connection (RFC 7030 section 3.5)")
-    if required and not any(text is not None for text in offered.values()):
-        raise BindingMismatch(
-            "linking of identity and proof of possession is required: put the base64 of the TLS channel binding (tls-unique on "
-            "TLS 1.2, tls-exporter on TLS 1.3) into challengePassword or estIdentityLinking"
-        )
 
 
 def permitted_usages(csr: CertificationRequest, policy: Policy) -> frozenset[Usage]:

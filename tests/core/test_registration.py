@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.x509.oid import NameOID
 
 from estcore import registration
 from estcore.certification_request import CertificationRequest, ChangeSubjectName
@@ -22,7 +21,7 @@ from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage
 from tests import pki
-from tests.core.requests import DNS, EMAIL, FACTORY, RA, SHOP, URI, basic, cluster, csr, holder, ip, pod, policy, refusal
+from tests.core.requests import DNS, EMAIL, RA, SHOP, URI, basic, cluster, csr, holder, ip, pod, policy, refusal
 
 
 @pytest.mark.spec("EST-ENROLL-07")
@@ -34,26 +33,6 @@ def test_a_csr_that_names_nobody_is_refused(requester: Requester) -> None:
 
 def test_a_name_asked_for_twice_is_had_once() -> None:
     assert registration.authorize(pod(), csr(DNS("db.shop.svc"), DNS("db.shop.svc")), SHOP).sans == (DNS("db.shop.svc"),)
-
-
-@pytest.mark.spec("THREAT-04")
-def test_the_subject_is_encoded_anew() -> None:
-    asked = x509.Name(
-        [
-            x509.NameAttribute(NameOID.COMMON_NAME, "device-1", _type=x509.name._ASN1Type.PrintableString),
-            x509.NameAttribute(NameOID.COUNTRY_NAME, "DE"),
-        ]
-    )
-    subject = registration.authorize(basic(), csr(subject=asked), FACTORY).subject
-    assert asked.public_bytes() != subject.public_bytes()
-    assert subject.public_bytes() == pki.name("device-1", country_name="DE").public_bytes()
-
-
-@pytest.mark.spec("THREAT-04")
-def test_a_common_name_of_more_than_64_octets_is_refused_whoever_parsed_it() -> None:
-    with pytest.warns(UserWarning, match="length"):
-        long = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "a" * 65, _validate=False)])
-    assert refusal(RA, policy(), subject=long).http_status == 400
 
 
 # ---- registration authority

@@ -25,6 +25,7 @@ _GENERALIZED_TIME: Final = 0x18
 _VERSION_3: Final = bytes.fromhex("a003020102")
 _TRUE: Final = bytes.fromhex("0101ff")
 _EXTENSIONS: Final = 0xA3
+_SHA1_OCTETS: Final = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,7 @@ def issuer_pieces(ca_certificate: x509.Certificate, signature_algorithm: bytes) 
 def encode(plan: Plan, issuer: IssuerPieces, serial: int) -> bytes:
     """The DER TBSCertificate; `serial` is positive."""
     extensions = [
-        _extension(ExtensionOID.SUBJECT_KEY_IDENTIFIER, tlv(OCTET_STRING, key_identifier(plan.spki_der))),
+        _SUBJECT_KEY_IDENTIFIER + key_identifier(plan.spki_der),
         issuer.authority_key_identifier,
         *((_CA_USAGES, _SUBORDINATE_CA) if plan.ca else (_usage_extensions(plan.usages, cmc_ra=plan.cmc_ra), _NOT_A_CA)),
     ]
@@ -114,6 +115,9 @@ def _extension(oid: ObjectIdentifier, value_der: bytes, *, critical: bool = Fals
 def _extension_header(oid: ObjectIdentifier, *, critical: bool) -> bytes:
     return object_identifier(oid.dotted_string) + (_TRUE if critical else b"")
 
+
+_SUBJECT_KEY_IDENTIFIER: Final = _extension(ExtensionOID.SUBJECT_KEY_IDENTIFIER, tlv(OCTET_STRING, bytes(_SHA1_OCTETS)))[:-_SHA1_OCTETS]
+"""The extension up to the identifier, which always has as many octets."""
 
 _NOT_A_CA: Final = _extension(
     ExtensionOID.BASIC_CONSTRAINTS, x509.BasicConstraints(ca=False, path_length=None).public_bytes(), critical=True

@@ -12,10 +12,10 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
+from estcore.value import value
 from estserver.logs import Render, Write, clean
 
 if TYPE_CHECKING:
@@ -31,22 +31,37 @@ _KEYVALUE_CHAIN = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signature:
-    """What both events of one signature say. `policy` names the policy in force: uid and generation of the issuer."""
-
-    issuer: str
-    policy: str
-    operation: str
-    door: str
-    requester: str
-    source: str
-    csr_sha256: str
-    serial: str
-    idempotency_key: str | None
+Signature = Mapping[str, object]
+"""What both events of one signature say; `signature` makes it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def signature(
+    *,
+    issuer: str,
+    policy: str,
+    operation: str,
+    door: str,
+    requester: str,
+    source: str,
+    csr_sha256: str,
+    serial: str,
+    idempotency_key: str | None,
+) -> Signature:
+    """The facts as a log may show them. `policy` names the policy in force: uid and generation of the issuer."""
+    return {
+        "issuer": issuer,
+        "policy": policy,
+        "operation": operation,
+        "door": door,
+        "requester": clean(requester),
+        "source": source,
+        "csr_sha256": csr_sha256,
+        "serial": serial,
+        "idempotency_key": clean(idempotency_key),
+    }
+
+
+@value(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of a signature.
 
@@ -74,7 +89,7 @@ class AuditLog:
 
     def before(self, signature: Signature, *, now: datetime) -> None:
         """The signer is about to sign."""
-        self._append(BEFORE, now, _signature(signature))
+        self._append(BEFORE, now, signature)
 
     def after(self, signature: Signature, outcome: Outcome, *, now: datetime) -> None:
         """What became of it."""
@@ -82,7 +97,7 @@ class AuditLog:
             AFTER,
             now,
             {
-                **_signature(signature),
+                **signature,
                 "result": outcome.result,
                 "subject": clean(outcome.subject),
                 "sans": clean(outcome.sans),
@@ -122,20 +137,6 @@ class AuditLog:
         )
         self._previous = hashlib.sha256(line).hexdigest()
         self._write(line + b"\n")
-
-
-def _signature(signature: Signature) -> dict[str, object]:
-    return {
-        "issuer": signature.issuer,
-        "policy": signature.policy,
-        "operation": signature.operation,
-        "door": signature.door,
-        "requester": clean(signature.requester),
-        "source": clean(signature.source),
-        "csr_sha256": signature.csr_sha256,
-        "serial": signature.serial,
-        "idempotency_key": clean(signature.idempotency_key),
-    }
 
 
 class BrokenChain(Exception):

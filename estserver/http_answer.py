@@ -5,7 +5,6 @@ Pure: an ASGI start message in, octets out.
 """
 
 import re
-from collections.abc import Iterable
 from functools import lru_cache
 from http import HTTPStatus
 
@@ -36,8 +35,9 @@ def wire_name(name: bytes) -> bytes:
     return _EXACT.get(lower, lower.title()) + b": "
 
 
-def compose_head(http_status: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """Status line, header lines and the empty line after them.
+@lru_cache(maxsize=256)
+def compose_head(http_status: int, headers: tuple[tuple[bytes, bytes], ...]) -> bytes:
+    """Status line, header lines and the empty line after them. Cached: most answers differ in their body alone.
 
     Raises ValueError for a header that would break out of its line.
     """

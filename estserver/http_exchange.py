@@ -98,4 +98,4 @@ class Exchange(RequestResponseCycle):
         if not self.keep_alive and (b"connection", b"close") not in headers:
             headers.append((b"connection", b"close"))
         self.expected_content_length = length or 0
-        return compose_head(status, headers)
+        return compose_head(status, tuple(headers))

@@ -279,6 +279,6 @@ class HttpProtocol(HttpToolsProtocol):
     def _answer(self, refusal: Refusal) -> None:
         self._observer.request_refused(refusal.http_status)
         body = refusal.text.encode("ascii", "replace") + b"\n"
-        head = compose_head(refusal.http_status, [*self.server_state.default_headers, *text_headers(body)])
+        head = compose_head(refusal.http_status, (*self.server_state.default_headers, *text_headers(body)))
         self.transport.write(head + body)
         self.transport.close_discarding()

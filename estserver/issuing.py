@@ -21,9 +21,10 @@ from estcore.errors import Busy, Conflict, EstError, Forbidden
 from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Requester
-from estserver import approval, external_signer, revocation_secret
+from estcore.value import value
+from estserver import approval, audit, external_signer, revocation_secret
 from estserver.approval import Approvals
-from estserver.audit import AuditLog, Outcome, Signature
+from estserver.audit import AuditLog, Outcome
 from estserver.authentication import Authenticator
 from estserver.callouts import Callouts
 from estserver.csr_attributes import AdviceCache
@@ -63,7 +64,7 @@ class Service:
     random_octets: Callable[[int], bytes] = secrets.token_bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Order:
     """One certificate to be issued.
 
@@ -126,12 +127,13 @@ async def issue(order: Order, service: Service) -> Entry:
     if order.csr.revocation_challenge is not None:
         order = replace(order, revocation_secret=await revocation_secret.hash_passphrase(order.csr.revocation_challenge))
     serial = authority.serial_number(service.random_octets(16))
-    signature = _signature(order, _transaction(order, held), serial)
+    transaction = _transaction(order, held)
+    signature = _signature(order, transaction, serial)
     now = service.clock()
     service.audit.before(signature, now=now)
     try:
         issued = await _sign(order, service, now=now, serial=serial)
-        standing = await _record(order, _entry(order, issued, held, service.retry_window, now=now), service, now=now)
+        standing = await _record(order, _entry(order, issued, held, transaction, service.retry_window, now=now), service, now=now)
     except BaseException as error:
         reason = error.reason if isinstance(error, EstError) else "InternalError"
         service.audit.after(signature, Outcome(result=reason), now=service.clock())
@@ -194,8 +196,8 @@ async def _sign(order: Order, service: Service, *, now: datetime, serial: int) -
     )
 
 
-def _signature(order: Order, transaction: str | None, serial: int) -> Signature:
-    return Signature(
+def _signature(order: Order, transaction: str | None, serial: int) -> audit.Signature:
+    return audit.signature(
         issuer=order.issuer.key,
         policy=f"{order.issuer.uid}/{order.issuer.generation}",
         operation=order.operation,
@@ -223,14 +225,15 @@ def _outcome(standing: Entry, serial: int, *, repeated: bool) -> Outcome:
     )
 
 
-def _entry(order: Order, issued: Issued, held: HeldRequest | None, retry_window: timedelta, *, now: datetime) -> Entry:
+def _entry(
+    order: Order, issued: Issued, held: HeldRequest | None, transaction: str | None, retry_window: timedelta, *, now: datetime
+) -> Entry:
     """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
     requester, csr = order.requester, order.csr
     who = _spender(requester) or str(requester)
     asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(map(_whole, order.authorized.sans)), *sorted(csr.usages or ()))
     if held is not None:  # its repeats were found by this already
         asked_for = digest(issued.spki_sha256, held.slot or "")
-    transaction = _transaction(order, held)
     window: timedelta | None = None
     if transaction is None and retry_window and not order.exempt:
         transaction, window = digest(order.operation, who, asked_for), retry_window

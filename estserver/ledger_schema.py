@@ -5,6 +5,8 @@ A column that is added later comes with a new VERSION and a migration here; a da
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
+from operator import itemgetter
 from typing import Final
 
 import sqlalchemy as sa
@@ -109,6 +111,10 @@ SANS_BEGIN: Final = f"substr(sans, 1, {BEGINNING})"
 _NAMES_INDEX = sa.text(f"CREATE INDEX IF NOT EXISTS certificates_names ON certificates (issuer, {SUBJECT_BEGINS}, {SANS_BEGIN})")
 
 
+_INSERTED: Final = tuple(column.name for column in certificates.columns if column.name != "id")
+_values = itemgetter(*_INSERTED)
+
+
 class BatchInsert:
     """INSERT … ON CONFLICT DO NOTHING of several rows in one statement, on whichever unique constraint.
 
@@ -118,26 +124,29 @@ class BatchInsert:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
-        self._statements: dict[int, tuple[str, list[str] | None]] = {}
+        self._statements: dict[int, tuple[str, Sequence[str] | None]] = {}
 
     def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
         """Insert rows (column → value) and return how many did not collide."""
-        sql, order = self.statement(len(rows))
-        parameters = {f"{name}_{number}": value for number, row in enumerate(rows) for name, value in row.items()}
-        return connection.exec_driver_sql(sql, parameters if order is None else tuple([parameters[name] for name in order])).rowcount
+        sql, names = self.statement(len(rows))
+        values = tuple(chain.from_iterable(map(_values, rows)))
+        return connection.exec_driver_sql(sql, values if names is None else dict(zip(names, values, strict=True))).rowcount
 
-    def statement(self, rows: int) -> tuple[str, list[str] | None]:
-        """The text for so many rows, and the order of its parameters where the driver takes them by position."""
+    def statement(self, rows: int) -> tuple[str, Sequence[str] | None]:
+        """The text for so many rows, and the names of its parameters in the order of rows; None where the driver takes them by position."""
         statement = self._statements.get(rows)
         if statement is None:
             statement = self._statements[rows] = self._compile(rows)
         return statement
 
-    def _compile(self, rows: int) -> tuple[str, list[str] | None]:
-        names = [column.name for column in certificates.columns if column.name != "id"]
-        values: list[dict[str, object]] = [{name: sa.bindparam(f"{name}_{number}") for name in names} for number in range(rows)]
+    def _compile(self, rows: int) -> tuple[str, Sequence[str] | None]:
+        values: list[dict[str, object]] = [{name: sa.bindparam(f"{name}_{number}") for name in _INSERTED} for number in range(rows)]
+        names = [f"{name}_{number}" for number in range(rows) for name in _INSERTED]
         compiled = insert_or_nothing(certificates, self._dialect.name).values(values).compile(dialect=self._dialect)
-        return str(compiled), list(compiled.positiontup) if compiled.positiontup is not None else None
+        if compiled.positiontup is None:
+            return str(compiled), names
+        assert list(compiled.positiontup) == names  # noqa: S101 - the order of the table's columns, row by row
+        return str(compiled), None
 
 
 def insert_or_nothing(table: sa.Table, dialect: str) -> sa.Insert:

@@ -5,12 +5,13 @@ from datetime import timedelta
 
 import pytest
 
-from estserver.audit import AuditLog, BrokenChain, Outcome, Signature, verify
+from estserver import audit
+from estserver.audit import AuditLog, BrokenChain, Outcome, verify
 from estserver.logs import LogFormat, renderer
 from tests.server.app_fixtures import NOW
 
 
-def signature(**fields: str) -> Signature:
+def signature(**fields: str) -> audit.Signature:
     said = {
         "issuer": "EstIssuer/devices/factory",
         "policy": "uid/3",
@@ -22,7 +23,7 @@ def signature(**fields: str) -> Signature:
         "serial": "1ff",
         "idempotency_key": "",
     }
-    return Signature(**{**said, **fields})
+    return audit.signature(**{**said, **fields})
 
 
 def written(log_format: LogFormat, *, signatures: int = 3, **fields: str) -> list[bytes]:

@@ -278,11 +278,11 @@ async def test_the_password_of_a_database_is_in_no_error() -> None:
 
 def test_statements_and_tables_are_portable_to_postgresql() -> None:
     dialect = postgresql.psycopg.dialect()
-    insert, order = ledger_schema.BatchInsert(dialect).statement(2)
+    insert, names = ledger_schema.BatchInsert(dialect).statement(2)
     assert insert.endswith("ON CONFLICT DO NOTHING")
     assert "%(serial_0)s" in insert
     assert "%(serial_1)s" in insert
-    assert order is None  # by name
+    assert names is not None  # psycopg takes parameters by name
     table = str(sa.schema.CreateTable(ledger_schema.certificates).compile(dialect=dialect))
     assert "id BIGSERIAL NOT NULL" in table
     assert "der BYTEA NOT NULL" in table

@@ -28,6 +28,7 @@ from estcore.registration import Authorized
 from estcore.signed_data import IssuerAndSerialNumber, SignerIdentifier
 from estcore.tbs_certificate import IssuerPieces
 from estcore.usages import Usage
+from estcore.value import value
 
 MAX_CHAIN: Final = 8
 MAX_PEM_OCTETS: Final = 256 * 1024
@@ -67,7 +68,7 @@ class Authority:
         return (self.certificate, *sorted(self.rollover, key=lambda ca: ca.not_valid_after_utc, reverse=True))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Issued:
     """A signed certificate, and what the ledger and the audit log say of it."""
 

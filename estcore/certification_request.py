@@ -11,6 +11,7 @@ from cryptography import x509
 from estcore.keys import PublicKey
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage
+from estcore.value import value
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +25,7 @@ class ChangeSubjectName:
     sans: tuple[x509.GeneralName, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class CertificationRequest:
     """A request whose signature, key and names have been checked; nothing in it has been permitted.
 

@@ -4,7 +4,6 @@ A `Plan` has no place for a CA flag, a path length or an extension of the CSR's 
 written (threats rows 1 and 2). Registration decides names; nothing here asks who the requester is.
 """
 
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -16,6 +15,7 @@ from estcore.issuer_spec import MIN_LIFE, POSSIBLE_KEY_USAGES, Policy
 from estcore.registration import Authorized, without_encipherment
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import KEY_USAGES, Usage
+from estcore.value import value
 
 BACKDATE: Final = timedelta(minutes=1)
 """How far notBefore lies back, for clients whose clock is slow; threats row 30 allows 5 minutes, kube-apiserver's signer takes 5."""
@@ -27,7 +27,7 @@ EARLIEST_NOW: Final = datetime(2020, 1, 1, tzinfo=UTC)
 """A clock before this was never set (a board without a battery): nothing is signed by it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Plan:
     """A certificate to be signed: an end entity's, unless a registration authority asked for a CA's. Times are whole seconds, UTC."""
 

@@ -1,7 +1,7 @@
 """One row of the ledger's certificates, as the rest of the server sees it and as the table has it."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,12 +9,13 @@ import orjson
 import sqlalchemy as sa
 
 from estcore.requester import AuthenticatedBy, Door
+from estcore.value import value
 from estserver.ledger_schema import STATE_ISSUED
 
 _NOT_OF_AN_ENTRY = frozenset({"id", "revoked_at", "revocation_reason"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One certificate as the ledger keeps it.
 

@@ -4,9 +4,10 @@ Media types and header values: RFC 7030 section 3.2 and RFC 8951 section 3.
 """
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 
+from estcore.value import value
 from estserver.connection import TlsConnection
 
 MEDIA_PKCS10 = "application/pkcs10"
@@ -37,7 +38,7 @@ class Operation(StrEnum):
     CSRATTRS = "csrattrs"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class EstRequest:
     """One request for an operation, its path already resolved and its body read whole.
 
@@ -65,7 +66,7 @@ class EstRequest:
         return f"EstRequest({self.operation})"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@value(frozen=True, slots=True, kw_only=True)
 class EstResponse:
     """One answer; Content-Length is the route's to add."""
 

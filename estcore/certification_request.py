@@ -5,6 +5,7 @@ RFC 5272 calls both forms certification requests. Whoever makes one has checked 
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 
 from cryptography import x509
 
@@ -12,6 +13,13 @@ from estcore.keys import PublicKey
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage
 from estcore.value import value
+
+
+class RequestForm(StrEnum):
+    """The forms that a certification request comes in (RFC 5272 section 3.2.1.2)."""
+
+    PKCS10 = "PKCS#10"
+    CRMF = "CRMF"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +43,7 @@ class CertificationRequest:
     """
 
     csr_der: bytes = field(repr=False)
-    """As it was sent: a CertificationRequest, or a CertReqMsg (RFC 4211)."""
+    """As it was sent: a CertificationRequest, or a CertReqMsg (RFC 4211), which `form` says."""
     public_key: PublicKey
     spki_der: bytes
     key_algorithm: KeyAlgorithm
@@ -65,3 +73,4 @@ class CertificationRequest:
     attribute_types: frozenset[bytes] = frozenset()
     """DER of the object identifiers of all its attributes, those of no meaning here too."""
     signature_algorithm_der: bytes = b""
+    form: RequestForm = RequestForm.PKCS10

@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
+from cryptography import x509
+
 from estcore import cert_template, extension_request, request_attributes
 from estcore import der as der_module
 from estcore.cert_template import CertTemplate
-from estcore.certification_request import CertificationRequest
+from estcore.certification_request import CertificationRequest, RequestForm
 from estcore.cms_signature import signer_of
 from estcore.der import BIT_STRING, CONTEXT_0, CONTEXT_1, SEQUENCE, integer, object_identifier, tlv
 from estcore.der_reader import Reader, only
@@ -23,6 +25,8 @@ from estcore.proof_of_possession import load_public_key, verify
 MAX_CERT_REQ_ID: Final = 0xFFFFFFFF
 """certReqId is the bodyPartID, and 0 is the whole message (RFC 5272 section 3.2.2)."""
 MAX_CONTROLS: Final = 20
+MAX_PUBLIC_KEY_OCTETS: Final = 4096
+"""Of a SubjectPublicKeyInfo that comes alone; that of an RSA-4096 key has 550."""
 
 _WHAT = "the CertReqMsg"
 _RA_VERIFIED, _SIGNATURE, _KEY_ENCIPHERMENT, _KEY_AGREEMENT = 0x80, 0xA1, 0xA2, 0xA3
@@ -139,6 +143,7 @@ def _request(csr_der: bytes, template: CertTemplate, controls: Mapping[str, byte
         proven=False,
         subject_key_identifier=requested.subject_key_identifier,
         attribute_types=frozenset(controls_by_der),
+        form=RequestForm.CRMF,
         **attributes,
     )
 
@@ -180,6 +185,29 @@ def _check_signature(proof: Reader, public_key: PublicKey, cert_request_der: byt
         raise MalformedBody("the popo does not hold a signature of whole octets")
     verify(public_key, signed=cert_request_der, algorithm=algorithm, signature=signature[1:])
     return algorithm
+
+
+def for_public_key(spki_der: bytes, *, cert_req_id: int) -> CertificationRequest:
+    """A request for a public key that came alone: with an empty subject and no popo, so that it proves nothing by itself.
+
+    `spki_der` is a DER SubjectPublicKeyInfo from outside. For a registration authority that knows the key to be its owner's and says so in
+    lraPOPWitness (RFC 5272 section 6.8). Raises MalformedBody where it is not DER, BadCsr for a key that is not accepted.
+    """
+    der_module.check(spki_der, what="the public key", max_octets=MAX_PUBLIC_KEY_OCTETS)
+    public_key = load_public_key(spki_der)
+    algorithm = check_public_key(public_key)
+    subject = x509.Name([])
+    template_der = cert_template.build(subject=subject, spki_der=spki_der)
+    return CertificationRequest(
+        csr_der=tlv(SEQUENCE, tlv(SEQUENCE, integer(cert_req_id) + template_der)),
+        public_key=public_key,
+        spki_der=spki_der,
+        key_algorithm=algorithm,
+        subject=subject,
+        subject_der=subject.public_bytes(),
+        proven=False,
+        form=RequestForm.CRMF,
+    )
 
 
 def build(

@@ -3,7 +3,7 @@
 RFC 5272 section 3.2. Three senders:
 
     a registration authority   signs with its certificate (id-kp-cmcRA), vouches for possession, and says in modCertTemplate what a
-                               PKCS#10 CSR cannot
+                               PKCS#10 CSR cannot; of a key without CSR it makes a CRMF request
     the holder of a certificate signs with that certificate's key, and needs no proof of identity (section 3.2)
     a newcomer                 signs with the key that is to be certified, named by its subjectKeyIdentifier, and is known by a shared
                                secret or by how it came (HTTP authentication)
@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import cmc_control_codec, pki_data, ra_witness, signed_data, template_modification
+from estcore.certification_request import RequestForm
 from estcore.cmc_controls import Control, LraPopWitness, ModCertTemplate, RegInfo, SenderNonce, TransactionId
 from estcore.cms_signature import MessageSigner
 from estcore.pki_data import ID_CCT_PKI_DATA
@@ -29,7 +30,7 @@ REQUEST: Final = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vouched:
-    """What a registration authority says of a CSR that somebody else made.
+    """What a registration authority says of a request that somebody else made: a PKCS#10 CSR, or a CRMF one whose certReqId is REQUEST.
 
     `transaction_id`: the same for a retry, another for anything else. `sender_nonce`: fresh for each message; one asks for a Full PKI
     Response, which repeats it, and without one a success is certs-only. `cert_template_der`: a CertTemplate (RFC 4211 section 5) whose
@@ -42,6 +43,7 @@ class Vouched:
     cert_template_der: bytes | None = None
     reg_info: bytes | None = field(default=None, repr=False)
     possession: bool = True
+    form: RequestForm = RequestForm.PKCS10
 
 
 def body(requests_der: Sequence[bytes], controls: Sequence[Control]) -> bytes:
@@ -52,7 +54,7 @@ def body(requests_der: Sequence[bytes], controls: Sequence[Control]) -> bytes:
 
 
 def vouched_body(vouched: Vouched) -> bytes:
-    """The DER PKIData in which a registration authority passes on one PKCS#10 CSR, as it is (RFC 5272 sections 6.5, 6.8 and 7)."""
+    """The DER PKIData in which a registration authority passes on one request, as it is (RFC 5272 sections 6.5, 6.8 and 7)."""
     controls: list[Control] = [TransactionId(vouched.transaction_id)]
     if vouched.sender_nonce is not None:
         controls.append(SenderNonce(vouched.sender_nonce))
@@ -63,7 +65,15 @@ def vouched_body(vouched: Vouched) -> bytes:
         controls.append(ModCertTemplate(value_der))
     if vouched.reg_info is not None:
         controls.append(RegInfo(vouched.reg_info))
-    return body([pki_data.tagged_pkcs10(REQUEST, vouched.csr_der)], controls)
+    return body([_tagged(vouched)], controls)
+
+
+def _tagged(vouched: Vouched) -> bytes:
+    match vouched.form:
+        case RequestForm.PKCS10:
+            return pki_data.tagged_pkcs10(REQUEST, vouched.csr_der)
+        case RequestForm.CRMF:
+            return pki_data.tagged_crmf(vouched.csr_der)
 
 
 def sign_by_certificate(

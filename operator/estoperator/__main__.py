@@ -6,8 +6,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
-from itertools import repeat
-from typing import Any
 
 import kopf
 import structlog
@@ -31,26 +29,18 @@ from estoperator.namespaces import Namespaces
 from estoperator.open_requests import OpenRequests
 from estoperator.program import Program
 from estoperator.registrations import Registrations
-from estoperator.relist import WatchMissed
+from estoperator.relist import MustRestart
 from estoperator.requester_guards import RequesterGuard, keep_checking
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.settings import Settings
 from estoperator.trust_publisher import ClusterTrustBundles, ConfigMaps, IssuerTrusts, Kind, Publisher, publish
+from estoperator.watching import watch
 from estoperator.webhook_guard import WebhookGuard
 from estoperator.workqueue import WorkQueue
 
 log = structlog.get_logger(__name__)
 
-ERROR_BACKOFFS = (1, 1, 2, 3, *repeat(5, 180))
-"""kopf's, in seconds: it ends over an error in place of the API server (a load balancer's 503) that lasts longer than these, and over a
-right that is gone. A quarter of an hour, for a process that ends sooner again and again is kept waiting by the kubelet."""
-
-WATCH_SECONDS = 600
-WORKER_IDLE_SECONDS = 1.0
-"""How long kopf keeps a task for an object that had an event; 5 s is its default, and a task for each of thousands."""
-
-REQUEST_SECONDS = 30
 API_RETRY_SECONDS = 2.0
 SPARE_CONNECTIONS = 4
 """To the API server, beside one for each worker: the Lease, its watch, a re-list, the issuers."""
@@ -67,7 +57,7 @@ def main() -> None:
         # Not uvloop: when the API server goes away, its sockets and aiohttp's clash now and then ("File descriptor … is used by
         # transport"), and kopf ends over it (seen).
         asyncio.run(run(loaded))
-    except (EstError, WatchMissed) as error:
+    except (EstError, MustRestart) as error:
         log.error("stopping", error=str(error))  # noqa: TRY400  # the sentence says what to do; a trace would not help
         sys.exit(1)
 
@@ -195,7 +185,6 @@ def _registry(
     )
     if labels_seen:
         handlers.register_namespaces(registry, program.namespaces, open_requests=open_requests, queue=program.requests)
-    kopf.on.login(registry=registry)(_login)
     return registry
 
 
@@ -219,18 +208,7 @@ async def _run_until_stopped(
         asyncio.create_task(_signalled(started, stop)),
         asyncio.create_task(publish(_publishers(loaded, cluster, program), _leads(program), asyncio.sleep)),
     ]
-    watching = asyncio.create_task(
-        kopf.operator(
-            registry=registry,
-            settings=_kopf_settings(),
-            # Its own guess asks for the user's name, which a numeric user of a container does not have.
-            identity=loaded.identity,  # type: ignore[arg-type]  # a NewType of str that kopf does not export
-            clusterwide=True,
-            standalone=True,
-            ready_flag=started,
-            stop_flag=kopf_stop,
-        )
-    )
+    watching = asyncio.create_task(watch(registry, identity=loaded.identity, ready=started, stop=kopf_stop))
     done, _ = await asyncio.wait([*own, watching], return_when=asyncio.FIRST_COMPLETED)
     for task in own:
         task.cancel()
@@ -265,35 +243,6 @@ async def _signalled(started: asyncio.Event, stop: asyncio.Event) -> None:
         loop.add_signal_handler(number, stop.set)
     await stop.wait()
     log.info("stopping", reason="signal")
-
-
-def _kopf_settings() -> kopf.OperatorSettings:
-    configured = kopf.OperatorSettings()
-    configured.networking.error_backoffs = ERROR_BACKOFFS
-    configured.networking.request_timeout = REQUEST_SECONDS
-    configured.watching.server_timeout = WATCH_SECONDS
-    configured.queueing.idle_timeout = WORKER_IDLE_SECONDS
-    configured.posting.enabled = False
-    configured.persistence.diffbase_storage = _NoDiffs()
-    return configured
-
-
-class _NoDiffs(kopf.DiffBaseStorage):
-    """kopf works out at each event what changed since its last handling. Our handlers ask for no difference and keep none."""
-
-    def build(self, **_: Any) -> kopf.BodyEssence:
-        return kopf.BodyEssence()
-
-    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
-        return None
-
-    def store(self, **_: Any) -> None:
-        raise NotImplementedError("nothing may be written on an object")
-
-
-def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """By the pod's ServiceAccount, else by KUBECONFIG; kopf's default would load the whole synchronous client."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
 def _now() -> datetime:

@@ -9,16 +9,13 @@ import structlog
 from estcore.errors import ConfigurationError
 from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, KubernetesDoor
 from estoperator.metrics import Metrics
+from estoperator.served import Discovery, served_version
 
 log = structlog.get_logger(__name__)
 
 
-class Reviewer(Protocol):
+class Reviewer(Discovery, Protocol):
     """Answers SelfSubjectAccessReviews and discovery; raises kubernetes_errors."""
-
-    async def serves(self, group: str, version: str, plural: str) -> bool:
-        """Whether the API server has this kind in this version."""
-        ...
 
     async def may(self, verb: str, group: str, resource: str, *, subresource: str = "", name: str = "") -> bool:
         """Whether we may do this in every namespace, to the object of that name or to all."""
@@ -41,28 +38,20 @@ async def open_doors(api: Reviewer, doors: Iterable[KubernetesDoor], metrics: Me
             metrics.door(known.door, off="Disabled")
     opened = []
     for wanted in doors:
-        served = await _served(api, wanted)
+        version = await served_version(api, wanted.group, wanted.plural, wanted.looked_for)
         refused = await _forbidden(api, wanted)
-        absent = served is None and wanted.built_in
+        absent = version is None and wanted.built_in
         metrics.door_open.labels(wanted.door).set(0 if refused or absent else 1)
-        metrics.door(wanted.door, off="Forbidden" if refused else "Absent" if served is None else "")  # a CRD's until a re-list finds it
+        metrics.door(wanted.door, off="Forbidden" if refused else "Absent" if version is None else "")  # a CRD's until a re-list finds it
         if refused:
             log.warning("door_off", door=wanted.door, reason=f"the operator's ServiceAccount may not {refused}")
         elif absent:
             log.warning("door_off", door=wanted.door, reason=f"the API server does not serve {wanted.plural}.{wanted.group}")
         else:
-            door = served or wanted
-            log.info("door_on", door=door.door, served=served is not None, version=door.version)
+            door = replace(wanted, version=version or wanted.version)
+            log.info("door_on", door=door.door, served=version is not None, version=door.version)
             opened.append(door)
     return opened
-
-
-async def _served(api: Reviewer, door: KubernetesDoor) -> KubernetesDoor | None:
-    """The door in the newest of its versions that the API server has."""
-    for version in (door.version, *door.older_versions):
-        if await api.serves(door.group, version, door.plural):
-            return door if version == door.version else replace(door, version=version)
-    return None
 
 
 async def _forbidden(api: Reviewer, door: KubernetesDoor) -> str:

@@ -5,26 +5,24 @@ In this order: finished or somebody else's, not approved, denied, the issuer, th
 enrolment, in the one function `after_error`.
 """
 
-import base64
-import re
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
 
-from estcore import pkcs10, profile, registration, rule_names, rules
+from estcore import profile, registration, rule_names, rules
 from estcore.certification_request import CertificationRequest
-from estcore.der import MAX_CSR_OCTETS
 from estcore.errors import BadCsr, EstError, Forbidden, MalformedBody, Pending, Refused, RequestError
 from estcore.issuer_spec import Approval, Policy
 from estcore.requester import Door, Requester
 from estcore.usages import Usage, parse_usage_names
+from estoperator import request_body
 from estoperator.chain import Chain
 from estoperator.doors import DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.issuer_state import IssuerState
 from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.requesters import not_served, requester_of, serves
-from estoperator.resources import MAX_REQUEST_CHARACTERS, CertRequest, Pod, parse_go_duration
+from estoperator.resources import CertRequest, Pod, parse_go_duration
 from estoperator.vouching import Wishes
 
 FRESH = timedelta(minutes=4)
@@ -40,7 +38,10 @@ AWAITS_APPROVAL = (
     "Waiting for approval (spec.est.approval is Manual): whoever has the verb approve on signers of est-issuer.io sets Approved or Denied"
 )
 
-_PEM = re.compile(rb"-----BEGIN (?:NEW )?CERTIFICATE REQUEST-----([^-]*)-----END (?:NEW )?CERTIFICATE REQUEST-----")
+KEY_NOT_SHOWN = (
+    "spec.stubPKCS10Request is absent: a node before 1.36 made this request, and its key is shown in v1beta1 of the kind alone; where the "
+    "API server serves that, it is watched from the next re-list on"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +187,7 @@ def undeliverable(request: CertRequest, certificate: x509.Certificate, *, now: d
     return None
 
 
-def _never(request: CertRequest) -> Refuse | None:
+def _never(request: CertRequest) -> Refuse | Wait | None:
     """What no issuer could change about a request: a signerName that can name none, and of a pod's contract 3b, points 1 and 3."""
     if request.names_no_issuer:
         return Refuse(
@@ -207,20 +208,13 @@ def _never(request: CertRequest) -> Refuse | None:
             message=f"this signer knows no userAnnotations: leave {', '.join(pod.annotation_keys)} out of the podCertificate source",
             reason="InvalidUnverifiedUserAnnotations",
         )
-    if request.csr_b64 == "":
-        return Refuse(message="spec.stubPKCS10Request is absent: a kubelet of 1.36 or later writes it", reason="NoStubPKCS10Request")
+    if request.csr_b64 == "" and pod.public_key_b64 == "":
+        return Wait(message=KEY_NOT_SHOWN, reason="KeyNotShown")
     return None
 
 
 def _enroll(request: CertRequest, requester: Requester, issuer: IssuerState, policy: Policy) -> Enroll:
-    try:
-        csr = pkcs10.parse(_csr_der(request), accept_ca=True)
-    except BadCsr as error:
-        if request.pod is not None and error.reason == "KeyNotAllowed":
-            raise BadCsr(error.message, reason="UnsupportedKeyType") from error  # the API's own word for it
-        raise
-    if request.pod is not None and (csr.subject.rdns or csr.attribute_types):
-        raise BadCsr("spec.stubPKCS10Request asks for names or extensions: a kubelet's is empty but for the key", reason="StubNotEmpty")
+    csr = request_body.read(request)
     wishes = _wishes(request, csr) if request.pod is None else _wishes_of_pod(requester, request.pod, csr, issuer, policy)
     if wishes.subject is not None:
         csr = replace(csr, subject=wishes.subject, sans=wishes.sans)
@@ -258,27 +252,6 @@ def _wishes_of_pod(requester: Requester, pod: Pod, csr: CertificationRequest, is
     # Without a rule `authorize` refuses.
     life = max(shortest, min(policy.duration.default, pod.longest_life))
     return Wishes(duration=life, subject=x509.Name([]), sans=names or ())
-
-
-def _csr_der(request: CertRequest) -> bytes:
-    """The CSR → DER; raises MalformedBody. spec.request is base64 of one PEM block (RFC 7468 section 7), a pod's stub of the DER itself."""
-    if request.csr_b64 is None:
-        raise MalformedBody(
-            f"the CSR takes more than {MAX_REQUEST_CHARACTERS} characters; one of up to {MAX_CSR_OCTETS} octets of DER is read"
-        )
-    try:
-        octets = base64.b64decode(request.csr_b64, validate=True)
-        if request.pod is not None:
-            return octets
-        blocks = _PEM.findall(octets)
-    except ValueError as error:
-        raise MalformedBody("spec.request is not base64") from error
-    if len(blocks) != 1:
-        raise MalformedBody(f"spec.request holds {len(blocks) or 'no'} PEM blocks of type CERTIFICATE REQUEST instead of one")
-    try:
-        return base64.b64decode(b"".join(blocks[0].split()), validate=True)
-    except ValueError as error:
-        raise MalformedBody("spec.request holds a CERTIFICATE REQUEST that is not base64 between its lines") from error
 
 
 def _wishes(request: CertRequest, csr: CertificationRequest) -> Wishes:

@@ -55,8 +55,8 @@ class KubernetesDoor:
     form: Form = Form.CERTIFICATE_REQUEST
     plural: str = "certificaterequests"
     kind: str = "CertificateRequest"
-    older_versions: tuple[str, ...] = ()
-    """What is watched where the API server does not serve `version`."""
+    versions: tuple[str, ...] = ()
+    """Where there are several: the first that the API server serves is watched, and becomes `version`."""
 
     built_in: bool = False
     """The API server's own kind: there when it starts, or never."""
@@ -69,6 +69,11 @@ class KubernetesDoor:
 
     permissions: tuple[Permission, ...] = ()
     """Beyond get, list and watch, and patch of /status."""
+
+    @property
+    def looked_for(self) -> tuple[str, ...]:
+        """The versions to look for, the wanted one first."""
+        return self.versions or (self.version,)
 
     @property
     def says_ready(self) -> bool:
@@ -97,7 +102,7 @@ POD_CERTIFICATES = KubernetesDoor(
     door=Door.POD_CERTIFICATE,
     group=CERTIFICATES_GROUP,
     version="v1",
-    older_versions=("v1beta1",),
+    versions=("v1beta1", "v1"),  # v1 does not show the key of a node before 1.36 (docs/adr/0010)
     approval_required=False,
     form=Form.POD_CERTIFICATE,
     plural="podcertificaterequests",

@@ -1,8 +1,8 @@
-"""The periodic re-list: finds what the watch missed.
+"""The periodic re-list: finds what the watch missed, and that a kind is to be watched in another version.
 
 kopf reconnects and lists again by itself; this is the second pair of eyes. An open request that a list shows and the watch has not
 brought some seconds later was missed. One such miss means that the watch cannot be trusted, so the process is restarted, which
-lists everything; nothing is lost either way.
+lists everything; nothing is lost either way. So is the version looked for anew, for an API server that was upgraded may have another.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -15,6 +15,7 @@ from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
 from estoperator.resources import CertRequest, RequestKey
+from estoperator.served import Discovery, served_version
 
 log = structlog.get_logger(__name__)
 
@@ -22,11 +23,19 @@ GRACE_SECONDS = 30.0
 """How far the watch may lag behind a list."""
 
 
-class WatchMissed(Exception):
-    """The watch did not bring what a list shows: the process must restart."""
+class MustRestart(Exception):
+    """The process must be started anew; the message says why."""
 
 
-class RequestLister(Protocol):
+class WatchMissed(MustRestart):
+    """The watch did not bring what a list shows."""
+
+
+class VersionChanged(MustRestart):
+    """The API server serves the kind in a version that is wanted before the one that is watched, or instead of it."""
+
+
+class RequestLister(Discovery, Protocol):
     """What this module needs of Kubernetes; raises kubernetes_errors."""
 
     def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
@@ -47,7 +56,7 @@ async def watch_for_misses(
     sleep: Callable[[float], Awaitable[None]],
     interval: float,
 ) -> None:
-    """Re-list until cancelled; raises WatchMissed. An API server that cannot be asked is asked again at the next turn."""
+    """Re-list until cancelled; raises MustRestart. An API server that cannot be asked is asked again at the next turn."""
     watched = tuple(doors)
     for door in watched:  # from here on it is known how long no check has succeeded
         metrics.watch_checked.labels(door.door).set_to_current_time()
@@ -55,6 +64,7 @@ async def watch_for_misses(
         await sleep(interval)
         for door in watched:
             try:
+                await _check_version(api, door)
                 missed = await count_missed(api, open_requests, door, sleep=sleep)
             except Gone:
                 missed = 0
@@ -68,6 +78,14 @@ async def watch_for_misses(
                 metrics.missed.inc(missed)
                 raise WatchMissed(f"the watch of {door.group} {door.plural} missed {missed} objects; restarting")
             metrics.watch_checked.labels(door.door).set_to_current_time()
+
+
+async def _check_version(api: Discovery, door: KubernetesDoor) -> None:
+    if len(door.looked_for) == 1:
+        return
+    version = await served_version(api, door.group, door.plural, door.looked_for)
+    if version is not None and version != door.version:
+        raise VersionChanged(f"{door.plural}.{door.group} is to be watched in {version} now, and was in {door.version}; restarting")
 
 
 async def count_missed(

@@ -26,7 +26,7 @@ _SECONDS = {"ns": "1e-9", "us": "1e-6", "µs": "1e-6", "μs": "1e-6", "ms": "1e-
 
 
 MAX_REQUEST_CHARACTERS = 96 * 1024
-"""Of spec.request or stubPKCS10Request as it stands: the largest CSR (estcore.der.MAX_CSR_OCTETS) takes 59,248 as base64 of PEM.
+"""Of spec.request, stubPKCS10Request or pkixPublicKey: the largest CSR (estcore.der.MAX_CSR_OCTETS) takes 59,248 as base64 of PEM.
 
 What is longer is refused for its length, and not held until somebody approves it.
 """
@@ -91,13 +91,19 @@ class Pod:
     annotation_keys: tuple[str, ...]
     """Of spec.unverifiedUserAnnotations: nobody checked those."""
 
+    public_key_b64: str | None = field(default="", repr=False)
+    """spec.pkixPublicKey of a kubelet before 1.36, where there is no stub: base64 of a DER SubjectPublicKeyInfo.
+
+    The API server checked the proof-of-possession. None where it is longer than MAX_REQUEST_CHARACTERS.
+    """
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertRequest:
     """A request object of any door that names one of our issuers.
 
-    `csr_b64` is the CSR as it stands: base64 of a PEM PKCS#10 CSR, of a PodCertificateRequest base64 of a DER one, whose key alone counts;
-    None where that is longer than MAX_REQUEST_CHARACTERS.
+    `csr_b64` is the CSR as it stands: base64 of a PEM PKCS#10 CSR; of a PodCertificateRequest base64 of a DER one, whose key alone counts,
+    or empty; None where that is longer than MAX_REQUEST_CHARACTERS.
     `duration` is a Go duration, as written. `user` and `pod` are there where the door tells them.
     `finished` is true once the request needs nothing more, whatever its outcome (contract 3).
     """
@@ -231,19 +237,20 @@ def _read_signing_request(door: KubernetesDoor, body: Object) -> CertRequest | N
 
 
 def _read_pod_certificate(door: KubernetesDoor, body: Object) -> CertRequest | None:
-    """A PodCertificateRequest (KEP-4317). Only the key is the kubelet's to choose: `stubPKCS10Request` holds it."""
+    """A PodCertificateRequest (KEP-4317). Only the key is the kubelet's: in `stubPKCS10Request`, before 1.36 in `pkixPublicKey`."""
     metadata, spec = body["metadata"], body["spec"]
     issuer = read_signer_name(spec["signerName"])
     if issuer is None:
         return None
     conditions = (body.get("status") or {}).get("conditions") or ()
+    stub_b64 = spec.get("stubPKCS10Request") or ""
     return CertRequest(
         key=RequestKey(door.door, metadata["namespace"], metadata["name"]),
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
         created=datetime.fromisoformat(metadata["creationTimestamp"]),
         issuer=issuer,
-        csr_b64=_bounded(spec.get("stubPKCS10Request") or ""),
+        csr_b64=_bounded(stub_b64),
         duration=None,
         usages=(),
         is_ca=False,
@@ -259,6 +266,7 @@ def _read_pod_certificate(door: KubernetesDoor, body: Object) -> CertRequest | N
             service_account=spec["serviceAccountName"],
             longest_life=timedelta(seconds=spec["maxExpirationSeconds"]),
             annotation_keys=tuple(sorted(spec.get("unverifiedUserAnnotations") or ())),
+            public_key_b64="" if stub_b64 else _bounded(spec.get("pkixPublicKey") or ""),
         ),
     )
 

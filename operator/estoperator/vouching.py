@@ -3,7 +3,8 @@
     Wishes → Vouched (estcore.full_request) → a Full PKI Request
 
 What a PKCS#10 CSR cannot carry (life, usages, CA, names that the policy gives) goes into modCertTemplate, whom it is for into regInfo, and
-the object's UID is the transaction: a retry, a restart or a second operator gets the certificate that was issued.
+the object's UID is the transaction: a retry, a restart or a second operator gets the certificate that was issued. Possession of the key was
+proven to us by the CSR's signature, or to kube-apiserver, which takes a bare key only with a proof.
 Source: RFC 5272 sections 6.5, 6.6, 6.8 and 6.12.
 """
 
@@ -15,6 +16,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 
 from estcore import cert_template
+from estcore.certification_request import RequestForm
 from estcore.full_request import Vouched
 from estcore.usages import Usage, extended_key_usage, key_usage
 from estoperator.resources import CertRequest
@@ -37,7 +39,7 @@ class Wishes:
     sans: tuple[x509.GeneralName, ...] = field(default=(), repr=False)
 
 
-def vouched(request: CertRequest, csr_der: bytes, wishes: Wishes, *, now: datetime) -> Vouched:
+def vouched(request: CertRequest, csr_der: bytes, wishes: Wishes, *, now: datetime, form: RequestForm = RequestForm.PKCS10) -> Vouched:
     """The request as the registration authority passes it on. `now` is aware UTC.
 
     There is no senderNonce: the transaction does what it would do, and a success may then be the plain certs-only message.
@@ -47,6 +49,7 @@ def vouched(request: CertRequest, csr_der: bytes, wishes: Wishes, *, now: dateti
         transaction_id=transaction_id(request.uid),
         cert_template_der=_template(wishes, now=now),
         reg_info=_reg_info(request),
+        form=form,
     )
 
 

@@ -7,6 +7,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from hypothesis import given
 from hypothesis import strategies as st
@@ -218,6 +219,33 @@ def test_a_request_built_without_a_key_to_sign_asks_for_a_challenge(key_agreemen
     assert int(decoded["popo"][kind]["subsequentMessage"]) == 1  # challengeResp
     assert encode(decoded) == whole
     assert not parsed(whole).proven
+
+
+@pytest.mark.spec("EST-CMC-14")
+@pytest.mark.parametrize("algorithm", pki.ALL_ALGORITHMS)
+def test_a_request_for_a_bare_key_asks_for_nothing_else_and_proves_nothing(algorithm: KeyAlgorithm) -> None:
+    spki = pki.spki_der(pki.key(algorithm).public_key())
+    made = crmf.for_public_key(spki, cert_req_id=ID)
+    assert crmf.parse(made.csr_der, now=NOW).cert_req_id == ID
+    assert parsed(made.csr_der) == made
+    assert (made.key_algorithm, made.spki_der, made.proven) == (algorithm, spki, False)
+    assert (made.subject.rdns, made.sans, made.usages, made.duration) == ([], (), None, None)
+    decoded, _ = decode(made.csr_der, asn1Spec=rfc4211.CertReqMsg())
+    assert not decoded["popo"].isValue
+    assert encode(decoded["certReq"]["certTemplate"]["publicKey"])[1:] == spki[1:]
+
+
+@pytest.mark.spec("THREAT-06")
+def test_a_bare_key_is_checked_as_a_csrs_is() -> None:
+    spki = pki.spki_der(pki.key().public_key())
+    for octets in (b"", spki + b"\0", spki[:-1], b"\x04\x82\x20\x00" + bytes(8192)):
+        with pytest.raises(MalformedBody, match="the public key"):
+            crmf.for_public_key(octets, cert_req_id=ID)
+    compressed = pki.key().public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)  # type: ignore[union-attr]  # an EC key
+    for octets in (pki.spki_der(pki.curve_key(ec.SECP256K1).public_key()), pki.sequence(spki[2:23], pki.tlv(0x03, b"\0", compressed))):
+        with pytest.raises(BadCsr) as raised:
+            crmf.for_public_key(octets, cert_req_id=ID)
+        assert raised.value.reason == "KeyNotAllowed"
 
 
 @pytest.mark.spec("EST-CMC-14", "THREAT-07", "THREAT-17")

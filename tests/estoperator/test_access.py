@@ -65,8 +65,17 @@ async def test_a_native_door_needs_its_further_rights_too(refused: tuple[str, st
     assert b'est_operator_door_open{door="certificatesigningrequests"} 0.0' in metrics.render()
 
 
-async def test_an_older_version_is_watched_where_only_that_is_served_and_none_where_none_is() -> None:
-    api, metrics = Rights(absent=("podcertificaterequests/v1", "certificatesigningrequests/v1")), Metrics()
-    opened = await access.open_doors(api, [POD_CERTIFICATES, SIGNING_REQUESTS], metrics)
-    assert [(door.door, door.version) for door in opened] == [(POD_CERTIFICATES.door, "v1beta1")]
-    assert why_off(metrics, SIGNING_REQUESTS) == {"Absent"}
+@pytest.mark.parametrize(("absent", "watched"), [("v1", "v1beta1"), ("v1beta1", "v1"), ("v2", "v1beta1")])
+async def test_pod_certificates_are_watched_in_v1beta1_where_that_is_served(absent: str, watched: str) -> None:
+    """Contract 3b, "Skew": v1 does not show the key of a node before 1.36."""
+    opened = await access.open_doors(Rights(absent=(f"podcertificaterequests/{absent}",)), [POD_CERTIFICATES], Metrics())
+    assert [door.version for door in opened] == [watched]
+
+
+async def test_a_kind_of_the_api_servers_own_that_it_serves_in_no_version_is_off() -> None:
+    api, metrics = (
+        Rights(absent=("podcertificaterequests/v1", "podcertificaterequests/v1beta1", "certificatesigningrequests/v1")),
+        Metrics(),
+    )
+    assert await access.open_doors(api, [POD_CERTIFICATES, SIGNING_REQUESTS], metrics) == []
+    assert why_off(metrics, POD_CERTIFICATES) == why_off(metrics, SIGNING_REQUESTS) == {"Absent"}

@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from estcore import crmf
+from estcore.certification_request import RequestForm
 from estcore.errors import ServerUnavailable
+from estcore.full_request import REQUEST
+from estcore.spec_part import KeyAlgorithm
 from estoperator import decide, resources
 from estoperator.decide import Enroll, Ignore, Refuse, Retry, Wait
 from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
@@ -130,7 +135,6 @@ def test_a_pods_certificate_lives_an_hour_at_least_and_no_longer_than_asked(poli
     [
         ({"namespace": "other"}, {}, "IssuerOfAnotherNamespace"),
         ({"unverifiedUserAnnotations": {"example.com/a": "b"}}, {}, "InvalidUnverifiedUserAnnotations"),
-        ({"stubPKCS10Request": ""}, {}, "NoStubPKCS10Request"),
         ({}, {"keys": ["RSA-3072"]}, "UnsupportedKeyType"),
         ({}, {"duration": {"default": "30m", "max": "45m"}}, "Duration"),
         ({}, {"rules": []}, "NoRule"),
@@ -142,6 +146,96 @@ def test_what_no_pod_may_have_is_refused_by_name(fields: dict[str, Any], policy:
     step = decide.next_step(pod_request(**fields), ready_issuer(**{"rules": [POD_RULE], **policy}))
     assert isinstance(step, Refuse)
     assert step.reason == reason
+
+
+def bare_key(public_key: object, **fields: Any) -> CertRequest:
+    """The request of a node before 1.36."""
+    spki_b64 = base64.b64encode(pki.spki_der(public_key)).decode()
+    return pod_request(**{"stubPKCS10Request": "", "pkixPublicKey": spki_b64, "proofOfPossession": "c2lnbmVk", **fields})
+
+
+@pytest.mark.parametrize("algorithm", pki.ALL_ALGORITHMS)
+def test_a_node_before_1_36_gets_what_another_gets_for_its_key(algorithm: KeyAlgorithm) -> None:
+    """Contract 3b, points 2 and 3 and "Skew": the body that goes to estserver is a CRMF request for that key and for nothing else."""
+    key = pki.key(algorithm, "pod")
+    issuer = ready_issuer(rules=[POD_RULE])
+    stub = base64.b64encode(pki.csr(key, subject=x509.Name([]))).decode()
+    steps = [decide.next_step(request, issuer) for request in (bare_key(key.public_key()), pod_request(stubPKCS10Request=stub))]
+    bare, usual = steps
+    assert isinstance(bare, Enroll)
+    assert isinstance(usual, Enroll)
+    assert bare.wishes == usual.wishes
+    for field in ("public_key", "spki_der", "key_algorithm", "subject", "sans", "usages", "duration", "ca"):
+        assert getattr(bare.csr, field) == getattr(usual.csr, field), field
+    assert bare.csr.form is RequestForm.CRMF
+    sent = crmf.parse(bare.csr.csr_der, now=NOW)
+    assert (sent.cert_req_id, sent.request.spki_der) == (REQUEST, pki.spki_der(key.public_key()))
+    assert (sent.request.subject.rdns, sent.request.sans, sent.request.usages, sent.request.proven) == ([], (), None, False)
+
+
+def test_where_both_are_there_the_stub_counts() -> None:
+    """Contract 3b, point 2."""
+    request = bare_key(pki.key(owner="other").public_key(), stubPKCS10Request=pod_body()["spec"]["stubPKCS10Request"])
+    step = decide.next_step(request, ready_issuer(rules=[POD_RULE]))
+    assert isinstance(step, Enroll)
+    assert step.csr.form is RequestForm.PKCS10
+    assert step.csr.public_key == pki.key(owner="pod").public_key()
+
+
+def test_a_request_whose_key_is_not_shown_in_the_version_that_is_watched_waits_and_is_not_denied() -> None:
+    """Contract 3b, point 5 and "Skew": Denied would be for ever, and the operator may yet be told to read v1beta1."""
+    step = decide.next_step(pod_request(stubPKCS10Request=""), ready_issuer(rules=[POD_RULE]))
+    assert isinstance(step, Wait)
+    assert (step.reason, step.until) == ("KeyNotShown", None)
+    assert "v1beta1" in step.message
+
+
+def spki(*changes: tuple[bytes, bytes]) -> bytes:
+    octets = pki.spki_der(pki.key(owner="pod").public_key())
+    for old, new in changes:
+        assert octets.count(old) == 1
+        octets = octets.replace(old, new)
+    return octets
+
+
+_POINT = spki()[27:]
+
+
+@pytest.mark.spec("THREAT-06", "THREAT-34")
+@pytest.mark.parametrize(
+    ("public_key", "reason"),
+    [
+        pytest.param("not base64!", "MalformedBody", id="not base64"),
+        pytest.param(b"", "", id="empty"),
+        pytest.param(b"\x30\x80" + spki()[2:] + b"\0\0", "MalformedBody", id="BER"),
+        pytest.param(spki() + b"\0", "MalformedBody", id="octets behind"),
+        pytest.param(spki()[:-1], "MalformedBody", id="cut off"),
+        pytest.param(b"\x04\x82\x20\x00" + bytes(8192), "MalformedBody", id="more octets than any key"),
+        pytest.param("QUFB" * 250_000, "MalformedBody", id="a megabyte"),
+        pytest.param(b"\x30\x03\x02\x01\x00", "UnsupportedKeyType", id="no key"),
+        pytest.param(spki((_POINT, bytes(64))), "UnsupportedKeyType", id="a point off the curve"),
+        pytest.param(pki.spki_der(pki.curve_key(ec.SECP256K1).public_key()), "UnsupportedKeyType", id="another curve"),
+        pytest.param(bytes.fromhex("302a300506032b6570032100") + b"\1" + bytes(31), "WeakKey", id="an Ed25519 point of small order"),
+    ],
+)
+def test_a_bare_key_is_hostile_input_too(public_key: str | bytes, reason: str) -> None:
+    """Contract 3b, point 3. The API server is not the only one who must not be wrong about it."""
+    text = public_key if isinstance(public_key, str) else base64.b64encode(public_key).decode()
+    request = pod_request(stubPKCS10Request="", pkixPublicKey=text)
+    step = decide.next_step(request, ready_issuer(rules=[POD_RULE]))
+    if not reason:
+        assert isinstance(step, Wait)
+        return
+    assert isinstance(step, Refuse)
+    assert step.reason == reason
+
+
+def test_of_a_key_that_policy_does_not_permit_the_denial_names_those_that_it_does() -> None:
+    """Contract 3b, point 3."""
+    step = decide.next_step(bare_key(pki.key(KeyAlgorithm.ED25519, "pod").public_key()), ready_issuer(rules=[POD_RULE], keys=["RSA-3072"]))
+    assert isinstance(step, Refuse)
+    assert step.reason == "UnsupportedKeyType"
+    assert "RSA-3072" in step.message
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,15 @@
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from estoperator import relist
-from estoperator.doors import EST_ISSUER, KubernetesDoor
+from estoperator.doors import EST_ISSUER, POD_CERTIFICATES, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
-from estoperator.relist import WatchMissed
+from estoperator.relist import VersionChanged, WatchMissed
 from estoperator.resources import CertRequest, RequestKey
 from tests.estoperator.builders import request_of
 
@@ -18,9 +18,13 @@ from tests.estoperator.builders import request_of
 class Api:
     """A list, and what each object is when it is read again."""
 
-    listed: list[CertRequest]
+    listed: list[CertRequest] = field(default_factory=list)
     error: KubernetesError | None = None
     now: dict[RequestKey, CertRequest] = field(default_factory=dict)
+    versions: tuple[str, ...] = ()
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        return version in self.versions
 
     async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
         if self.error is not None:
@@ -113,3 +117,41 @@ async def test_only_a_list_that_could_be_held_against_the_watch_counts_as_a_chec
     with pytest.raises(asyncio.CancelledError):
         await relist.watch_for_misses(Api([], error), OpenRequests(), [EST_ISSUER], metrics=metrics, sleep=sleep, interval=1)
     assert (seen[2] != 1) is moves
+
+
+async def turns_without_end(api: Api, door: KubernetesDoor, metrics: Metrics) -> None:
+    """Three turns, after which it would have gone on."""
+    turns = iter(range(3))
+
+    async def sleep(seconds: float) -> None:
+        if next(turns, None) is None:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await relist.watch_for_misses(api, OpenRequests(), [door], metrics=metrics, sleep=sleep, interval=1)
+
+
+@pytest.mark.parametrize(
+    ("watched", "served", "now"),
+    [("v1", ("v1", "v1beta1"), "v1beta1"), ("v1beta1", ("v1",), "v1")],
+    ids=["v1beta1 was turned on for old nodes", "the API server was upgraded"],
+)
+async def test_where_another_version_is_to_be_watched_the_process_ends_to_be_started_anew(
+    watched: str, served: tuple[str, ...], now: str
+) -> None:
+    """Contract 3b, "Skew"."""
+    door = replace(POD_CERTIFICATES, version=watched)
+    api = Api(error=Gone("not in this version", http_status=404) if watched not in served else None, versions=served)
+    with pytest.raises(VersionChanged, match=f"to be watched in {now} now, and was in {watched}"):
+        await relist.watch_for_misses(api, OpenRequests(), [door], metrics=Metrics(), sleep=no_sleep, interval=1)
+
+
+@pytest.mark.parametrize(("watched", "served"), [("v1", ("v1",)), ("v1beta1", ("v1beta1", "v1")), ("v1beta1", ("v1beta1",))])
+async def test_while_the_version_is_the_one_to_be_watched_the_process_goes_on(watched: str, served: tuple[str, ...]) -> None:
+    await turns_without_end(Api(versions=served), replace(POD_CERTIFICATES, version=watched), Metrics())
+
+
+async def test_a_kind_that_is_served_no_more_in_any_version_is_absent_and_ends_nothing() -> None:
+    metrics = Metrics()
+    await turns_without_end(Api(error=Gone("no such kind", http_status=404)), POD_CERTIFICATES, metrics)
+    assert metrics.registry.get_sample_value("est_operator_door_off", {"door": POD_CERTIFICATES.door, "why": "Absent"}) == 1

@@ -6,14 +6,15 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
-from estcore import cert_template, template_modification
+from estcore import cert_template, cmc_control_codec, crmf, full_request, pki_data, ra_witness, template_modification
+from estcore.cmc_controls import LraPopWitness
 from estcore.full_request import REQUEST
 from estcore.template_modification import Modification
 from estcore.usages import Usage
 from estoperator import vouching
 from estoperator.vouching import Wishes, transaction_id, vouched
 from tests import pki
-from tests.estoperator.builders import NOW, WEB, approved, request_of
+from tests.estoperator.builders import NOW, WEB, approved, pod_request, request_of
 
 UID = "1d9f4cde-5a37-4f6e-9f0e-7e0f3c1d2b3a"
 
@@ -84,3 +85,15 @@ def test_the_records_say_for_whom_it_was_and_drop_a_name_that_no_record_takes() 
 
 def _spki() -> bytes:
     return pki.spki_der(pki.key(owner="device").public_key())
+
+
+@pytest.mark.spec("EST-CMC-14", "EST-CMC-26", "EST-POP-16")
+def test_a_bare_key_goes_on_as_a_crmf_request_whose_possession_we_vouch_for() -> None:
+    """Contract 3b, "Skew": kube-apiserver saw the proof, and the operator says so as registration authority."""
+    csr = crmf.for_public_key(pki.spki_der(pki.key(owner="pod").public_key()), cert_req_id=REQUEST)
+    body = pki_data.parse(full_request.vouched_body(vouched(pod_request(), csr.csr_der, Wishes(), now=NOW, form=csr.form)))
+    [request] = body.requests
+    assert isinstance(request, pki_data.CrmfRequest)
+    assert (request.body_part_id, request.cert_req_msg_der) == (REQUEST, csr.csr_der)
+    witnesses = [value for value in map(cmc_control_codec.read, body.controls) if isinstance(value, LraPopWitness)]
+    assert [ra_witness.parse_pop_witness(witness.value_der) for witness in witnesses] == [(0, (REQUEST,))]

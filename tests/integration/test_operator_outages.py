@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from estoperator import __main__, leadership, workqueue
+from estoperator import leadership, watching, workqueue
 from estserver import reflector
 from tests.integration.apiserver import ApiServer
 from tests.integration.bad_gateway import BadGateway
@@ -106,7 +106,7 @@ def test_no_backoff_is_longer_than_recovery_may_take_and_an_outage_of_these_test
 
     The queue of requests rests, for nobody leads: within the Lease's deadline no backoff has grown beyond twice that, jitter included.
     """
-    backoffs = __main__.ERROR_BACKOFFS
+    backoffs = watching.ERROR_BACKOFFS
     tried = workqueue.FIRST_BACKOFF_SECONDS + grown(workqueue.FIRST_BACKOFF_SECONDS, leadership.RENEW_DEADLINE_SECONDS)
     longest = {
         "kopf": (max(backoffs), sum(seconds for seconds in backoffs if seconds < max(backoffs))),

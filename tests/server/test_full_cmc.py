@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estcore import cmc_controls as controls
-from estcore import cms_signature, full_exchange, full_request, pki_data, roll_over, signed_data
+from estcore import cms_signature, crmf, full_exchange, full_request, pki_data, roll_over, signed_data
 from estcore.cmc_status import CmcStatus
 from estcore.cms_signature import signer_of
 from estcore.errors import CmcFailInfo
@@ -87,6 +88,30 @@ async def test_the_operator_gets_what_a_pkcs10_cannot_carry(server: Server, ra: 
     assert certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == sans
     assert list(certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value) == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert certificate.not_valid_after_utc - NOW <= timedelta(hours=2)
+
+
+@pytest.mark.spec("EST-CMC-14", "EST-CMC-26", "EST-CLI-03", "EST-POP-16")
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519])
+async def test_the_operator_gets_a_certificate_for_a_bare_key_by_vouching_for_its_possession(
+    server: Server, ra: Authority, algorithm: KeyAlgorithm
+) -> None:
+    """A PodCertificateRequest of a node before Kubernetes 1.36 has no CSR."""
+    key = pki.key(algorithm, "pod")
+    bare = crmf.for_public_key(pki.spki_der(key.public_key()), cert_req_id=full_request.REQUEST)
+    names = x509.SubjectAlternativeName([x509.DNSName("web-1.shop.svc")])
+    cert_template_der = template(extension(names, critical=True), subject=x509.Name([]), not_before=NOW, not_after=NOW + timedelta(hours=2))
+    said = vouched(bare.csr_der, form=bare.form, cert_template_der=cert_template_der, reg_info=REG_INFO)
+    first, second = [await send(server, ra.pass_on(said), authorization=ra.bearer) for _ in range(2)]
+    certificate = first.certificate_for(key)
+    assert certificate == second.certificate_for(key), "a retry is answered by what was issued"
+    assert not certificate.subject.rdns
+    assert certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value == names
+    before = await issued(server)
+    silent = await send(server, ra.pass_on(replace(said, transaction_id=5, possession=False)), authorization=ra.bearer)
+    assert not [each for each in silent.certificates if each.public_key() == key.public_key()], (
+        "without the RA's word possession is unproven"
+    )
+    assert await issued(server) == before
 
 
 async def test_door_and_requester_of_the_operators_object_are_in_the_ledger(server: Server, ra: Authority) -> None:

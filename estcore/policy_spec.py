@@ -87,6 +87,12 @@ class SubjectRule(SpecPart):
     organization: SubjectText | None = None
     organizational_unit: SubjectText | None = None
     country: SubjectText | None = None
+    state_or_province: SubjectText | None = None
+    locality: SubjectText | None = None
+    street_address: SubjectText | None = None
+    postal_code: SubjectText | None = None
+    domain_component: SubjectText | None = None
+    user_id: SubjectText | None = None
     serial_number: SubjectText | None = None
 
 

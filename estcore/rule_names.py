@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from estcore import der
 from estcore.csr_template import ANY_IP_ADDRESS, ExtensionTemplate, NameComponent, RdnTemplate, general_names
 from estcore.csr_vocabulary import SUBJECT_ALT_NAME
-from estcore.der import PRINTABLE_STRING, SEQUENCE, UTF8_STRING
+from estcore.der import IA5_STRING, PRINTABLE_STRING, SEQUENCE, UTF8_STRING
 from estcore.errors import BadCsr
 from estcore.names import check_general_name, check_name
 from estcore.patterns import STAR, DnsPattern, EmailPattern, TextPattern, UriPattern, Values, fill
@@ -25,14 +25,25 @@ MAX_FIXED_NAMES_OCTETS: Final = 8 * 1024
 """Of a subjectAltName that is spelled out, twice in an answer; a rule that fixes more names leaves them to the client."""
 
 _IN_ORDER = (
+    NameOID.DOMAIN_COMPONENT,
     NameOID.COUNTRY_NAME,
+    NameOID.STATE_OR_PROVINCE_NAME,
+    NameOID.LOCALITY_NAME,
+    NameOID.STREET_ADDRESS,
+    NameOID.POSTAL_CODE,
     NameOID.ORGANIZATION_NAME,
     NameOID.ORGANIZATIONAL_UNIT_NAME,
+    NameOID.USER_ID,
     NameOID.COMMON_NAME,
     NameOID.SERIAL_NUMBER,
 )
 """From the widest to the narrowest, as names are written (X.501 section 9.2)."""
-_PRINTABLE = frozenset({NameOID.COUNTRY_NAME, NameOID.SERIAL_NUMBER})
+_STRING_TYPES: Final = {
+    NameOID.COUNTRY_NAME: PRINTABLE_STRING,
+    NameOID.SERIAL_NUMBER: PRINTABLE_STRING,
+    NameOID.DOMAIN_COMPONENT: IA5_STRING,
+}
+"""Of those that are no UTF8String."""
 
 
 def subject(rule: Rule, values: Values) -> tuple[RdnTemplate, ...] | None:
@@ -94,7 +105,7 @@ def _component_value(oid: ObjectIdentifier, pattern: TextPattern, values: Values
         check_name(x509.Name([x509.NameAttribute(oid, text)]))
     except (BadCsr, ValueError):
         return None
-    return der.tlv(PRINTABLE_STRING if oid in _PRINTABLE else UTF8_STRING, text.encode())
+    return der.tlv(_STRING_TYPES.get(oid, UTF8_STRING), text.encode())
 
 
 def _fixed_names(rule: Rule, values: Values) -> tuple[x509.GeneralName, ...] | None:

@@ -23,6 +23,12 @@ SUBJECT_FIELDS = {
     NameOID.ORGANIZATION_NAME: "organization",
     NameOID.ORGANIZATIONAL_UNIT_NAME: "organizationalUnit",
     NameOID.COUNTRY_NAME: "country",
+    NameOID.STATE_OR_PROVINCE_NAME: "stateOrProvince",
+    NameOID.LOCALITY_NAME: "locality",
+    NameOID.STREET_ADDRESS: "streetAddress",
+    NameOID.POSTAL_CODE: "postalCode",
+    NameOID.DOMAIN_COMPONENT: "domainComponent",
+    NameOID.USER_ID: "userId",
     NameOID.SERIAL_NUMBER: "serialNumber",
 }
 _SHOWN_PATTERNS = 5  # a refusal is one line: it shows so many patterns and says how many more there are

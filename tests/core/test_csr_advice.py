@@ -61,6 +61,20 @@ def test_a_rule_fixes_what_it_writes_out_and_leaves_open_what_it_does_not() -> N
 
 
 @pytest.mark.spec("EST-ATTR-13")
+def test_the_parts_of_an_address_and_of_a_directory_come_from_the_widest_to_the_narrowest_in_their_string_types() -> None:
+    """RFC 5280 Appendix A.1: a domainComponent is an IA5String."""
+    fields = {"userId": "{user}", "postalCode": "80331", "locality": "München", "stateOrProvince": "*", "domainComponent": "example"}
+    assert subject(wishes({"subject": fields | {"streetAddress": "Hof 1"}}, basic("u1"))) == [
+        ("0.9.2342.19200300.100.1.25", b"\x16\x07example"),
+        ("2.5.4.8", None),
+        ("2.5.4.7", b"\x0c\x08" + "München".encode()),
+        ("2.5.4.9", b"\x0c\x05Hof 1"),
+        ("2.5.4.17", b"\x0c\x0580331"),
+        ("0.9.2342.19200300.100.1.1", b"\x0c\x02u1"),
+    ]
+
+
+@pytest.mark.spec("EST-ATTR-13")
 def test_a_value_that_no_certificate_can_have_is_left_to_the_client() -> None:
     assert subject(wishes({"subject": {"commonName": "{user}"}}, basic("x" * 65))) == [(CN, None)]
 

@@ -302,6 +302,27 @@ def test_a_subject_inside_the_rule_is_authorized() -> None:
     assert registration.authorize(basic(), csr(subject=subject), FACTORY).subject == subject
 
 
+@pytest.mark.parametrize(
+    ("field", "attribute", "value"),
+    [
+        ("stateOrProvince", "state_or_province_name", "Bayern"),
+        ("locality", "locality_name", "München"),
+        ("streetAddress", "street_address", "Hauptstraße 1"),
+        ("postalCode", "postal_code", "80331"),
+        ("domainComponent", "domain_component", "example"),
+        ("userId", "user_id", "device-1"),
+    ],
+)
+def test_each_attribute_of_an_address_or_a_directory_has_its_pattern(field: str, attribute: str, value: str) -> None:
+    subject = pki.name("device-1", **{attribute: value})
+    for pattern in (value, "*", value[:2] + "*"):
+        rules = policy({"subject": {"commonName": "{user}", field: pattern}})
+        assert registration.authorize(basic(), csr(subject=subject), rules).subject == subject
+        assert refusal(basic(), rules, subject=pki.name("device-1", **{attribute: "system:masters"})).reason == "NameNotPermitted"
+    error = refusal(basic(), policy({"subject": {"commonName": "{user}", field: "x"}}), subject=subject)
+    assert f"rule 1 permits subject.{field} x" in error.message
+
+
 @pytest.mark.spec("THREAT-04")
 @pytest.mark.parametrize(
     ("subject", "said"),

@@ -23,7 +23,7 @@ demo: setup
 test: lint unit integration
 
 unit: setup
-	PYTEST_DEBUG_TEMPROOT=$$(tests/folder) $(pytest) tests --numprocesses auto --dist worksteal --ignore tests/integration --ignore tests/interop --ignore tests/e2e --conformance $(runs)/unit.json
+	PYTEST_DEBUG_TEMPROOT=$$(tests/folder) $(pytest) tests --processes $$(nproc) --ignore tests/integration --ignore tests/interop --ignore tests/e2e --conformance $(runs)/unit.json
 
 # Each of the two processes has its own API server.
 integration: setup

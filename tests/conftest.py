@@ -12,9 +12,11 @@ import pytest
 
 from tests import conformance
 from tests.collect import collect_ledgers
+from tests.processes import Processes
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--processes", type=int, metavar="N", help="run the tests in N forks of the process that collects them")
     parser.addoption("--conformance", type=Path, metavar="FILE", help="write the requirement rows that this run shows to FILE")
 
 
@@ -22,6 +24,9 @@ def pytest_configure(config: pytest.Config) -> None:
     file: Path | None = config.getoption("--conformance")
     if file is not None and not hasattr(config, "workerinput"):  # the processes of xdist report to the one that has it
         config.pluginmanager.register(Recorder(file))
+    processes: int | None = config.getoption("--processes")
+    if processes is not None:
+        config.pluginmanager.register(Processes(processes))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -141,8 +141,8 @@ def test_is_about_nothing():
 def test_a_parallel_run_leaves_its_rows_and_results_and_a_mark_that_names_no_row_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "tests" / "core").mkdir(parents=True)
     (tmp_path / "tests" / "core" / "test_made.py").write_text(TESTS)
-    plugins = ["-p", "xdist", "-p", "asyncio", "-p", "timeout", "-p", "tests.conftest"]
-    options = [*plugins, "--rootdir", tmp_path, "-c", conformance.ROOT / "pyproject.toml", "--numprocesses", "1"]
+    plugins = ["-p", "asyncio", "-p", "timeout", "-p", "tests.conftest"]
+    options = [*plugins, "--rootdir", tmp_path, "-c", conformance.ROOT / "pyproject.toml", "--processes", "2"]
     command = [sys.executable, "-m", "pytest", *options, "--conformance", tmp_path / "run.json", tmp_path / "tests"]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # those that pyproject.toml configures are enough
     ended = subprocess.run(command, cwd=conformance.ROOT, env=environment, capture_output=True, text=True, check=False)

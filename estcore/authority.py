@@ -37,6 +37,7 @@ MAX_PEM_OCTETS: Final = 256 * 1024
 _SIGNATURE_ALGORITHMS: Final = {
     "sha256-ecdsa": bytes.fromhex("300a06082a8648ce3d040302"),  # RFC 5758 section 3.2: no parameters
     "sha384-ecdsa": bytes.fromhex("300a06082a8648ce3d040303"),
+    "sha512-ecdsa": bytes.fromhex("300a06082a8648ce3d040304"),
     "sha256-rsa": bytes.fromhex("300d06092a864886f70d01010b0500"),  # RFC 4055 section 5: NULL
     "ed25519": bytes.fromhex("300506032b6570"),  # RFC 8410 section 3: no parameters
 }

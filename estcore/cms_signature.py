@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
 from estcore.der import SEQUENCE, object_identifier, tlv
 from estcore.errors import RequestError
-from estcore.keys import PrivateKey, PublicKey
+from estcore.keys import PrivateKey, PublicKey, signature_hash
 
 _NULL = b"\x05\x00"
 
@@ -145,10 +145,10 @@ def message_signer(algorithm: bytes, sign: Callable[[bytes], bytes]) -> MessageS
 
 
 def signer_of(private_key: PrivateKey) -> MessageSigner:
-    """A signer for a key in memory: ECDSA with SHA-256 (P-256) or SHA-384 (P-384), RSA with SHA-256, Ed25519."""
+    """A signer for a key in memory, by `keys.signature_hash`: ECDSA with the hash of the curve, RSA with SHA-256, Ed25519."""
     match private_key:
         case ec.EllipticCurvePrivateKey():
-            digest = Digest.SHA384 if private_key.curve.name == "secp384r1" else Digest.SHA256
+            digest = _HASH_NAMES[(signature_hash(private_key) or hashes.SHA256()).name]
             ecdsa = ec.ECDSA(_HASHES[digest])
             return MessageSigner(
                 digest=digest, algorithm=_identifier(_Kind.ECDSA, digest), sign=lambda octets: private_key.sign(octets, ecdsa)

@@ -16,10 +16,10 @@ from cryptography.x509.oid import AttributeOID
 from estcore import der
 from estcore.cms_signature import NO_SIGNATURE, signer_of
 from estcore.csr_plan import CsrPlan
-from estcore.csr_vocabulary import OTP_CHALLENGE, SignatureHash
+from estcore.csr_vocabulary import OTP_CHALLENGE
 from estcore.der import BIT_STRING, CONTEXT_0, INTEGER, SEQUENCE, SET, object_identifier, tlv
 from estcore.der_reader import only
-from estcore.keys import PrivateKey, signature_hash
+from estcore.keys import PrivateKey, SignatureHash, signature_hash
 from estcore.pkcs10 import MAX_ATTRIBUTES
 from estcore.usages import Usage, extended_key_usage, key_usage
 

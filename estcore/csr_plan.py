@@ -30,14 +30,13 @@ from estcore.csr_vocabulary import (
     PROOFS,
     SIGNATURES,
     SUBJECT_ALT_NAME,
-    SignatureHash,
     describe,
 )
 from estcore.csr_wishes import KeyWish, Wishes
 from estcore.der import BMP_STRING, IA5_STRING, PRINTABLE_STRING, SEQUENCE, SET, T61_STRING, UNIVERSAL_STRING, UTF8_STRING
 from estcore.errors import MalformedResponse
 from estcore.foreign import foreign
-from estcore.keys import PrivateKey, key_algorithm
+from estcore.keys import PrivateKey, SignatureHash, key_algorithm
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage, extended_key_usage, key_usage
 

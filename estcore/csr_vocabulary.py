@@ -9,6 +9,7 @@ from typing import Final
 from cryptography.hazmat.primitives import hashes
 from cryptography.x509.oid import ExtensionOID
 
+from estcore.keys import SignatureHash
 from estcore.names import SUBJECT_ATTRIBUTE_NAMES
 
 CHALLENGE_PASSWORD: Final = "1.2.840.113549.1.9.7"
@@ -47,7 +48,6 @@ CURVES: Final = {
     "1.3.36.3.3.2.8.1.1.11": "brainpoolP384r1",
     "1.3.36.3.3.2.8.1.1.13": "brainpoolP512r1",
 }
-SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 HASHES: Final[dict[str, SignatureHash]] = {
     "2.16.840.1.101.3.4.2.1": hashes.SHA256(),
     "2.16.840.1.101.3.4.2.2": hashes.SHA384(),

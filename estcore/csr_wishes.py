@@ -35,20 +35,25 @@ from estcore.csr_vocabulary import (
     PROOFS,
     RSA_ENCRYPTION,
     SIGNATURES,
-    SignatureHash,
     describe,
 )
 from estcore.csrattrs import CsrAttrs
 from estcore.der import INTEGER
 from estcore.errors import MalformedBody
+from estcore.keys import SignatureHash
 from estcore.spec_part import KeyAlgorithm
 
 _NULL: Final = b"\x05\x00"
-_EC_KEYS = {KeyAlgorithm.ECDSA_P256: "1.2.840.10045.3.1.7", KeyAlgorithm.ECDSA_P384: "1.3.132.0.34"}
+_EC_KEYS = {
+    KeyAlgorithm.ECDSA_P256: "1.2.840.10045.3.1.7",
+    KeyAlgorithm.ECDSA_P384: "1.3.132.0.34",
+    KeyAlgorithm.ECDSA_P521: "1.3.132.0.35",
+}
 _RSA_KEYS = {KeyAlgorithm.RSA_2048: 2048, KeyAlgorithm.RSA_3072: 3072, KeyAlgorithm.RSA_4096: 4096}
 SIGNATURE_OF: Final = {
     KeyAlgorithm.ECDSA_P256: "1.2.840.10045.4.3.2",
     KeyAlgorithm.ECDSA_P384: "1.2.840.10045.4.3.3",
+    KeyAlgorithm.ECDSA_P521: "1.2.840.10045.4.3.4",
     KeyAlgorithm.RSA_2048: "1.2.840.113549.1.1.11",
     KeyAlgorithm.RSA_3072: "1.2.840.113549.1.1.11",
     KeyAlgorithm.RSA_4096: "1.2.840.113549.1.1.11",

@@ -17,6 +17,7 @@ from estcore.errors import BadCsr
 from estcore.spec_part import KeyAlgorithm
 
 PublicKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
+SignatureHash = hashes.SHA256 | hashes.SHA384 | hashes.SHA512
 PrivateKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 
 RSA_EXPONENT: Final = 65537
@@ -29,8 +30,10 @@ PATTERN_OCTETS: Final = 16
 """So many equal octets in a row appear in no random modulus (as badkeys does)."""
 
 _RSA_SIZES = {2048: KeyAlgorithm.RSA_2048, 3072: KeyAlgorithm.RSA_3072, 4096: KeyAlgorithm.RSA_4096}
-_CURVES = {"secp256r1": KeyAlgorithm.ECDSA_P256, "secp384r1": KeyAlgorithm.ECDSA_P384}
-_LISTED = "use ECDSA P-256 or P-384, RSA with 2048, 3072 or 4096 bits, or Ed25519"
+_CURVES = {"secp256r1": KeyAlgorithm.ECDSA_P256, "secp384r1": KeyAlgorithm.ECDSA_P384, "secp521r1": KeyAlgorithm.ECDSA_P521}
+_LISTED = "use ECDSA P-256, P-384 or P-521, RSA with 2048, 3072 or 4096 bits, or Ed25519"
+_SHA256 = hashes.SHA256()
+_CURVE_HASHES: dict[str, SignatureHash] = {"secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
 _PATTERN = re.compile(rb"(.)\1{%d}" % (PATTERN_OCTETS - 1), re.DOTALL)
 _ED25519_FIELD = (1 << 255) - 19
 _ED25519_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
@@ -89,19 +92,23 @@ def generate_private_key(algorithm: KeyAlgorithm) -> PrivateKey:
             return ec.generate_private_key(ec.SECP256R1())
         case KeyAlgorithm.ECDSA_P384:
             return ec.generate_private_key(ec.SECP384R1())
+        case KeyAlgorithm.ECDSA_P521:
+            return ec.generate_private_key(ec.SECP521R1())
         case KeyAlgorithm.ED25519:
             return ed25519.Ed25519PrivateKey.generate()
         case KeyAlgorithm.RSA_2048 | KeyAlgorithm.RSA_3072 | KeyAlgorithm.RSA_4096:
             return rsa.generate_private_key(public_exponent=RSA_EXPONENT, key_size=int(algorithm.removeprefix("RSA-")))
 
 
-def signature_hash(key: PrivateKey | PublicKey) -> hashes.SHA256 | hashes.SHA384 | None:
-    """Return the hash that a key signs with: SHA-256 for RSA and P-256, SHA-384 for P-384 (RFC 5480 section 4), none for Ed25519."""
-    if isinstance(key, ed25519.Ed25519PrivateKey | ed25519.Ed25519PublicKey):
-        return None
-    if isinstance(key, ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) and key.curve.name == "secp384r1":
-        return hashes.SHA384()
-    return hashes.SHA256()
+def signature_hash(key: PrivateKey | PublicKey) -> SignatureHash | None:
+    """Return the hash that a key signs with: SHA-256 for RSA, that of the curve for ECDSA (RFC 5480 section 4), none for Ed25519."""
+    match key:
+        case ed25519.Ed25519PrivateKey() | ed25519.Ed25519PublicKey():
+            return None
+        case ec.EllipticCurvePrivateKey() | ec.EllipticCurvePublicKey():
+            return _CURVE_HASHES.get(key.curve.name, _SHA256)
+        case _:
+            return _SHA256
 
 
 def _check_rsa(n: int, e: int) -> None:

@@ -158,6 +158,10 @@ class NameChange(StrEnum):
     BY_RULES = "ByRules"
 
 
+USUAL_KEYS = tuple(algorithm for algorithm in KeyAlgorithm if algorithm is not KeyAlgorithm.ECDSA_P521)
+"""P-521 is for who lists it: some TLS stacks and trust programmes do not take it, and P-384 serves where P-256 does not."""
+
+
 class Policy(SpecPart):
     """What may be issued, to whom. `usages` are the most that a certificate may have, and what a CSR that names none gets.
 
@@ -165,9 +169,7 @@ class Policy(SpecPart):
     """
 
     duration: DurationPolicy = DurationPolicy()
-    keys: Annotated[tuple[Annotated[KeyAlgorithm, Field(strict=False)], ...], Field(min_length=1, max_length=6, strict=False)] = tuple(
-        KeyAlgorithm
-    )
+    keys: Annotated[tuple[Annotated[KeyAlgorithm, Field(strict=False)], ...], Field(min_length=1, max_length=7, strict=False)] = USUAL_KEYS
     usages: Annotated[tuple[Annotated[Usage, Field(strict=False)], ...], Field(min_length=1, max_length=16, strict=False)] = (
         Usage.DIGITAL_SIGNATURE,
         Usage.KEY_ENCIPHERMENT,

@@ -36,12 +36,13 @@ def load_public_key(spki: bytes) -> PublicKey:
 _SPKI_BEGINNINGS = {
     91: bytes.fromhex("3059301306072a8648ce3d020106082a8648ce3d03010703420004"),
     120: bytes.fromhex("3076301006072a8648ce3d020106052b8104002203620004"),
+    158: bytes.fromhex("30819b301006072a8648ce3d020106052b810400230381860004"),
     44: bytes.fromhex("302a300506032b6570032100"),
     294: bytes.fromhex("30820122300d06092a864886f70d01010105000382010f003082010a0282010100"),
     422: bytes.fromhex("308201a2300d06092a864886f70d01010105000382018f003082018a0282018100"),
     550: bytes.fromhex("30820222300d06092a864886f70d01010105000382020f003082020a0282020100"),
 }
-"""How the SubjectPublicKeyInfo of each listed key begins, by its octets: P-256, P-384, Ed25519, RSA-2048, -3072, -4096 with e = 65537.
+"""How the SubjectPublicKeyInfo of each listed key begins, by its octets: P-256, -384 and -521, Ed25519, RSA-2048, -3072, -4096, e = 65537.
 
 One key, one encoding: no compressed point, no key restricted to RSASSA-PSS, nothing that our certificate would write otherwise.
 """

@@ -59,7 +59,7 @@ def _key_algorithms(key: DecryptionKey) -> tuple[bytes, ...]:
     if isinstance(key.private_key, rsa.RSAPrivateKey):
         return tuple(transport.identifier_der for transport in KeyTransport)
     schemes = ((KeyAgreement.STD_DH_SHA256, KeyWrap.AES_128), (KeyAgreement.STD_DH_SHA384, KeyWrap.AES_256))
-    if key.private_key.curve.name == "secp384r1":
+    if key.private_key.curve.name in {"secp384r1", "secp521r1"}:
         schemes = schemes[::-1]
     return tuple(scheme.identifier_der(wrap) for scheme, wrap in schemes)
 

@@ -28,6 +28,13 @@ SigningKey = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519Pri
 CLIENT_AUTH = ExtendedKeyUsageOID.CLIENT_AUTH
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 ALL_ALGORITHMS = tuple(KeyAlgorithm)
+ONE_OF_EACH_KIND = (
+    KeyAlgorithm.ECDSA_P256,
+    KeyAlgorithm.ECDSA_P384,
+    KeyAlgorithm.ECDSA_P521,
+    KeyAlgorithm.RSA_2048,
+    KeyAlgorithm.ED25519,
+)
 RSA_KEYS = Path(__file__).with_name("rsa-keys.pem")
 
 
@@ -44,6 +51,8 @@ def key(
             return ec.generate_private_key(ec.SECP256R1())
         case KeyAlgorithm.ECDSA_P384:
             return ec.generate_private_key(ec.SECP384R1())
+        case KeyAlgorithm.ECDSA_P521:
+            return ec.generate_private_key(ec.SECP521R1())
         case KeyAlgorithm.ED25519:
             return ed25519.Ed25519PrivateKey.generate()
         case _:
@@ -101,11 +110,8 @@ def key_pem(private_key: SigningKey) -> bytes:
 def hash_for(private_key: SigningKey) -> hashes.HashAlgorithm | None:
     if isinstance(private_key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return None
-    return (
-        hashes.SHA384()
-        if isinstance(private_key, ec.EllipticCurvePrivateKey) and private_key.curve.name == "secp384r1"
-        else hashes.SHA256()
-    )
+    curve = private_key.curve.name if isinstance(private_key, ec.EllipticCurvePrivateKey) else ""
+    return {"secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}.get(curve, hashes.SHA256())
 
 
 # ---- names

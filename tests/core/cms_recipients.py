@@ -78,7 +78,7 @@ CASES: dict[str, Case] = {
     "ktri, by serial": transported(by_serial=True),
     **{
         f"kari, {curve}, {scheme}, {wrap.name}": agreed(curve, scheme, wrap)
-        for curve in (KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384)
+        for curve in (KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521)
         for scheme in KeyAgreement
         for wrap in KeyWrap
     },

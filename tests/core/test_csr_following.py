@@ -273,7 +273,10 @@ def test_a_derived_signature_algorithm_is_told_and_not_enforced() -> None:
 @pytest.mark.parametrize(
     ("wishes", "fault"),
     [
-        (csr_wishes.read((Attribute(type="1.2.840.10045.2.1", values=(der.object_identifier("1.3.132.0.35"),)),)), "EC P-521"),
+        (
+            csr_wishes.read((Attribute(type="1.2.840.10045.2.1", values=(der.object_identifier("1.3.36.3.3.2.8.1.1.11"),)),)),
+            "EC brainpoolP384r1",
+        ),
         (wants("2.5.29.32"), "certificatePolicies"),
     ],
 )

@@ -147,6 +147,7 @@ def test_a_malformed_template_leaves_the_old_style(values: tuple[bytes, ...]) ->
     [
         (["ECDSA-P256"], KeyWish(algorithm=EC_PUBLIC_KEY, curves=(P256,)), "ECDSA-P256"),
         (["ECDSA-P384", "ECDSA-P256"], KeyWish(algorithm=EC_PUBLIC_KEY, curves=(P384, P256)), "ECDSA-P384"),
+        (["ECDSA-P521", "ECDSA-P256"], KeyWish(algorithm=EC_PUBLIC_KEY, curves=(P521, P256)), "ECDSA-P521"),
         (["RSA-4096", "RSA-2048"], KeyWish(algorithm=RSA_ENCRYPTION, sizes=(4096, 2048)), "RSA-4096"),
         (["Ed25519"], KeyWish(algorithm="1.3.101.112"), "Ed25519"),
     ],
@@ -167,6 +168,7 @@ def test_keys_of_several_kinds_are_no_wish(algorithms: list[str]) -> None:
     ("algorithms", "old_style", "template"),
     [
         (["ECDSA-P384"], "06052b81040022", "a012301006072a8648ce3d020106052b81040022"),
+        (["ECDSA-P521"], "06052b81040023", "a012301006072a8648ce3d020106052b81040023"),
         (["ECDSA-P384", "ECDSA-P256"], "", "a012301006072a8648ce3d020106052b81040022"),
         (["RSA-3072", "RSA-4096"], "", "a00f300d06092a864886f70d0101010500"),
         (["RSA-3072"], "02020c00", None),

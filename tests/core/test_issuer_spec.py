@@ -46,7 +46,7 @@ def test_the_documented_example_is_read() -> None:
     spec = issuer_spec.parse(EXAMPLE, where="EstIssuer devices/factory")
     assert spec.ca.generate is not None
     assert spec.ca.generate.duration == timedelta(hours=87600)
-    assert spec.policy.keys == tuple(KeyAlgorithm)
+    assert spec.policy.keys == tuple(KeyAlgorithm(key) for key in EXAMPLE["policy"]["keys"])
     assert spec.policy.rules[1].subject is not None
     assert spec.policy.rules[1].subject.common_name == "{user}"
 

@@ -30,7 +30,7 @@ from tests.pki import EPOCH
 KEY = pki.key(owner="delivered")
 CA = pki.ca("Key maker")
 OTHER_CA = pki.ca("Somebody else")
-ALGORITHMS = (KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519)
+ALGORITHMS = (KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519)
 KGA = ObjectIdentifier("1.3.6.1.5.5.7.3.32")
 
 

@@ -60,7 +60,7 @@ def answer(value: bytes, tagged: bytes, private_key: PrivateKey, **others: objec
 
 @pytest.mark.spec("EST-CMC-24", "EST-CMC-25", "EST-ENROLL-04")
 @pytest.mark.parametrize("tagged_request", [tagged_crmf, tagged_pkcs10])
-@pytest.mark.parametrize("algorithm", [RSA, EC, KeyAlgorithm.ECDSA_P384])
+@pytest.mark.parametrize("algorithm", [RSA, EC, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521])
 def test_an_encryption_only_key_proves_itself_in_two_rounds(tagged_request: object, algorithm: KeyAlgorithm) -> None:
     tagged, request = tagged_request(algorithm)  # type: ignore[operator]
     assert not request.proven

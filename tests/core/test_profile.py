@@ -36,6 +36,13 @@ def test_a_key_that_the_policy_does_not_list_is_refused() -> None:
     plan(rules, algorithm=KeyAlgorithm.ED25519)
 
 
+@pytest.mark.spec("THREAT-06")
+def test_a_p521_key_is_for_issuers_that_list_it() -> None:
+    with pytest.raises(Forbidden, match="ECDSA-P521 keys are not permitted: this issuer's policy lists ECDSA-P256, ECDSA-P384, RSA-2048"):
+        plan(policy(), algorithm=KeyAlgorithm.ECDSA_P521)
+    plan(policy(keys=["ECDSA-P521"]), algorithm=KeyAlgorithm.ECDSA_P521)
+
+
 @pytest.mark.parametrize(
     ("algorithm", "left_out"),
     [(KeyAlgorithm.RSA_2048, set()), (KeyAlgorithm.ECDSA_P384, {Usage.KEY_ENCIPHERMENT}), (KeyAlgorithm.ED25519, {Usage.KEY_ENCIPHERMENT})],
@@ -67,7 +74,8 @@ def test_usages_that_the_key_or_their_neighbours_rule_out_are_refused_not_altere
 
 @pytest.mark.parametrize("algorithm", list(KeyAlgorithm))
 def test_a_policys_default_is_cut_to_what_the_key_can_do(algorithm: KeyAlgorithm) -> None:
-    planned = plan(policy(usages=["digital signature", "key agreement", "client auth"]), algorithm=algorithm)
+    permits = policy(keys=[algorithm], usages=["digital signature", "key agreement", "client auth"])
+    planned = plan(permits, algorithm=algorithm)
     agreement = {Usage.KEY_AGREEMENT} if algorithm.startswith("ECDSA") else set()
     assert planned.usages == {Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH} | agreement
 

@@ -80,8 +80,9 @@ def is_right(generated: server_key.ServerGeneratedKey) -> bool:
         recipients.transported(),
         recipients.agreed(),
         recipients.agreed(KeyAlgorithm.ECDSA_P384),
+        recipients.agreed(KeyAlgorithm.ECDSA_P521),
     ],
-    ids=["kekri AES-128", "kekri AES-256", "ktri", "kari P-256", "kari P-384"],
+    ids=["kekri AES-128", "kekri AES-256", "ktri", "kari P-256", "kari P-384", "kari P-521"],
 )
 def test_its_csr_names_a_key_and_algorithms_that_our_server_takes(case: recipients.Case) -> None:
     recipient, key = case

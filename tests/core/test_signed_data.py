@@ -271,7 +271,7 @@ def test_mutants_are_read_or_refused_with_a_sentence(data: st.DataObject) -> Non
             pytest.fail(f"no sentence: {error.message!r}")
 
 
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048])
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521, KeyAlgorithm.RSA_2048])
 @pytest.mark.spec("EST-CMC-05")
 def test_openssl_verifies_what_we_sign(algorithm: KeyAlgorithm, tmp_path: Path) -> None:
     root = pki.ca()
@@ -308,7 +308,7 @@ def test_openssl_verifies_what_we_sign(algorithm: KeyAlgorithm, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("by_key", [False, True])
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048])
+@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521, KeyAlgorithm.RSA_2048])
 @pytest.mark.spec("EST-CMC-05")
 def test_we_verify_what_openssl_signs(algorithm: KeyAlgorithm, by_key: bool, tmp_path: Path) -> None:
     certificate = pki.leaf(pki.ca(), public_key=public(algorithm))

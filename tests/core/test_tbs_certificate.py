@@ -82,8 +82,8 @@ def built(plan: Plan, public_key: object, ca: KeyAlgorithm, serial: int) -> x509
     wanted=usages,
     moment=st.tuples(moments, moments).map(sorted),
     serial=st.integers(1, 2**159 - 1),
-    leaf=st.sampled_from([KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ED25519, KeyAlgorithm.RSA_2048]),
-    ca=st.sampled_from([KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ED25519]),
+    leaf=st.sampled_from(pki.ONE_OF_EACH_KIND),
+    ca=st.sampled_from([KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521, KeyAlgorithm.ED25519]),
 )
 def test_every_plan_is_encoded_as_the_library_would(
     subject: x509.Name,

@@ -47,7 +47,7 @@ def impostor(ca: pki.Ca, private_key: ec.EllipticCurvePrivateKey | None = None) 
 
 
 @BOTH
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519])
+@pytest.mark.parametrize("algorithm", pki.ONE_OF_EACH_KIND)
 def test_a_good_certificate_is_believed_whatever_its_key(verify: Verify, algorithm: KeyAlgorithm) -> None:
     verify(pki.leaf(ROOT, public_key=pki.key(algorithm).public_key(), sans=pki.dns("device-1.example")))
 
@@ -402,7 +402,7 @@ def test_what_cannot_be_an_anchor_is_refused_with_where_and_why(pem: Callable[[]
     assert str(refused.value).startswith("Secret devices/roots: ")
 
 
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048, KeyAlgorithm.RSA_4096])
+@pytest.mark.parametrize("algorithm", [each for each in pki.ALL_ALGORITHMS if each is not KeyAlgorithm.ED25519])
 def test_what_can_be_an_anchor_works_as_one(algorithm: KeyAlgorithm) -> None:
     ca = pki.ca(f"Anchor {algorithm}", private_key=pki.key(algorithm))
     (anchor,) = trust.load_anchors(ca.pem, where="it")

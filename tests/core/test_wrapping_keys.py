@@ -49,6 +49,7 @@ SOMETHING_ELSE = pki.sequence(pki.oid("2.999"))
 RSA_KEY = pki.key(KeyAlgorithm.RSA_2048, "recipient")
 EC_KEY = pki.key(KeyAlgorithm.ECDSA_P256, "recipient")
 P384_KEY = pki.key(KeyAlgorithm.ECDSA_P384, "recipient")
+P521_KEY = pki.key(KeyAlgorithm.ECDSA_P521, "recipient")
 ENCIPHERMENT, AGREEMENT = pki.key_usage("key_encipherment"), pki.key_usage("key_agreement")
 
 
@@ -113,6 +114,7 @@ KEYS = loaded(
     rsa__pem=certificate(RSA_KEY, ENCIPHERMENT),
     ec__pem=certificate(EC_KEY, AGREEMENT),
     p384__pem=certificate(P384_KEY),
+    p521__pem=certificate(P521_KEY),
 )
 
 
@@ -231,7 +233,7 @@ def test_an_rsa_key_is_used_by_oaep_where_that_is_listed(listed: tuple[bytes, ..
 
 
 @pytest.mark.spec("EST-SKG-08", "EST-SKG-14")
-@pytest.mark.parametrize("key", [EC_KEY, P384_KEY], ids=["P-256", "P-384"])
+@pytest.mark.parametrize("key", [EC_KEY, P384_KEY, P521_KEY], ids=["P-256", "P-384", "P-521"])
 @pytest.mark.parametrize(
     ("listed", "scheme", "wrap"),
     [

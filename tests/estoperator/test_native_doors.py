@@ -158,7 +158,7 @@ def bare_key(public_key: object, **fields: Any) -> CertRequest:
 def test_a_node_before_1_36_gets_what_another_gets_for_its_key(algorithm: KeyAlgorithm) -> None:
     """Contract 3b, points 2 and 3 and "Skew": the body that goes to estserver is a CRMF request for that key and for nothing else."""
     key = pki.key(algorithm, "pod")
-    issuer = ready_issuer(rules=[POD_RULE])
+    issuer = ready_issuer(rules=[POD_RULE], keys=[algorithm])
     stub = base64.b64encode(pki.csr(key, subject=x509.Name([]))).decode()
     steps = [decide.next_step(request, issuer) for request in (bare_key(key.public_key()), pod_request(stubPKCS10Request=stub))]
     bare, usual = steps

@@ -328,7 +328,7 @@ KEYS: Cases = {
     "P-224": csr(lambda: pki.csr(pki.curve_key(curves.SECP224R1)), *NOT_A_KEY),
     "secp256k1": csr(lambda: pki.csr(pki.curve_key(curves.SECP256K1)), *NOT_A_KEY),
     "brainpoolP256r1": csr(lambda: pki.csr(pki.curve_key(curves.BrainpoolP256R1)), *NOT_A_KEY),
-    "P-521": csr(lambda: pki.csr(pki.curve_key(curves.SECP521R1)), *NOT_A_KEY),
+    "P-521 where policy does not list it": csr(lambda: pki.csr(pki.curve_key(curves.SECP521R1)), 403, "KeyNotPermitted"),
     "sect283k1 (CVE-2026-26007)": csr(lambda: ec(b"\x04" + bytes(72), oid("1.3.132.0.16")), *NOT_A_KEY),
     "id-ecDH": csr(lambda: spki("1.3.132.1.12", oid(P256), GENERATOR), *NOT_A_KEY),
     "id-ecMQV": csr(lambda: spki("1.3.132.1.13", oid(P256), GENERATOR), *NOT_A_KEY),

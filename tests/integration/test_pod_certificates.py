@@ -145,6 +145,22 @@ def test_a_key_type_that_the_issuer_permits_is_served(system: System, tenant: st
     assert leaf_of(until_ended(system, tenant, kind.lower())).public_key() == keys[kind].public_key()
 
 
+def test_a_key_on_p521_is_served_where_the_issuer_lists_that(system: System, tenant: str) -> None:
+    """Contract 3b, point 3: with CA and leaf of that kind, for the API server to read."""
+    spec = {
+        "ca": {"secretName": "strong-ca", "generate": {"commonName": "Strong CA", "keyAlgorithm": "ECDSA-P521"}},
+        "policy": {"rules": [{"from": {"namespaces": [tenant]}, **RULE}], "keys": ["ECDSA-P521"]},
+    }
+    metadata = {"name": "strong", "namespace": tenant}
+    system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstIssuer", "metadata": metadata, "spec": spec})
+    system.until_reason("estissuers", tenant, "strong", "Checked")
+    key = ec.generate_private_key(ec.SECP521R1())
+    ask(system, tenant, "p521", key=key, signer=f"estissuers.est-issuer.io/{tenant}.strong")
+    leaf = leaf_of(until_ended(system, tenant, "p521"))
+    assert leaf.public_key() == key.public_key()
+    assert isinstance(leaf.signature_hash_algorithm, hashes.SHA512)
+
+
 def test_what_policy_or_this_signer_never_permits_is_denied_and_says_why(system: System, tenant: str) -> None:
     """Contract 3b, points 3 and 5: Denied alone, with nothing beside it."""
     other = system.tenant(f"{tenant}-other")

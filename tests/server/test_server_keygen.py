@@ -317,13 +317,15 @@ async def test_an_issuer_without_wrapping_keys_encrypts_for_nobody(tmp_path: Pat
 # ---- the key
 
 
-@pytest.mark.parametrize("algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519])
+@pytest.mark.parametrize("algorithm", pki.ONE_OF_EACH_KIND)
 async def test_the_key_is_of_the_algorithm_that_the_issuer_names(tmp_path: Path, algorithm: KeyAlgorithm) -> None:
-    registry = registry_of(manifest(spec=keygen_spec(keyAlgorithm=algorithm.value)), secrets=(*SECRETS, WRAPPING))
+    spec = keygen_spec(keyAlgorithm=algorithm.value)
+    spec = {**spec, "policy": {**spec["policy"], "keys": [algorithm.value]}}
+    registry = registry_of(manifest(spec=spec), secrets=(*SECRETS, WRAPPING))
     async with running(tmp_path, registry) as server:
         generated = read(await ask(server, csr_for(KEK)), KEK)
         assert generated.certificate.public_key() == generated.private_key.public_key()
-        size = {"ECDSA-P256": 256, "ECDSA-P384": 384, "RSA-2048": 2048}.get(algorithm.value)
+        size = {"ECDSA-P256": 256, "ECDSA-P384": 384, "ECDSA-P521": 521, "RSA-2048": 2048}.get(algorithm.value)
         assert getattr(generated.private_key, "key_size", None) == size
 
 

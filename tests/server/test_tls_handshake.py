@@ -205,9 +205,7 @@ def test_a_forged_chain_passes_as_unverified_and_nothing_else(transport: Server,
     assert recorder.requests[0].scope["extensions"]["tls"].unverified_client_chain == chain
 
 
-@pytest.mark.parametrize(
-    "algorithm", [KeyAlgorithm.ECDSA_P256, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.RSA_2048, KeyAlgorithm.ED25519], ids=str
-)
+@pytest.mark.parametrize("algorithm", pki.ONE_OF_EACH_KIND, ids=str)
 def test_a_client_may_hold_any_kind_of_key_that_the_product_issues_for(
     transport: Server, recorder: Recorder, algorithm: KeyAlgorithm
 ) -> None:

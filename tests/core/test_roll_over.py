@@ -14,13 +14,13 @@ from estcore.trust import Untrusted
 from tests import pki
 from tests.pki import DAY, EPOCH, YEAR
 
-OLD = pki.ca("Factory CA", private_key=pki.key(owner="old"), not_before=EPOCH - 9 * YEAR, not_after=EPOCH + 90 * DAY)
-NEW = pki.ca(
+OLD = pki.ca(
     "Factory CA",
-    private_key=pki.key(KeyAlgorithm.RSA_3072, "new"),
-    not_before=EPOCH - DAY,
-    not_after=EPOCH + 9 * YEAR,
+    private_key=pki.key(KeyAlgorithm.RSA_3072, "old"),
+    not_before=EPOCH - 9 * YEAR,
+    not_after=EPOCH + 90 * DAY,
 )
+NEW = pki.ca("Factory CA", private_key=pki.key(owner="new"), not_before=EPOCH - DAY, not_after=EPOCH + 9 * YEAR)
 SERIALS = (1 << 130, 1 << 131)
 OLD_WITH_NEW, NEW_WITH_OLD = roll_over.link_certificates(OLD.certificate, OLD.key, NEW.certificate, NEW.key, serials=SERIALS)  # type: ignore[arg-type]  # keys of listed kinds
 LINKS = (OLD.certificate, OLD_WITH_NEW, NEW_WITH_OLD)

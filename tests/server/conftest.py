@@ -1,8 +1,12 @@
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from tests.server.transport_fixtures import Recorder, Server, running
+
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.KeyValueRenderer()])
+"""Thousands of lines that are shown only with a test that fails: what structlog begins with takes ten times as long."""
 
 
 @pytest.fixture(scope="module")

@@ -12,10 +12,11 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import csr_builder, transfer
+from tests import pki
 from tests.server.app_fixtures import (
     AppConfiguration,
     Server,
@@ -54,7 +55,7 @@ GOOD = make_csr("device-1", "a.devices.example")
 FLIPPED = GOOD[:-1] + bytes([GOOD[-1] ^ 1])
 PEM = x509.load_der_x509_csr(GOOD).public_bytes(Encoding.PEM)
 INDEFINITE = b"\x30\x80" + GOOD[4:] + b"\x00\x00"
-RSA_1024 = rsa.generate_private_key(65537, 1024)  # noqa: S505 - too weak on purpose
+RSA_1024 = pki.rsa_key(1024)
 CA_TRUE = _builder().add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
 MANY_SANS = csr_builder.build(
     new_key(), subject=name("device-1"), sans=[x509.DNSName(f"h{number}.devices.example") for number in range(101)]

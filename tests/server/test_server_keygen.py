@@ -508,6 +508,7 @@ def files_in(folder: Path) -> list[bytes]:
 @pytest.mark.spec("THREAT-18", "THREAT-36")
 async def test_no_key_is_in_log_audit_or_ledger(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     log = io.StringIO()
+    before = structlog.get_config()
     structlog.configure(processors=[structlog.processors.JSONRenderer(default=repr)], logger_factory=structlog.PrintLoggerFactory(log))
     monkeypatch.setattr("estserver.routes._log", structlog.get_logger("estserver"))  # another test's configuration may be kept in it
     handler = logging.StreamHandler(log)
@@ -527,7 +528,7 @@ async def test_no_key_is_in_log_audit_or_ledger(tmp_path: Path, capfd: pytest.Ca
         written = [log.getvalue().encode(), audit, shown, rendered, out.encode(), err.encode()]
         written += files_in(tmp_path)
     finally:
-        structlog.reset_defaults()
+        structlog.configure(**before)
         root.removeHandler(handler)
         root.setLevel(level)
     assert "UnknownDecryptKey" in log.getvalue(), "the log is the one that the server writes"

@@ -76,9 +76,9 @@ class Ends:
     def wait(self, names: Collection[str]) -> Mapping[str, float]:
         """When each of the names ended, in monotonic seconds. Raises SystemExit where some did not in time."""
         began = time.monotonic()
-        while len(self.at) < len(names):
+        while missing := [name for name in names if name not in self.at]:
             if time.monotonic() - began > self._seconds:
-                raise SystemExit(f"bench: only {len(self.at)} of {len(names)} requests were done after {self._seconds} s")
+                raise SystemExit(f"bench: {len(missing)} of {len(names)} requests were not done after {self._seconds} s")
             time.sleep(0.02)
         self._over = True
         return {name: self.at[name] for name in names}
@@ -87,13 +87,34 @@ class Ends:
         while not self._over:  # the API server ends a watch that it finds too slow: go on from where it was
             watch = self._api.watch(self._path, version=self._version, seconds=self._seconds)
             for line in _lines(watch):
-                item = json.loads(line)["object"]
-                self._version = item["metadata"]["resourceVersion"]
-                if self._ended(item):
-                    self.at.setdefault(item["metadata"]["name"], time.monotonic())
+                event = json.loads(line)
+                if event["type"] == "ERROR":  # that version is gone, as after a change of the CRD: go on from what is there now
+                    self._relist()
+                    break
+                self._version = event["object"]["metadata"]["resourceVersion"]
+                self._see(event["object"])
                 if self._over:
                     break
             watch.close()
+
+    def _relist(self) -> None:
+        listed = self._api.call("GET", self._path)
+        self._version = listed["metadata"]["resourceVersion"]
+        for item in listed["items"]:
+            self._see(item)
+
+    def _see(self, item: Object) -> None:
+        if self._ended(item):
+            self.at.setdefault(item["metadata"]["name"], time.monotonic())
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    """Raises SystemExit where it is not so within a minute."""
+    deadline = time.monotonic() + 60
+    while not true():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"bench: after 60 s it is not so that {what}")
+        time.sleep(0.2)
 
 
 def _lines(answer: BaseHTTPResponse) -> Iterator[bytes]:

@@ -2,9 +2,8 @@
 
 import base64
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from api import Object, is_issued, is_ready
 from cryptography import x509
@@ -35,21 +34,20 @@ ISSUER: Object = {
     },
 }
 
+BENCH_ISSUER = {"group": GROUP, "kind": "EstClusterIssuer", "name": "est-bench"}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is created, and how one sees that an object is done. `approve` is the status that somebody must set first."""
+    """What is created, and how one sees that an object is done."""
 
     what: str
     path: str
     make: Callable[[int], Object]
     done: Callable[[Object], bool]
-    approve: Object | None = None
 
 
-def certificate_requests(group: str, version: str) -> Load:
-    run = datetime.now(UTC).strftime("%H%M%S")
-
+def certificate_requests(group: str, version: str, issuer: Mapping[str, str] = BENCH_ISSUER) -> Load:
     def make(number: int) -> Object:
         name = f"d{number}.bench.example"
         san = x509.SubjectAlternativeName([x509.DNSName(name)])
@@ -59,33 +57,22 @@ def certificate_requests(group: str, version: str) -> Load:
         return {
             "apiVersion": f"{group}/{version}",
             "kind": "CertificateRequest",
-            "metadata": {"name": f"bench-{run}-{number}", "namespace": NAMESPACE},
-            "spec": {
-                "request": base64.b64encode(csr_pem).decode(),
-                "issuerRef": {"group": GROUP, "kind": "EstClusterIssuer", "name": "est-bench"},
-            },
+            "metadata": {"name": f"bench-{uuid.uuid4()}", "namespace": NAMESPACE},
+            "spec": {"request": base64.b64encode(csr_pem).decode(), "issuerRef": issuer},
         }
 
-    approved = {"type": "Approved", "status": "True", "reason": "Bench", "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"}
-    return Load(
-        what=f"CertificateRequests of {group}",
-        path=f"/apis/{group}/{version}/namespaces/{NAMESPACE}/{PLURAL}",
-        make=make,
-        done=is_ready,
-        approve={"status": {"conditions": [approved]}} if group == CERT_MANAGER else None,
-    )
+    path = f"/apis/{group}/{version}/namespaces/{NAMESPACE}/{PLURAL}"
+    return Load(what=f"CertificateRequests of {group}", path=path, make=make, done=is_ready)
 
 
 def pod_requests() -> Load:
-    run = datetime.now(UTC).strftime("%H%M%S")
-
-    def make(number: int) -> Object:
+    def make(_number: int) -> Object:
         stub = (
             x509.CertificateSigningRequestBuilder()
             .subject_name(x509.Name([]))
             .sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
         )
-        name = f"bench-{run}-{number}"
+        name = f"bench-{uuid.uuid4()}"
         return {
             "apiVersion": f"{NATIVE}/v1",
             "kind": "PodCertificateRequest",

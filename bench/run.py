@@ -4,7 +4,7 @@ Server CPU per request repeats to 5-10 % on a shared machine where requests per 
 reference under the same load in the same minute, is the figure that counts. Vegeta sends the load in a closed loop. A Full PKI Request
 is measured against estserver's own simpleenroll.
 
-    bench/run.py [--seconds 8] [--rounds 3] [--json FILE] [--no-kind]
+    bench/run.py [--seconds 8] [--rounds 3] [--json FILE] [--no-kind | --kind | --kind-memory]
 """
 
 import argparse
@@ -24,7 +24,8 @@ from pathlib import Path
 
 import process
 import scene
-from requests_on_kind import measure_memory, measure_requests
+from operator_memory import measure_memory
+from requests_on_kind import measure_requests
 from rich.console import Console
 from rich.table import Table
 
@@ -36,7 +37,7 @@ FULL_CMC = "estserver, fullcmc"
 FULL_CMC_BAR = 2.0
 """Highest ratio of a Full PKI Request with modCertTemplate, signed by a registration authority, to simpleenroll on kept connections."""
 MEMORY_BAR_MB = 90.0
-console = Console()
+console = Console(width=None if sys.stdout.isatty() else 160)  # a table is of no use in a file of 80 columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

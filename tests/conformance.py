@@ -56,7 +56,7 @@ def requirements() -> Mapping[str, Requirement]:
 
 def unknown(rows: Iterable[str]) -> list[str]:
     """Those that tests/requirements.toml does not have."""
-    return sorted(set(rows) - requirements().keys())
+    return sorted({row for row in rows if row not in requirements()})
 
 
 def divergences(text: str) -> set[str]:

@@ -49,8 +49,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[misc, assignment]  # pluggy's wrappers receive the report here
-    rows = sorted({row for mark in item.iter_markers("spec") for row in mark.args})
-    report.user_properties.append(("spec", rows))
+    if report.when == "call" or report.failed:
+        rows = sorted({row for mark in item.iter_markers("spec") for row in mark.args})
+        report.user_properties.append(("spec", rows))
     return report  # type: ignore[return-value]
 
 

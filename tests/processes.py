@@ -94,16 +94,17 @@ def _gather(session: pytest.Session, children: dict[Connection, int], queue: int
             for serialized in received:
                 report: pytest.TestReport = hook.pytest_report_from_serializable(config=session.config, data=serialized)
                 hook.pytest_runtest_logreport(report=report)
-                if report.when == "teardown":
+                if report.when == "call" or not report.passed:
                     reported.add(report.nodeid)
                     hook.pytest_runtest_logfinish(nodeid=report.nodeid, location=report.location)
         if session.shouldfail:
             while os.read(queue, NUMBER_OCTETS):  # there is nothing more to take
                 pass
-    if session.shouldfail:
-        return []
-    reason = f"no result, for a process ended with {', '.join(ends) or 'nothing wrong'}"
-    return [(item, reason) for item in session.items if item.nodeid not in reported]
+    reason = f"a process ended with {', '.join(ends) or 'nothing wrong'}"
+    missing = [] if session.shouldfail else [item for item in session.items if item.nodeid not in reported]
+    if ends and not missing:
+        session.shouldfail = reason
+    return [(item, f"no result, for {reason}") for item in missing]
 
 
 class _Silent(pytest.TerminalReporter):
@@ -121,9 +122,12 @@ class _Reports:
 
     def __init__(self, config: pytest.Config, to: Connection) -> None:
         self._config, self._to, self._sent = config, to, time.monotonic()
+        self._whole = config.option.durations is not None
         self._waiting: list[object] = []
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.passed and report.when != "call" and not self._whole:
+            return  # nobody shows it
         self._waiting.append(self._config.hook.pytest_report_to_serializable(config=self._config, report=report))
         if report.failed or time.monotonic() - self._sent > SEND_SECONDS:
             self.send()

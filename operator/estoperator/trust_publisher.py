@@ -19,6 +19,7 @@ from estoperator.issuer_state import Facts
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.resources import Issuer, Object
+from estoperator.served import Discovery, served_version
 from estoperator.trust import Plan, Trust
 
 log = structlog.get_logger(__name__)
@@ -40,6 +41,10 @@ class TrustApi(Protocol):
     ) -> dict[str, Any]:
         """One JSON request."""
         ...
+
+
+class BundleApi(TrustApi, Discovery, Protocol):
+    """The same, and in which versions it serves a kind."""
 
 
 class TrustSource(Protocol):
@@ -125,7 +130,7 @@ class ClusterTrustBundles:
     name = "ClusterTrustBundle"
     VERSIONS = ("v1", "v1beta1")
 
-    def __init__(self, api: TrustApi, *, now: Callable[[], datetime]) -> None:
+    def __init__(self, api: BundleApi, *, now: Callable[[], datetime]) -> None:
         self._api, self._now = api, now
         self._version = self.VERSIONS[0]
         self.anchors_pem: dict[str, str] = {}
@@ -138,14 +143,11 @@ class ClusterTrustBundles:
 
     async def listed(self) -> list[Object]:
         """All with our label."""
-        for version in self.VERSIONS:
-            self._version = version
-            try:
-                return await list_ours(self._api, self.collection)
-            except Gone as error:
-                if error.http_status != 404 or version == self.VERSIONS[-1]:
-                    raise
-        raise AssertionError("there is a last version")
+        version = await served_version(self._api, trust.CERTIFICATES_GROUP, "clustertrustbundles", self.VERSIONS)
+        if version is None:
+            raise Gone("the API server does not serve clustertrustbundles", http_status=404)
+        self._version = version
+        return await list_ours(self._api, self.collection)
 
     async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
         """One for each issuer."""

@@ -40,6 +40,12 @@ class Api:
     issuers: list[str] = field(default_factory=list)
     errors: dict[tuple[str, str], KubernetesError] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    versions: tuple[str, ...] = ("v1", "v1beta1")
+    """Of certificates.k8s.io with bundles."""
+
+    async def serves(self, group: str, version: str, plural: str) -> bool:
+        assert (group, plural) == ("certificates.k8s.io", "clustertrustbundles")
+        return version in self.versions
 
     async def call(
         self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
@@ -173,8 +179,8 @@ async def test_an_issuer_made_anew_takes_the_name_over(world: World) -> None:
 
 
 async def test_where_only_v1beta1_is_served_that_is_written(world: World) -> None:
-    world.api.errors["GET", BUNDLES] = ABSENT
-    assert await world.turn() == [("GET", BUNDLES), ("GET", BETA), ("POST", BETA)]
+    world.api.versions = ("v1beta1",)
+    assert await world.turn() == [("GET", BETA), ("POST", BETA)]
     assert world.api.bundles[NAME]["apiVersion"] == "certificates.k8s.io/v1beta1"
 
 
@@ -189,9 +195,29 @@ async def off_until_the_errors_are_gone(world: World) -> None:
     assert world.is_open == 1
 
 
-@pytest.mark.parametrize("error", [FORBIDDEN, ABSENT], ids=["forbidden", "absent"])
+async def test_after_an_upgrade_of_the_api_server_its_newer_version_is_written(world: World) -> None:
+    world.api.versions = ("v1beta1",)
+    await world.turn()
+    world.api.versions = ("v1",)
+    world.source.say("B")
+    assert await world.turn() == [("GET", BUNDLES), ("PUT", f"{BUNDLES}/{NAME}")]
+    assert world.api.bundles[NAME]["apiVersion"] == "certificates.k8s.io/v1"
+
+
+async def test_where_no_version_is_served_it_is_off_and_opens_later(world: World) -> None:
+    world.api.versions = ()
+    assert await world.turn() == []
+    assert world.is_open == 0
+    world.api.versions = ("v1",)
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert world.is_open == 1
+    assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("A")
+
+
+@pytest.mark.parametrize("error", [FORBIDDEN, ABSENT], ids=["forbidden", "gone between the question and the list"])
 async def test_where_it_is_forbidden_or_absent_it_is_off_and_opens_later(world: World, error: KubernetesError) -> None:
-    world.api.errors |= {("GET", BUNDLES): error, ("GET", BETA): error}
+    world.api.errors["GET", BUNDLES] = error
     await off_until_the_errors_are_gone(world)
     assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("B")
 

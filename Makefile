@@ -74,7 +74,7 @@ lint: setup
 	$(python) -m tests.chart.readme --check
 
 lint-certificates: setup .venv-pkilint/installed
-	$(python) tests/lint_certificates.py
+	$(python) -m tests.lint_certificates
 
 # FUZZ_SECONDS (600) of atheris for each decoder. Its library lies beside the venv, for it is built for few versions of Python.
 fuzz: setup .venv-fuzz/installed

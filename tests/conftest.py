@@ -5,7 +5,7 @@
 
 import gc
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection() -> Iterator[object]:
+def pytest_collection() -> Generator[None, object, object]:
     """Modules and tests stay as long as the process, so garbage is not looked for among them: neither now nor in each full pass later."""
     gc.disable()
     try:
@@ -47,12 +47,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: pytest.TestReport = yield  # type: ignore[misc, assignment]  # pluggy's wrappers receive the report here
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     if report.when == "call" or report.failed:
         rows = sorted({row for mark in item.iter_markers("spec") for row in mark.args})
         report.user_properties.append(("spec", rows))
-    return report  # type: ignore[return-value]
+    return report
 
 
 class Recorder:

@@ -1,6 +1,6 @@
 """Runs zlint and pkilint over every certificate that the tests collected (tests/collect.py); any error or warning fails.
 
-Usage: lint_certificates.py [--at-least N]
+Usage: python -m tests.lint_certificates [--at-least N]
 """
 
 import argparse
@@ -12,10 +12,11 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from collect import COLLECTED
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+
+from tests.collect import COLLECTED
 
 ROOT = Path(__file__).parent.parent
 SOURCES = "RFC5280,RFC5480,RFC5891,RFC8813,RFC3279,Community"

@@ -112,11 +112,12 @@ def key_pem(private_key: SigningKey) -> bytes:
     return private_key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
-def hash_for(private_key: SigningKey) -> hashes.HashAlgorithm | None:
+def hash_for(private_key: SigningKey) -> hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None:
     if isinstance(private_key, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return None
     curve = private_key.curve.name if isinstance(private_key, ec.EllipticCurvePrivateKey) else ""
-    return {"secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}.get(curve, hashes.SHA256())
+    by_curve: dict[str, hashes.SHA384 | hashes.SHA512] = {"secp384r1": hashes.SHA384(), "secp521r1": hashes.SHA512()}
+    return by_curve.get(curve, hashes.SHA256())
 
 
 # ---- names
@@ -271,7 +272,7 @@ def _certificate(
     for extension, critical in (*identifiers, *extensions):
         if type(extension) not in without:
             builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(signing_key, hash_for(signing_key))  # type: ignore[arg-type]  # SHA-2 for every key that takes a hash
+    return builder.sign(signing_key, hash_for(signing_key))
 
 
 # ---- CSRs

@@ -107,7 +107,7 @@ def _gather(session: pytest.Session, children: dict[Connection, int], queue: int
     return [(item, f"no result, for {reason}") for item in missing]
 
 
-class _Silent(pytest.TerminalReporter):
+class _Silent(pytest.TerminalReporter):  # type: ignore[misc]  # final, but what others write with must be one
     """The first process tells of the tests."""
 
     def pytest_runtest_logstart(self, nodeid: str, location: object) -> None: ...
@@ -141,14 +141,16 @@ def _run(session: pytest.Session, chunks: Sequence[Sequence[pytest.Item]], queue
     """What a fork does; it never comes back."""
     status = BROKEN
     plugins = session.config.pluginmanager
-    capture = plugins.get_plugin("capturemanager")
+    capture, tmpdir = plugins.get_plugin("capturemanager"), plugins.get_plugin("tmpdir")
     try:
+        assert capture is not None
+        assert tmpdir is not None
         capture.stop_global_capturing()  # its files are every fork's
         capture.start_global_capturing()
         plugins.unregister(name="terminalreporter")
         plugins.register(_Silent(session.config), "terminalreporter")  # others ask for what it writes with
         session.config.option.basetemp = folder
-        plugins.get_plugin("tmpdir").pytest_configure(session.config)
+        tmpdir.pytest_configure(session.config)
         reports = _Reports(session.config, to)
         plugins.register(reports)
         items = _taken(chunks, queue)
@@ -160,7 +162,8 @@ def _run(session: pytest.Session, chunks: Sequence[Sequence[pytest.Item]], queue
         reports.send()
         status = 0
     except BaseException:
-        capture.stop_global_capturing()
+        if capture is not None:
+            capture.stop_global_capturing()
         traceback.print_exc()
     finally:
         sys.stdout.flush()

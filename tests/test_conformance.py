@@ -142,8 +142,8 @@ def test_a_parallel_run_leaves_its_rows_and_results_and_a_mark_that_names_no_row
     (tmp_path / "tests" / "core").mkdir(parents=True)
     (tmp_path / "tests" / "core" / "test_made.py").write_text(TESTS)
     plugins = ["-p", "asyncio", "-p", "timeout", "-p", "tests.conftest"]
-    options = [*plugins, "--rootdir", tmp_path, "-c", conformance.ROOT / "pyproject.toml", "--processes", "2"]
-    command = [sys.executable, "-m", "pytest", *options, "--conformance", tmp_path / "run.json", tmp_path / "tests"]
+    options: list[str | Path] = [*plugins, "--rootdir", tmp_path, "-c", conformance.ROOT / "pyproject.toml", "--processes", "2"]
+    command: list[str | Path] = [sys.executable, "-m", "pytest", *options, "--conformance", tmp_path / "run.json", tmp_path / "tests"]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # those that pyproject.toml configures are enough
     ended = subprocess.run(command, cwd=conformance.ROOT, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 1

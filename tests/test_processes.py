@@ -31,9 +31,22 @@ def test_comes_after_it():
 
 
 def run(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "pytest", "-p", "asyncio", "-p", "timeout", "-p", "tests.conftest", "--rootdir", folder, *options]
+    command: list[str | Path] = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "asyncio",
+        "-p",
+        "timeout",
+        "-p",
+        "tests.conftest",
+        "--rootdir",
+        folder,
+        *options,
+    ]
     environment = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
-    configuration = ["-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider"]
+    configuration: list[str | Path] = ["-c", ROOT / "pyproject.toml", "-p", "no:cacheprovider"]
     return subprocess.run([*command, *configuration, folder], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -15,7 +15,7 @@ CHART = ROOT / "charts" / "est-issuer"
 NAMESPACE = "pki"
 
 # Every switch on, every list filled: what a big installation sets.
-FULL = {
+FULL: dict[str, Any] = {
     "image": {"digest": "sha256:" + "0" * 64},
     "doors": {"estIssuer": True, "certManager": True, "signingRequests": True, "podCertificates": True},
     "approval": {"objects": True, "admissionPolicy": True, "approverRole": True},

@@ -104,7 +104,7 @@ def test_a_spread_constraint_is_about_the_programs_own_pods_unless_it_says_other
         for constraint in pod["topologySpreadConstraints"]:
             assert constraint["labelSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
     given = server(render(FULL))["topologySpreadConstraints"]
-    assert given == FULL["server"]["topologySpreadConstraints"]  # type: ignore[index]  # the values are of every shape
+    assert given == FULL["server"]["topologySpreadConstraints"]
     assert "topologySpreadConstraints" not in operator(render({"operator": {"topologySpreadConstraints": []}}))
 
 

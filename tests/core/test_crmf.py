@@ -241,7 +241,7 @@ def test_a_bare_key_is_checked_as_a_csrs_is() -> None:
     for octets in (b"", spki + b"\0", spki[:-1], b"\x04\x82\x20\x00" + bytes(8192)):
         with pytest.raises(MalformedBody, match="the public key"):
             crmf.for_public_key(octets, cert_req_id=ID)
-    compressed = pki.key().public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)  # type: ignore[union-attr]  # an EC key
+    compressed = pki.key().public_key().public_bytes(Encoding.X962, PublicFormat.CompressedPoint)
     for octets in (pki.spki_der(pki.curve_key(ec.SECP256K1).public_key()), pki.sequence(spki[2:23], pki.tlv(0x03, b"\0", compressed))):
         with pytest.raises(BadCsr) as raised:
             crmf.for_public_key(octets, cert_req_id=ID)
@@ -417,7 +417,7 @@ def test_names_that_a_csr_may_not_have_are_refused() -> None:
 
 @pytest.mark.spec("THREAT-02")
 def test_usages_are_read_as_from_a_csr() -> None:
-    assert parsed(message()).usages == {Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH}
+    assert parsed(message()).usages == frozenset({Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH})
     assert parsed(raw()).usages is None
 
 

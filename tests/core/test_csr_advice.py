@@ -1,5 +1,7 @@
 """What an issuer's policy makes of CsrAttrs, for each requester."""
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
@@ -32,8 +34,8 @@ COUNTRY, ORGANIZATION, UNIT, CN = "2.5.4.6", "2.5.4.10", "2.5.4.11", "2.5.4.3"
 KEY_USAGE, EXTENDED_KEY_USAGE = "2.5.29.15", "2.5.29.37"
 
 
-def wishes(rules: dict[str, object] | list[dict[str, object]], requester: Requester | None, **others: object) -> Wishes:
-    listed = rules if isinstance(rules, list) else [rules]
+def wishes(rules: Mapping[str, object] | Sequence[Mapping[str, object]], requester: Requester | None, **others: object) -> Wishes:
+    listed = [rules] if isinstance(rules, Mapping) else rules
     return derive(policy(*listed, **others), requester, NOTHING_TO_PROVE)
 
 

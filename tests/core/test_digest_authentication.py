@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import TypedDict
 
 import pytest
 
@@ -24,9 +25,19 @@ from estcore.http_authentication import parse_challenges
 NOW = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 KEY = b"k" * 32
 
+
+class Exchange(TypedDict):
+    """What is hashed beside A1."""
+
+    method: str
+    uri: str
+    nonce: str
+    cnonce: str
+
+
 # RFC 7616 section 3.9.1
 MUFASA = {"user": "Mufasa", "realm": "http-auth@example.org", "password": "Circle of Life"}
-EXCHANGE = {
+EXCHANGE: Exchange = {
     "method": "GET",
     "uri": "/dir/index.html",
     "nonce": "7ypf/xlj9XXwfDPEoM4URrv/xwf94BcCAzFZH4GiTo0v",

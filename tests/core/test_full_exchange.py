@@ -115,7 +115,7 @@ def full(
     status: int = 200,
     signed_by: tuple[x509.Certificate, pki.SigningKey] | None = (CA.certificate, CA.key),
     bag: Sequence[x509.Certificate] = (),
-    **headers: str,
+    retry_after: str | None = None,
 ) -> HttpResponse:
     signers = []
     if signed_by is not None:
@@ -123,6 +123,7 @@ def full(
         identifier = IssuerAndSerialNumber(certificate.issuer.public_bytes(), certificate.serial_number)
         signers.append((identifier, signer_of(key)))  # type: ignore[arg-type]  # ECDSA here
     der = pki_response.build(pki_response.encode(values), signers, certificates_der=[pki.der(each) for each in bag])
+    headers = {} if retry_after is None else {"retry-after": retry_after}
     return answer("CMC-response", der, status, **headers)
 
 
@@ -226,7 +227,7 @@ def test_no_support_and_pop_required_are_refusals(verdict: CmcStatus) -> None:
 def test_a_refusal_with_a_5xx_is_worth_another_try() -> None:
     failed = status(CmcStatus.FAILED, fail_info=CmcFailInfo.TRY_LATER, text="the ledger is away")
     with pytest.raises(ServerUnavailable, match="the ledger is away") as raised:
-        read(full(failed, status=503, **{"retry-after": "9"}))
+        read(full(failed, status=503, retry_after="9"))
     assert raised.value.retry_after == timedelta(seconds=9)
 
 

@@ -10,7 +10,7 @@ from estcore.errors import ConfigurationError, Forbidden
 from estcore.issuer_spec import KeyAlgorithm, parse_duration
 from estcore.usages import Usage, parse_usage_names
 
-EXAMPLE = {
+EXAMPLE: dict[str, Any] = {
     "ca": {"secretName": "factory-ca", "generate": {"commonName": "Factory CA", "keyAlgorithm": "ECDSA-P256", "duration": "87600h"}},
     "est": {
         "label": "factory",

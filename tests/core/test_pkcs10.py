@@ -7,6 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estcore import pkcs10, transfer
+from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.usages import Usage
@@ -29,7 +30,7 @@ def test_a_csr_of_each_listed_key_is_read_whole(algorithm: KeyAlgorithm) -> None
 
     csr = pkcs10.parse(csr_der)
 
-    assert csr == pkcs10.CertificationRequest(
+    assert csr == CertificationRequest(
         csr_der=csr_der,
         public_key=private_key.public_key(),
         spki_der=pki.spki_der(private_key.public_key()),

@@ -49,7 +49,7 @@ def test_a_signed_message_proves_identity_possession_and_that_both_are_one(algor
     [tagged_request] = body.requests
     assert isinstance(tagged_request, Pkcs10Request)
     csr = pkcs10.parse(tagged_request.csr_der)
-    assert (csr.sans, csr.usages) == (sans, {Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH})
+    assert (csr.sans, csr.usages) == (sans, frozenset({Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH}))
     assert csr.challenge_password == csr_builder.challenge_password(b"binding")
     [signer] = message.signers
     assert signer.identifier == SubjectKeyIdentifier(csr.subject_key_identifier or b"")

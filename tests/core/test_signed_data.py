@@ -82,7 +82,7 @@ def test_every_flipped_bit_of_a_message_is_noticed() -> None:
 def test_versions_and_identifiers_are_as_rfc_5652_says() -> None:
     """3 for content other than data and for a signer by key; 1 for a signer by issuer and serial number (sections 5.1 and 5.3)."""
     certificate = pki.leaf(pki.ca())
-    expected = {
+    expected: dict[tuple[str, SignerIdentifier], tuple[str, str]] = {
         (PKI_DATA, by_certificate(certificate)): ("v3", "v1"),
         (PKI_DATA, SKI): ("v3", "v3"),
         (signed_data.DATA, by_certificate(certificate)): ("v1", "v1"),

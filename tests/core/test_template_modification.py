@@ -38,7 +38,7 @@ CA_AND_SIGNING_USAGE: Extension = x509.Extension(x509.KeyUsage.oid, True, pki.ke
 
 
 def modification(
-    *extensions: x509.Extension, requests: Sequence[int] = (1,), pki_data: Sequence[int] = (0,), remove: bool = False, **fields: object
+    *extensions: Extension, requests: Sequence[int] = (1,), pki_data: Sequence[int] = (0,), remove: bool = False, **fields: object
 ) -> Modification:
     template = cert_template.build(extensions=extensions, **fields)  # type: ignore[arg-type]
     value = template_modification.build_mod_cert_template(template, requests=requests, pki_data=pki_data, remove=remove)
@@ -131,7 +131,7 @@ def test_what_the_request_did_not_have_is_set() -> None:
     changed = apply(PLAIN, modification(SAN, SERVER_AUTH, subject=NEW))
     assert changed.subject == NEW
     assert changed.sans == pki.dns("new.example", "b.example")
-    assert changed.usages == {Usage.SERVER_AUTH}
+    assert changed.usages == frozenset({Usage.SERVER_AUTH})
 
 
 @pytest.mark.spec("EST-CMC-27")
@@ -211,7 +211,7 @@ def test_the_outermost_layer_wins_in_whatever_order_controls_come() -> None:
 
 @pytest.mark.spec("EST-CMC-27")
 def test_an_outer_layer_adds_to_what_an_inner_one_left() -> None:
-    requests = {(5, 1): FULL}
+    requests: dict[BodyPartPath, CertificationRequest] = {(5, 1): FULL}
     controls = [placed(modification(SAN, pki_data=[5])), placed(subject("inner"), layer=(5,))]
     [changed] = template_modification.apply_all(requests, controls, now=NOW).values()
     assert changed.subject == pki.name("inner")

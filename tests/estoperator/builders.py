@@ -125,7 +125,7 @@ def signing_request(*conditions: str, **spec: Any) -> CertRequest:
 
 def pod_body(*, namespace: str = "devices", status: dict[str, Any] | None = None, **spec: Any) -> dict[str, Any]:
     """A PodCertificateRequest of pod web-0, whose ServiceAccount is web."""
-    der = build(pki.key(owner="pod"), subject=x509.Name([]), sans=(), usages=())  # type: ignore[arg-type]  # an EC key
+    der = build(pki.key(owner="pod"), subject=x509.Name([]), sans=(), usages=())
     fields = {
         "signerName": "estissuers.est-issuer.io/devices.factory",
         "podName": "web-0",

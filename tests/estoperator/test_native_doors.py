@@ -14,6 +14,7 @@ from estcore.certification_request import RequestForm
 from estcore.errors import ServerUnavailable
 from estcore.full_request import REQUEST
 from estcore.spec_part import KeyAlgorithm
+from estcore.usages import Usage
 from estoperator import decide, resources
 from estoperator.decide import Enroll, Ignore, Refuse, Retry, Wait
 from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
@@ -104,7 +105,7 @@ def test_life_and_usages_of_a_signing_request_are_its_specs() -> None:
     step = decide.next_step(signing_request(expirationSeconds=600), ready_issuer())
     assert isinstance(step, Enroll)
     assert step.wishes.duration == timedelta(seconds=600)
-    assert step.wishes.usages == {"digital signature", "server auth"}
+    assert step.wishes.usages == frozenset({Usage.DIGITAL_SIGNATURE, Usage.SERVER_AUTH})
 
 
 def test_names_of_a_pod_are_what_its_rule_writes_out() -> None:

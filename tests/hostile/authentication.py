@@ -140,9 +140,11 @@ _MADE = {
 }
 
 
-def answering(status: int = 400, reason: str = "BadHeader", says: str = "", **other: str | None) -> Case:
-    """Authorization: Digest with other parameters than usual; None leaves one out. The nonce is nobody's."""
-    parameters = {**_MADE, **other}
+def answering(
+    status: int = 400, reason: str = "BadHeader", says: str = "", *, username_star: str | None = None, **other: str | None
+) -> Case:
+    """Authorization: Digest with other parameters than usual; None leaves one out. The nonce is nobody's. `username_star`: username*."""
+    parameters = {**_MADE, **other, "username*": username_star}
     return digest(", ".join(f"{name}={value}" for name, value in parameters.items() if value is not None), status, reason, says)
 
 
@@ -180,11 +182,11 @@ DIGESTS: Cases = {
     "an empty algorithm": answering(algorithm='""', says="algorithm"),
     "userhash": answering(userhash="true", says="userhash"),
     "no user": answering(username=None, says="username"),
-    "two kinds of user": answering(**{"username*": "UTF-8''device-1"}, says="username"),
-    "a user in another character set": answering(username=None, **{"username*": "ISO-8859-1''device-1"}, says="username"),
+    "two kinds of user": answering(says="username", username_star="UTF-8''device-1"),
+    "a user in another character set": answering(username=None, username_star="ISO-8859-1''device-1", says="username"),
     "a user with a colon": answering(username='"a:b"', says="colon"),
-    "a user with an escape": answering(username=None, **{"username*": "UTF-8''%1b%5b"}, says="control"),
-    "a user that is not UTF-8": answering(username=None, **{"username*": "UTF-8''%ff%fe"}, says="UTF-8"),
+    "a user with an escape": answering(username=None, username_star="UTF-8''%1b%5b", says="control"),
+    "a user that is not UTF-8": answering(username=None, username_star="UTF-8''%ff%fe", says="UTF-8"),
     "nc 0": answering(nc="00000000", says="nc"),
     "nc of seven digits": answering(nc="0000001", says="nc"),
     "nc of nine digits": answering(nc="000000001", says="nc"),
@@ -289,7 +291,7 @@ def _under_a_leaf() -> tuple[x509.Certificate, ...]:
     """A certificate that a device's certificate signed."""
     key = new_key()
     device = leaf(key=key)
-    signer = pki.Ca(certificate=device, key=key)  # type: ignore[arg-type]  # an EC key
+    signer = pki.Ca(certificate=device, key=key)
     return pki.leaf(signer, subject=pki.name("device-1"), not_before=NOW - timedelta(days=1), not_after=NOW + timedelta(days=1)), device
 
 

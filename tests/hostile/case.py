@@ -17,6 +17,7 @@ import structlog
 from cryptography import x509
 
 from estcore import pki_response, transfer
+from estcore.errors import CmcFailInfo
 from estserver.connection import TlsConnection
 from tests.server.app_fixtures import (
     PASSWORD,
@@ -158,7 +159,7 @@ def _text(answer: Answer) -> str:
         return answer.body.decode("utf-8", "replace")
     _, response = pki_response.parse_message(transfer.decode_body(answer.body))
     (info,) = response.statuses
-    return f"{info.status.name} {info.fail_info.name if info.fail_info is not None else '-'} {info.text}"
+    return f"{info.status.name} {info.fail_info.name if isinstance(info.fail_info, CmcFailInfo) else '-'} {info.text}"
 
 
 async def send(server: Server, case: Case, number: int) -> Outcome:

@@ -6,6 +6,7 @@ signed by a registration authority of the factory.
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from ipaddress import ip_address
 
 from cryptography import x509
@@ -29,14 +30,16 @@ from estcore.cmc_controls import Control
 from estcore.cmc_status import CmcStatus, StatusInfo
 from estcore.cms_signature import signer_of
 from estcore.full_request import Vouched
+from estcore.keys import PrivateKey
 from estcore.recipient_info import KeyEncryptionKey
 from estcore.signed_data import SubjectKeyIdentifier
+from estserver.snapshot import SecretManifest
 from tests import pki
 from tests.core.cmc_messages import EVERY_CONTROL
 from tests.hostile.case import EST, Case, Cases, prefixed
 from tests.hostile.messages_to_decoders import PKI_DATAS, SIGNED
 from tests.pki import oid, sequence, tlv
-from tests.server.app_fixtures import FACTORY_CA, MANUFACTURER_CA, NOW, OTHER_CA, SecretManifest, basic, leaf, name, new_key
+from tests.server.app_fixtures import FACTORY_CA, MANUFACTURER_CA, NOW, OTHER_CA, basic, leaf, name, new_key
 
 PATH = f"{EST}/factory/fullcmc"
 CMC = ("Content-Type", "application/pkcs7-mime; smime-type=CMC-request")
@@ -69,15 +72,15 @@ def ski() -> bytes:
 
 def csr(common_name: str = "device-1", *extensions: x509.ExtensionType, sans: Sequence[x509.GeneralName] = ()) -> bytes:
     own = x509.SubjectKeyIdentifier.from_public_key(KEY.public_key())
-    return pki.csr(KEY, subject=name(common_name), sans=sans, extensions=[own, *extensions])  # type: ignore[arg-type]  # an EC key
+    return pki.csr(KEY, subject=name(common_name), sans=sans, extensions=[own, *extensions])
 
 
 def body_of(*requests: bytes, controls: Sequence[Control] = ()) -> bytes:
     return full_request.body(list(requests) or [pki_data.tagged_pkcs10(1, csr())], controls)
 
 
-def by_key(body: bytes, key: object = KEY) -> bytes:
-    return full_request.sign_by_key(body, ski(), signer_of(key))  # type: ignore[arg-type]  # an EC key
+def by_key(body: bytes, key: PrivateKey = KEY) -> bytes:
+    return full_request.sign_by_key(body, ski(), signer_of(key))
 
 
 def asking(*controls: Control) -> bytes:
@@ -110,11 +113,7 @@ def modifying(template_der: bytes, request: int = 1) -> Control:
 
 ENVELOPES: Cases = {
     **{f"SignedData, {each}": full(octets, "") for each, (octets, _) in SIGNED.items() if len(octets) < 40_000},
-    **{
-        f"PKIData, {each}": full(lambda octets=octets: by_key(octets), "")
-        for each, (octets, _) in PKI_DATAS.items()
-        if len(octets) < 40_000
-    },  # type: ignore[misc]
+    **{f"PKIData, {each}": full(partial(by_key, octets), "") for each, (octets, _) in PKI_DATAS.items() if len(octets) < 40_000},
     "a PKCS#10 CSR": full(csr, "MalformedBody"),
     "a certs-only message": full(
         lambda: bytes.fromhex("3023 06092a864886f70d010702 a0163014 020101 3100 300b06092a864886f70d010701 3100"), "MalformedBody"
@@ -150,7 +149,7 @@ SIGNERS: Cases = {
     "the key, another password": full(lambda: by_key(body_of()), "WrongPassword", 401, authorization=basic(password="wrong")),
     "another's password": full(lambda: by_key(body_of(pki_data.tagged_pkcs10(1, csr("device-2")))), "NameNotPermitted", 403),
     "a key identifier of nobody": full(
-        lambda: full_request.sign_by_key(body_of(), bytes(20), signer_of(KEY)),  # type: ignore[arg-type]  # an EC key
+        lambda: full_request.sign_by_key(body_of(), bytes(20), signer_of(KEY)),
         "UnknownSigner",
     ),
     "a flipped bit": full(lambda: _flipped(by_key(body_of())), "BadSignature"),
@@ -158,7 +157,7 @@ SIGNERS: Cases = {
         lambda: signed_data.build(
             pki_data.ID_CCT_PKI_DATA,
             body_of(),
-            [(SubjectKeyIdentifier(ski()), signer_of(KEY)), (SubjectKeyIdentifier(bytes(20)), signer_of(new_key()))],  # type: ignore[arg-type]
+            [(SubjectKeyIdentifier(ski()), signer_of(KEY)), (SubjectKeyIdentifier(bytes(20)), signer_of(new_key()))],
         ),
         "CmcFailed",
     ),
@@ -381,7 +380,7 @@ REQUESTS: Cases = {
 
 def _unsigned() -> bytes:
     """By id-alg-noSignature, which proves nothing."""
-    return pki.raw_csr(private_key=KEY, algorithm=sequence(oid("1.3.6.1.5.5.7.6.2"), b"\x05\x00"), signature=bytes(32))  # type: ignore[arg-type]  # an EC key
+    return pki.raw_csr(private_key=KEY, algorithm=sequence(oid("1.3.6.1.5.5.7.6.2"), b"\x05\x00"), signature=bytes(32))
 
 
 def _crmf(proof: bytes) -> bytes:

@@ -145,7 +145,7 @@ async def test_cve_2025_6037_a_certificate_that_is_no_ca_makes_nobody_a_client(s
     """Vault: a trusted certificate that is no CA let its holder craft further identities."""
     key = new_key()
     device = leaf(key=key)
-    signer = pki.Ca(certificate=device, key=key)  # type: ignore[arg-type]  # an EC key
+    signer = pki.Ca(certificate=device, key=key)
     crafted = pki.leaf(signer, subject=pki.name("device-1"), not_before=NOW - DAY, not_after=NOW + DAY)
     connection = tls(crafted, device)
     assert (await server.enroll(make_csr(), operation="simplereenroll", connection=connection)).status == 403

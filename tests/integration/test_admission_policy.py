@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.admission import OPERATOR, SERVER, Admission, request
 from tests.integration.apiserver import ApiServer
+from tests.integration.claim import Claim
 from tests.integration.rights import RBAC
 
 pytestmark = pytest.mark.timeout(180)
@@ -83,14 +84,15 @@ def status_of(policy: Admission, name: str, *, namespace: str = "tenant-a") -> d
         {"extra": {"example.com/clearance": ["top"]}},
     ],
 )
-def test_a_tenant_cannot_say_that_somebody_else_asks(policy: Admission, spec: dict[str, object]) -> None:
+def test_a_tenant_cannot_say_that_somebody_else_asks(policy: Admission, spec: Claim) -> None:
     _, refusal = create(policy, "tenant-a/tenant", **spec)
     assert "must be those of the user who creates" in refusal
 
 
 def test_a_tenant_may_say_who_it_is(policy: Admission) -> None:
-    own = {"username": "system:serviceaccount:tenant-a:tenant", "groups": ["system:authenticated"]}
-    for spec in (own, {"username": own["username"]}, {}):
+    own: Claim = {"username": "system:serviceaccount:tenant-a:tenant", "groups": ["system:authenticated"]}
+    by_name: Claim = {"username": own["username"]}
+    for spec in (own, by_name, Claim()):
         assert create(policy, "tenant-a/tenant", **spec)[1] == ""
 
 

@@ -11,6 +11,7 @@ from cryptography import x509
 from tests import pki
 from tests.chart.rendering import of_kind, render
 from tests.integration.apiserver import ApiServer
+from tests.integration.claim import Claim
 from tests.integration.operator_system import OURS, THEIRS, Object, System, condition, request_manifest
 
 pytestmark = pytest.mark.timeout(180)
@@ -152,13 +153,13 @@ def test_a_missing_or_unusable_ca_secret_leaves_requests_pending_and_they_go_on_
     pending = system.until_reason(THEIRS, TENANT, "patient", "Pending")
     assert "failureTime" not in pending["status"]
     faults = {
-        "no certificate": {"crt": b"none", "key": good.key_pem},
-        "not of a CA": {"crt": pki.pem(leaf), "key": pki.key_pem(pki.key())},
-        "another key": {"crt": good.pem, "key": pki.key_pem(pki.key(owner="stranger"))},
+        "no certificate": (b"none", good.key_pem),
+        "not of a CA": (pki.pem(leaf), pki.key_pem(pki.key())),
+        "another key": (good.pem, pki.key_pem(pki.key(owner="stranger"))),
     }
     said = {message_of(system.get("estissuers", TENANT, "mended"))}
-    for fault in faults.values():
-        system.api.apply(secret(TENANT, "mended-ca", **fault))
+    for crt, key in faults.values():
+        system.api.apply(secret(TENANT, "mended-ca", crt=crt, key=key))
         broken = system.until("estissuers", TENANT, "mended", lambda status: condition(status, "Ready").get("message") not in said)
         assert condition(broken["status"], "Ready")["status"] == "False"
         said.add(message_of(broken))
@@ -225,7 +226,7 @@ def test_what_comes_is_for_the_csrs_key_and_valid_now(system: System) -> None:
 @pytest.mark.spec("K8S-CONTRACT-24")
 def test_without_cert_managers_webhook_a_forged_username_gives_no_other_names(system: System) -> None:
     """Contract 24: the namespace alone counts."""
-    forged = {"username": f"system:serviceaccount:{OTHER}:web", "groups": ["system:masters"], "uid": "forged"}
+    forged: Claim = {"username": f"system:serviceaccount:{OTHER}:web", "groups": ["system:masters"], "uid": "forged"}
     system.request(THEIRS, TENANT, "forged", dns_name=f"web.{OTHER}.svc", **forged)
     system.decide(TENANT, "forged", "Approved")
     assert f"web.{OTHER}.svc" in message_of(system.until_reason(THEIRS, TENANT, "forged", "Failed"))

@@ -3,10 +3,12 @@
 import functools
 import time
 from collections.abc import Iterator
+from typing import Unpack
 
 import pytest
 
 from tests.integration.apiserver import ApiServer
+from tests.integration.claim import Claim
 from tests.integration.doorway import CERT_MANAGER, rules
 from tests.integration.identity_webhook import IdentityWebhook
 from tests.integration.operator_system import THEIRS, Process, System, condition, wait_for
@@ -14,7 +16,7 @@ from tests.integration.operator_system import THEIRS, Process, System, condition
 pytestmark = pytest.mark.timeout(180)
 
 TENANT, OFF = "webhook", "webhook-off"
-ADMIN = {"username": "admin", "groups": ["system:masters", "system:authenticated"]}
+ADMIN: Claim = {"username": "admin", "groups": ["system:masters", "system:authenticated"]}
 """Who makes the requests of these tests."""
 
 METRIC = "est_operator_cert_manager_webhook"
@@ -38,7 +40,7 @@ def warned(operator: Process) -> int:
     )
 
 
-def recorded(system: System, namespace: str, name: str, **who: object) -> str | None:
+def recorded(system: System, namespace: str, name: str, **who: Unpack[Claim]) -> str | None:
     """Who the ledger says asked for a request's certificate, with which the request was made."""
     CERT_MANAGER.ask(system, namespace, name, **who)
     CERT_MANAGER.until_issued(system, namespace, name)
@@ -52,7 +54,7 @@ def test_a_requester_is_recorded_while_the_webhook_holds_and_its_absence_is_warn
     operator = system.start_operator("webhook")
     try:
         wait_for("the warning", lambda: warned(operator) == 1, log=operator.log)
-        forged = {"username": "system:serviceaccount:kube-system:root", "groups": ["system:masters"]}
+        forged: Claim = {"username": "system:serviceaccount:kube-system:root", "groups": ["system:masters"]}
         assert [recorded(system, TENANT, f"forged-{number}", **forged) for number in range(3)] == [None] * 3
         assert system.metric(operator, METRIC) == 0
         with IdentityWebhook(system.api):
@@ -75,7 +77,7 @@ def test_a_requester_is_recorded_while_the_webhook_holds_and_its_absence_is_warn
         operator.terminate()
 
 
-def refused(system: System, forged: dict[str, object]) -> bool:
+def refused(system: System, forged: Claim) -> bool:
     made = CERT_MANAGER.manifest(TENANT, "probe", "factory", "probe")
     made["spec"] |= forged
     try:

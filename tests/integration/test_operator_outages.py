@@ -53,8 +53,8 @@ def operators(system: System) -> Iterator[list[Process]]:
     system.api.kubectl("delete", "lease", "est-issuer-operator", "-n", system.namespace, "--ignore-not-found")
 
 
-def started(system: System, operators: list[Process], name: str, **options: Path) -> Process:
-    operators.append(system.start_operator(name, **options))
+def started(system: System, operators: list[Process], name: str, *, kubeconfig: Path | None = None) -> Process:
+    operators.append(system.start_operator(name, kubeconfig=kubeconfig))
     return operators[-1]
 
 

@@ -51,7 +51,7 @@ def enrol(
     values = {pki.CHALLENGE_PASSWORD: password, EST_IDENTITY_LINKING: linking}
     attributes = [pki.attribute(oid, pki.tlv(identifier, each.encode(encoding))) for oid, each in values.items() if each is not None]
     key = pki.key(owner=f"{values} {kind} {label}")
-    csr_der = pki.raw_csr(*attributes, subject_der=SUBJECT, private_key=key)  # type: ignore[arg-type]  # it signs with any EC key
+    csr_der = pki.raw_csr(*attributes, subject_der=SUBJECT, private_key=key)
     body = base64.b64encode(csr_der)
     head = f"POST /.well-known/est/{label}/simpleenroll HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/pkcs10\r\n"
     return connection.ask(head.encode() + b"Authorization: Basic %b\r\nContent-Length: %d\r\n\r\n%b" % (LOGIN, len(body), body))

@@ -77,7 +77,7 @@ class SClientConnection:
         assert process.stdin is not None
         assert process.stdout is not None
         self._requests, self._answers = process.stdin, process.stdout
-        told = []
+        told: list[bytes] = []
         while not (found := re.search(rb"Keying material: ([0-9A-F]{64})", told[-1] if told else b"")):
             told.append(self._answers.readline())
             assert told[-1], b"".join(told).decode()

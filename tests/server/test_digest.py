@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
@@ -100,7 +100,11 @@ async def test_bouncy_castle_which_sends_no_user_agent_gets_a_challenge_that_it_
 
 @pytest.mark.spec("EST-AUTH-03", "EST-AUTH-11")
 async def test_challenges_are_one_a_header_in_the_issuers_order_and_bearer_is_last(tmp_path: Path) -> None:
-    ways = ({"serviceAccountToken": {}}, {"basic": {"secretName": "passwords"}}, {"digest": {"secretName": "digests", "md5": True}})
+    ways: tuple[dict[str, dict[str, Any]], ...] = (
+        {"serviceAccountToken": {}},
+        {"basic": {"secretName": "passwords"}},
+        {"digest": {"secretName": "digests", "md5": True}},
+    )
     for number, order in enumerate((ways, ways[::-1])):
         (tmp_path / str(number)).mkdir()
         async with running(tmp_path / str(number), registry(*order)) as server:
@@ -224,14 +228,23 @@ async def test_a_uri_that_is_not_the_request_target_is_400(server: Server, uri: 
     assert answer.text.startswith("Authorization: Digest: uri is not the target of this request")
 
 
+class OtherParameters(TypedDict, total=False):
+    """What is sent in place of the right ones; None leaves one out."""
+
+    qop: str | None
+    nc: str
+    algorithm: str
+    userhash: str
+    realm: None
+
+
 @pytest.mark.spec("EST-AUTH-12")
 @pytest.mark.parametrize(
     "other", [{"qop": "auth-int"}, {"qop": None}, {"nc": "1"}, {"algorithm": "SHA-256-sess"}, {"userhash": "true"}, {"realm": None}]
 )
-async def test_what_is_malformed_or_was_not_offered_is_400(server: Server, other: dict[str, str | None]) -> None:
-    nc = other.pop("nc", None)
+async def test_what_is_malformed_or_was_not_offered_is_400(server: Server, other: OtherParameters) -> None:
     found = await challenge(server)
-    answer = await server.enroll(make_csr(), authorization=respond(found, USER, PASSWORD, nc=nc or "00000001", **other))
+    answer = await server.enroll(make_csr(), authorization=respond(found, USER, PASSWORD, **other))
     assert answer.status == 400
     assert answer.text.startswith("Authorization: Digest: ")
 
@@ -248,7 +261,7 @@ async def test_md5_is_refused_where_it_is_off_though_the_secret_has_a_line_for_i
 async def test_md5_of_one_way_is_not_md5_of_another(tmp_path: Path) -> None:
     """The switch belongs to the Secret that it stands beside."""
     old = digests(line("old", "x", algorithm="MD5"), name="old")
-    ways = [{"digest": {"secretName": "digests"}}, {"digest": {"secretName": "old", "md5": True}}]
+    ways: list[dict[str, dict[str, Any]]] = [{"digest": {"secretName": "digests"}}, {"digest": {"secretName": "old", "md5": True}}]
     found = registry_of(manifest(spec=spec(*ways)), secrets=(*SECRETS, DIGEST, old))
     async with running(tmp_path, found) as server:
         assert (await server.enroll(make_csr("x"), authorization=respond(await challenge(server, "MD5"), "old", "x"))).status == 200

@@ -13,11 +13,13 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from estcore import cmc_controls as controls
 from estcore import cms_signature, crmf, full_exchange, full_request, pki_data, roll_over, signed_data
+from estcore.cmc_controls import Control
 from estcore.cmc_status import CmcStatus
-from estcore.cms_signature import signer_of
+from estcore.cms_signature import MessageSigner, signer_of
 from estcore.errors import CmcFailInfo
 from estcore.exchange import HttpResponse
 from estcore.issuer_spec import KeyAlgorithm
+from estcore.signed_data import SignerIdentifier
 from estserver.snapshot import SecretManifest
 from tests import pki
 from tests.server import app_fixtures
@@ -307,7 +309,7 @@ async def test_step_ca_cve_2025_44005_an_unknown_control_refuses_the_whole_befor
 async def test_an_unknown_control_that_a_registration_authority_processed_is_no_failure(server: Server, ra: Authority) -> None:
     key = new_key()
     body = with_private_control(make_csr("web-1", key=key), controls.ControlProcessed(((9,),)))
-    assert (await send(server, ra.sign(body))).certificate_for(key)
+    assert (await send(server, ra.sign(body))).certificate_for(key).subject == name("web-1")
 
 
 @pytest.mark.spec("EST-CMC-15", "THREAT-09")
@@ -388,7 +390,7 @@ async def test_controls_in_another_order_and_members_that_nobody_refers_to_chang
     shuffled = pki_data.encode(
         controls=tuple(reversed(body.controls)), requests_der=[each.tagged_der for each in body.requests], contents=[stray]
     )
-    assert (await send(server, ra.sign(shuffled))).certificate_for(key)
+    assert (await send(server, ra.sign(shuffled))).certificate_for(key).subject == name("web-1")
 
 
 # ---- signatures
@@ -408,10 +410,8 @@ async def test_several_signers_are_refused(server: Server) -> None:
     body = full_request.body([pki_data.tagged_pkcs10(1, make_csr("device-1", "a.devices.example"))], [])
     identifier = signed_data.IssuerAndSerialNumber(certificate.issuer.public_bytes(), certificate.serial_number)
     other = signed_data.SubjectKeyIdentifier(b"x" * 20)
-    signers = [(identifier, signer_of(key)), (other, signer_of(new_key()))]
-    message = signed_data.build(
-        pki_data.ID_CCT_PKI_DATA, body, signers, certificates_der=[certificate.public_bytes(pki.serialization.Encoding.DER)]
-    )
+    signers: list[tuple[SignerIdentifier, MessageSigner]] = [(identifier, signer_of(key)), (other, signer_of(new_key()))]
+    message = signed_data.build(pki_data.ID_CCT_PKI_DATA, body, signers, certificates_der=[certificate.public_bytes(Encoding.DER)])
     refused(await send(server, message), CmcFailInfo.BAD_REQUEST, (0,))
 
 
@@ -473,10 +473,10 @@ async def test_a_wrong_method_and_a_body_too_large_have_a_cmc_body_too(server: S
 @pytest.mark.spec("EST-CMC-05", "EST-CMC-17", "EST-CMC-18", "EST-CMC-19")
 async def test_a_nonce_and_data_come_back_in_a_full_response_signed_by_the_ca(server: Server) -> None:
     key = new_key()
-    sent = [controls.TransactionId(7), controls.SenderNonce(b"my nonce"), controls.DataReturn(b"\x00\xff")]
+    sent: list[Control] = [controls.TransactionId(7), controls.SenderNonce(b"my nonce"), controls.DataReturn(b"\x00\xff")]
     reply = await send(server, newcomer(key, newcomer_csr(key, "device-1", "a.devices.example"), sent), authorization=basic())
     assert reply.answer.status == 200
-    assert reply.certificate_for(key)
+    assert reply.certificate_for(key).subject == name("device-1")
     values = reply.values
     assert controls.TransactionId(7) in values
     assert controls.RecipientNonce(b"my nonce") in values
@@ -493,7 +493,7 @@ async def test_a_nonce_and_data_come_back_in_a_full_response_signed_by_the_ca(se
 @pytest.mark.spec("EST-CMC-17", "EST-CMC-18", "EST-CMC-19", "EST-CMC-04")
 async def test_a_refusal_repeats_them_too_and_is_signed_where_the_sender_is_known(server: Server) -> None:
     key = new_key()
-    sent = [controls.TransactionId(7), controls.SenderNonce(b"my nonce"), controls.DataReturn(b"\x00\xff")]
+    sent: list[Control] = [controls.TransactionId(7), controls.SenderNonce(b"my nonce"), controls.DataReturn(b"\x00\xff")]
     reply = await send(server, newcomer(key, newcomer_csr(key, "device-2"), sent), authorization=basic())
     refused(reply, CmcFailInfo.BAD_REQUEST, (1,), http_status=403)
     assert {controls.TransactionId(7), controls.RecipientNonce(b"my nonce"), controls.DataReturn(b"\x00\xff")} <= set(reply.values)

@@ -100,7 +100,7 @@ async def test_of_two_requests_in_a_batch_the_bad_one_fails_alone(server: Server
 async def test_each_answer_repeats_the_nonce_and_transaction_of_its_own_request(server: Server, ra: Authority) -> None:
     _, one = await device("device-1", controls.TransactionId(1), controls.SenderNonce(b"one"))
     _, two = await device("device-2", controls.TransactionId(2), controls.SenderNonce(b"two"))
-    outer = [controls.BatchRequests((1, 2)), controls.TransactionId(3), controls.SenderNonce(b"three")]
+    outer: list[Control] = [controls.BatchRequests((1, 2)), controls.TransactionId(3), controls.SenderNonce(b"three")]
     reply = await send(server, ra.sign(wrapped({1: one, 2: two}, outer)))
     for member, number, nonce in zip(members(reply), (1, 2), (b"one", b"two"), strict=True):
         assert isinstance(member, pki_response.PkiResponse)

@@ -24,12 +24,13 @@ from estcore import (
 )
 from estcore import cmc_controls as controls
 from estcore.cmc_status import CmcStatus
-from estcore.cms_signature import signer_of
+from estcore.cms_signature import MessageSigner, signer_of
 from estcore.der import integer
+from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PrivateKey
 from estcore.pki_data import ID_CCT_PKI_DATA, TaggedAttribute, TaggedContentInfo
 from estcore.secret_request import Newcomer
-from estcore.signed_data import IssuerAndSerialNumber, SubjectKeyIdentifier
+from estcore.signed_data import IssuerAndSerialNumber, SignerIdentifier, SubjectKeyIdentifier
 from tests import pki
 from tests.server.app_fixtures import NOW, OTHER_CA, Server, basic, leaf, make_csr, name, new_key, running
 from tests.server.cmc_fixtures import (
@@ -169,7 +170,10 @@ def rebuilt(value: bytes, old: bytes, new: bytes) -> bytes:
 def by_two_signers(world: World) -> bytes:
     own = SubjectKeyIdentifier(ski(world.key).digest)
     body = full_request.body([pki_data.tagged_pkcs10(1, newcomer_csr(world.key))], [])
-    signers = [(own, signer_of(world.key)), (by_issuer_and_serial(world.device), signer_of(world.device_key))]
+    signers: list[tuple[SignerIdentifier, MessageSigner]] = [
+        (own, signer_of(world.key)),
+        (by_issuer_and_serial(world.device), signer_of(world.device_key)),
+    ]
     return signed_data.build(ID_CCT_PKI_DATA, body, signers, certificates_der=[world.device.public_bytes(Encoding.DER)])
 
 
@@ -251,7 +255,7 @@ def one_of_two_is_beyond_the_profile(world: World) -> bytes:
 
 
 def one_of_two_is_not_proven(world: World) -> bytes:
-    unproven = csr_builder.without_signature(make_csr("device-1", "a.devices.example", key=pki.key(pki.KeyAlgorithm.ED25519, "signs only")))
+    unproven = csr_builder.without_signature(make_csr("device-1", "a.devices.example", key=pki.key(KeyAlgorithm.ED25519, "signs only")))
     return world.says(requests=[pki_data.tagged_pkcs10(1, world.csr), pki_data.tagged_pkcs10(2, unproven)])
 
 
@@ -398,13 +402,12 @@ async def test_every_hostile_message_is_refused_at_once_and_nothing_is_issued(se
 @pytest.mark.spec("THREAT-17")
 async def test_the_messages_of_this_table_are_good_but_for_their_one_fault(server: Server, world: World) -> None:
     """Otherwise the table would show nothing."""
-    assert (await send(server, world.asks())).certificate_for(world.key)
+    assert (await send(server, world.asks())).certificate_for(world.key).subject == name("device-1")
     other = new_key()
     csr = make_csr("device-1", "a.devices.example", key=other)
-    assert (
-        await send(server, world.passed_on(WITNESS, modify(subject=SUBJECT), csr_der=csr), authorization=world.ra.bearer)
-    ).certificate_for(other)
+    passed_on = world.passed_on(WITNESS, modify(subject=SUBJECT), csr_der=csr)
+    assert (await send(server, passed_on, authorization=world.ra.bearer)).certificate_for(other).subject == SUBJECT
     newcomer = full_request.sign_by_key(
         full_request.body([pki_data.tagged_pkcs10(1, newcomer_csr(other))], []), ski(other).digest, signer_of(other)
     )
-    assert (await send(server, newcomer, authorization=basic())).certificate_for(other)
+    assert (await send(server, newcomer, authorization=basic())).certificate_for(other).subject == name("device-1")

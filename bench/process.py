@@ -32,8 +32,20 @@ def cpu_seconds(pid: int) -> float:
 
 def memory_mb(pid: int) -> float:
     """Proportional set size, in megabytes of 10^6 octets."""
+    return _summed_mb(pid, "Pss:")
+
+
+def anonymous_mb(pid: int) -> float:
+    """Resident memory that no file stands behind, where objects live, in megabytes of 10^6 octets.
+
+    The proportional set size changes by megabytes when another process that maps the same files comes or goes.
+    """
+    return _summed_mb(pid, "Anonymous:")
+
+
+def _summed_mb(pid: int, name: str) -> float:
     kilobytes = 0
     for process in tree(pid):
         lines = Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()
-        kilobytes += next(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+        kilobytes += next(int(line.split()[1]) for line in lines if line.startswith(name))
     return kilobytes * 1024 / 1e6

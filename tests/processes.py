@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-CHUNK = 16
-"""Tests that a process takes at once: neighbours, for they share what their module made, and few, so that the processes end together."""
 SEND_SECONDS = 0.2
 NUMBER_OCTETS = 4
 BROKEN = 70
@@ -36,15 +34,15 @@ class Processes:
             return None  # pytest's own loop says what is wrong, or that there is nothing to run
         if threading.active_count() > 1:
             raise pytest.UsageError(f"a module starts a thread when it is imported, and forks have none: {threading.enumerate()}")
-        chunks = _chunks(session.items)
-        queue = _queue(len(chunks))
+        files = [list(items) for _, items in itertools.groupby(session.items, key=lambda item: item.path)]
+        queue = _queue(len(files))
         folder: Path = session.config._tmp_path_factory.getbasetemp()  # type: ignore[attr-defined]  # what the fixture tmp_path_factory gives
         children: dict[Connection, int] = {}
         try:
             for number in range(self._number):
                 here, there = Pipe(duplex=False)
                 if not (process := os.fork()):
-                    _run(session, chunks, queue, there, folder / f"process-{number}")
+                    _run(session, files, queue, there, folder / f"process-{number}")
                 there.close()
                 children[here] = process
             missing = _gather(session, children, queue)
@@ -60,23 +58,17 @@ class Processes:
         return True
 
 
-def _chunks(items: Sequence[pytest.Item]) -> list[list[pytest.Item]]:
-    """Neighbours of one file."""
-    files = [list(group) for _, group in itertools.groupby(items, key=lambda item: item.path)]
-    return [file[start : start + CHUNK] for file in files for start in range(0, len(file), CHUNK)]
-
-
-def _queue(chunks: int) -> int:
-    """A pipe from which each number of a chunk is read once, by one process."""
+def _queue(files: int) -> int:
+    """A pipe from which each number of a file is read once, by one process: the tests of a file share what it makes for them."""
     reading, writing = os.pipe()
-    os.write(writing, b"".join(number.to_bytes(NUMBER_OCTETS) for number in range(chunks)))
+    os.write(writing, b"".join(number.to_bytes(NUMBER_OCTETS) for number in range(files)))
     os.close(writing)
     return reading
 
 
-def _taken(chunks: Sequence[Sequence[pytest.Item]], queue: int) -> Iterator[pytest.Item]:
+def _taken(files: Sequence[Sequence[pytest.Item]], queue: int) -> Iterator[pytest.Item]:
     while number := os.read(queue, NUMBER_OCTETS):
-        yield from chunks[int.from_bytes(number)]
+        yield from files[int.from_bytes(number)]
 
 
 def _gather(session: pytest.Session, children: dict[Connection, int], queue: int) -> list[tuple[pytest.Item, str]]:
@@ -137,7 +129,7 @@ class _Reports:
         self._waiting, self._sent = [], time.monotonic()
 
 
-def _run(session: pytest.Session, chunks: Sequence[Sequence[pytest.Item]], queue: int, to: Connection, folder: Path) -> None:
+def _run(session: pytest.Session, files: Sequence[Sequence[pytest.Item]], queue: int, to: Connection, folder: Path) -> None:
     """What a fork does; it never comes back."""
     status = BROKEN
     plugins = session.config.pluginmanager
@@ -153,7 +145,7 @@ def _run(session: pytest.Session, chunks: Sequence[Sequence[pytest.Item]], queue
         tmpdir.pytest_configure(session.config)
         reports = _Reports(session.config, to)
         plugins.register(reports)
-        items = _taken(chunks, queue)
+        items = _taken(files, queue)
         item = next(items, None)
         while item and not session.shouldfail:
             following = next(items, None)

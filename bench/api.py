@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from kubernetes import client, config
@@ -19,7 +19,7 @@ class Api:
 
     def __init__(self, context: str, *, connections: int) -> None:
         configuration = client.Configuration()
-        config.load_kube_config(context=context, client_configuration=configuration)
+        config.load_kube_config(context=context, client_configuration=configuration)  # type: ignore[no-untyped-call]  # kubernetes has no types
         configuration.connection_pool_maxsize = connections + 1
         self._server = configuration.host
         self._pool = client.ApiClient(configuration).rest_client.pool_manager
@@ -70,7 +70,7 @@ class Ends:
     def __init__(self, api: Api, path: str, ended: Callable[[Object], bool], *, seconds: int) -> None:
         self._api, self._path, self._ended, self._seconds = api, path, ended, seconds
         self._version = api.version(path)
-        self._over = False
+        self._over = Event()
         self.at: dict[str, float] = {}
         Thread(target=self._read, daemon=True).start()
 
@@ -81,11 +81,11 @@ class Ends:
             if time.monotonic() - began > self._seconds:
                 raise SystemExit(f"bench: {len(missing)} of {len(names)} requests were not done after {self._seconds} s")
             time.sleep(0.02)
-        self._over = True
+        self._over.set()
         return {name: self.at[name] for name in names}
 
     def _read(self) -> None:
-        while not self._over:  # the API server ends a watch that it finds too slow: go on from where it was
+        while not self._over.is_set():  # the API server ends a watch that it finds too slow: go on from where it was
             watch = self._api.watch(self._path, version=self._version, seconds=self._seconds)
             for line in _lines(watch):
                 event = json.loads(line)
@@ -94,7 +94,7 @@ class Ends:
                     break
                 self._version = event["object"]["metadata"]["resourceVersion"]
                 self._see(event["object"])
-                if self._over:
+                if self._over.is_set():
                     break
             watch.close()
 

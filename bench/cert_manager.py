@@ -56,7 +56,7 @@ def running(context: str, namespace: str, *controllers: str) -> Iterator[int]:
         view = ["kubectl", "config", "view", "--minify", "--flatten", "--context", context]
         with kubeconfig.open("wb") as file:
             subprocess.run(view, stdout=file, check=True)
-        command = [PROGRAM, f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", *controllers]
+        command: list[str | Path] = [PROGRAM, f"--kubeconfig={kubeconfig}", f"--namespace={namespace}", *controllers]
         with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as program:
             try:
                 yield program.pid

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import quantiles
 
@@ -154,7 +155,7 @@ def _prepare(api: Api) -> None:
     issuer = f"/apis/{GROUP}/{VERSION}/estclusterissuers/est-bench"
     until(lambda: is_ready(api.call("GET", issuer)), "the issuer est-bench is Ready")
     for group, version in ((ALONE_GROUP, VERSION), (CERT_MANAGER, "v1")):
-        until(lambda path=f"/apis/{group}/{version}": api.serves(path), f"{group} is served")
+        until(partial(api.serves, f"/apis/{group}/{version}"), f"{group} is served")
 
 
 def _warm(api: Api, load: Load, programs: dict[str, int]) -> Took:

@@ -84,7 +84,7 @@ def _running(command: list[str | Path], port: int, log: Path) -> Iterator[int]:
 
 
 def _load(vegeta: Path, files: scene.Scene, targets: Path, *, keep: bool, seconds: float, pid: int) -> Measured:
-    attack = [
+    attack: list[str | Path] = [
         *(
             vegeta,
             "attack",

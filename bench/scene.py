@@ -120,7 +120,17 @@ def build(folder: Path) -> Scene:
     files["ra.pem"], files["ra.key"] = leaf("bench-ra", ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA)
     for name, content in files.items():
         (folder / name).write_bytes(content)
-    return Scene(*(folder / name for name in files), config)
+    return Scene(
+        ca=folder / "ca.pem",
+        ca_key=folder / "ca.key",
+        server=folder / "server.pem",
+        server_key=folder / "server.key",
+        client=folder / "client.pem",
+        client_key=folder / "client.key",
+        ra=folder / "ra.pem",
+        ra_key=folder / "ra.key",
+        config=config,
+    )
 
 
 def _write(file: Path, url: str, content_type: str, bodies: Iterable[bytes]) -> None:

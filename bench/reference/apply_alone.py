@@ -36,7 +36,7 @@ async def start(memo: kopf.Memo, settings: kopf.OperatorSettings, **_: Any) -> N
 
 
 @kopf.on.event(GROUP, VERSION, PLURAL)
-async def on_request(event: kopf.RawEvent, memo: kopf.Memo, name: str, namespace: str, body: kopf.Body, **_: Any) -> None:
+async def on_request(event: kopf.RawEvent, memo: kopf.Memo, name: str, namespace: str | None, body: kopf.Body, **_: Any) -> None:
     if event["type"] == "DELETED" or body.get("status"):
         return
     applied = {

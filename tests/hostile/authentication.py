@@ -328,8 +328,10 @@ CERTIFICATES: Cases = {
 }
 
 
-def _renewal(common_name: str | None, *dns_names: str, **raw: bytes) -> Case:
-    make = (lambda: pki.raw_csr(**raw)) if raw else (lambda: make_csr(common_name, *dns_names))  # type: ignore[arg-type]  # parts of a CSR
+def _renewal(common_name: str | None, *dns_names: str, subject_der: bytes | None = None) -> Case:
+    def make() -> bytes:
+        return make_csr(common_name, *dns_names) if subject_der is None else pki.raw_csr(subject_der=subject_der)
+
     return Case(
         status=403,
         reason="RenewalNamesDiffer",

@@ -277,7 +277,7 @@ async def test_the_password_of_a_database_is_in_no_error() -> None:
 
 
 def test_statements_and_tables_are_portable_to_postgresql() -> None:
-    dialect = postgresql.psycopg.dialect()
+    dialect = postgresql.psycopg.dialect()  # type: ignore[no-untyped-call]  # SQLAlchemy's is untyped
     insert, names = ledger_schema.BatchInsert(dialect).statement(2)
     assert insert.endswith("ON CONFLICT DO NOTHING")
     assert "%(serial_0)s" in insert

@@ -14,6 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from estcore.authority import Authority, Issued, check_key
+from estcore.certification_request import CertificationRequest
 from estcore.errors import SignerError
 from estcore.extension_request import CMC_RA
 from estcore.foreign import foreign
@@ -33,14 +34,14 @@ class SigningOrder:
     """What the signer is to sign, redeemed from an Authorized: nobody gets a second certificate for it."""
 
     plan: Plan
-    csr_der: bytes
+    csr: CertificationRequest
 
 
 def order(authority: Authority, authorized: Authorized, policy: Policy, *, now: datetime) -> SigningOrder:
     """Lay down what is to be signed; redeems `authorized`. Raises as `authority.issue` does for what the profile does not allow."""
     authorized.redeem()
     check_key(authority, authorized)
-    return SigningOrder(plan=plan(authorized, policy, now=now, ca_certificate=authority.certificate), csr_der=authorized.csr.csr_der)
+    return SigningOrder(plan=plan(authorized, policy, now=now, ca_certificate=authority.certificate), csr=authorized.csr)
 
 
 def describe(signing: SigningOrder) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Has a program sign: `signer: {exec: …}` of an issuer whose key is elsewhere, in an `openssl ca`, a token, a service.
 
-The program gets the CSR as PEM on standard input, facts in EST_… variables, and the order as JSON in EST_ORDER; it writes the certificate
-as PEM to standard output and ends with 0. Checked by estcore.external_signature before anybody gets it.
+The program gets the CSR as PEM on standard input, or the public key of a request in CRMF, which has no PEM form; facts in EST_… variables,
+and the order as JSON in EST_ORDER. It writes the certificate as PEM to standard output and ends with 0. Checked by
+estcore.external_signature before anybody gets it.
 """
 
 import base64
@@ -11,6 +12,7 @@ from datetime import datetime
 
 from estcore import external_signature
 from estcore.authority import Authority, Issued
+from estcore.certification_request import CertificationRequest, RequestForm
 from estcore.errors import CalloutFailed, SignerError
 from estcore.external_signature import SigningOrder
 from estcore.issuer_spec import Exec, Policy
@@ -28,7 +30,7 @@ async def sign(
     order = external_signature.order(authority, authorized, policy, now=now)
     try:
         finished = await programs.run(
-            program.command, standard_input=_pem(order.csr_der), environment=_environment(order, issuer), within=program.timeout
+            program.command, standard_input=_request(order.csr), environment=_environment(order, issuer), within=program.timeout
         )
         if finished.exit_status != 0:
             raise SignerError(f"the signing program ended with exit status {finished.exit_status}")
@@ -37,15 +39,23 @@ async def sign(
         raise CalloutFailed("the signer of this issuer returned no certificate that can be used; try again later") from error
 
 
-def _pem(csr_der: bytes) -> bytes:
-    lines = textwrap.wrap(base64.b64encode(csr_der).decode(), 64)
-    return "\n".join(["-----BEGIN CERTIFICATE REQUEST-----", *lines, "-----END CERTIFICATE REQUEST-----", ""]).encode()
+def _request(csr: CertificationRequest) -> bytes:
+    """RFC 7468 sections 7 and 13."""
+    if csr.form is RequestForm.CRMF:
+        return _pem("PUBLIC KEY", csr.spki_der)
+    return _pem("CERTIFICATE REQUEST", csr.csr_der)
+
+
+def _pem(label: str, der: bytes) -> bytes:
+    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
+    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode()
 
 
 def _environment(order: SigningOrder, issuer: str) -> dict[str, str]:
     described = external_signature.describe(order)
     return {
         "EST_ISSUER": issuer,
+        "EST_REQUEST_FORM": order.csr.form,
         "EST_ORDER": json.dumps(described),
         "EST_SUBJECT": described["subject"],
         "EST_SANS": ",".join(described["sans"]),

@@ -15,16 +15,21 @@ from typing import Any
 import pytest
 import structlog
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from estcore import authority, certs_only, issuer_spec, transfer
+from estcore import authority, cert_template, certs_only, crmf, full_request, issuer_spec, pki_data, transfer
+from estcore.cms_signature import signer_of
 from estcore.errors import Busy, ConfigurationError, EstError, SignerError
+from estcore.keys import spki_der
 from estserver import issuers as issuers_module
 from estserver import revocation
 from estserver.issuers import Registry, RegistrySettings
 from estserver.program_call import ProgramCalls
 from estserver.serving_certificate import renewed
 from estserver.snapshot import Snapshot
+from tests import pki
 from tests.server.app_fixtures import NOW, SECRETS, SPEC, Answer, Server, basic, make_csr, manifest, registry_of, running, secret
+from tests.server.cmc_fixtures import new_key, send, ski
 
 
 def asking(authorization: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -314,6 +319,27 @@ async def test_a_signer_that_returns_no_certificate_issues_nothing(tmp_path: Pat
     async with signing(tmp_path, openssl_ca, *program(tmp_path, script)) as server:
         answer = await server.enroll(make_csr("device-1"), authorization=basic())
         assert answer.status == 503
+
+
+@pytest.mark.spec("EST-CMC-14")
+async def test_a_signer_gets_the_public_key_of_a_request_in_crmf(tmp_path: Path, openssl_ca: Path) -> None:
+    """By `openssl x509 -force_pubkey`, which certifies a key without a CSR."""
+    certify = (
+        f'cat > {tmp_path}/request.pem; echo "$EST_REQUEST_FORM" > {tmp_path}/form; '
+        'printf "keyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n" > ' + f"{tmp_path}/extensions; "
+        f"openssl x509 -new -subj /CN=device-1 -force_pubkey {tmp_path}/request.pem -days 1 -extfile {tmp_path}/extensions "
+        f"-CA {openssl_ca}/ca.pem -CAkey {openssl_ca}/ca.key"
+    )
+    key = new_key()
+    extensions = [x509.Extension(ski(key).oid, False, ski(key))]
+    template = cert_template.build(subject=pki.name("device-1"), spki_der=spki_der(key.public_key()), extensions=extensions)
+    body = full_request.body([pki_data.tagged_crmf(crmf.build(key, template, cert_req_id=1))], [])
+    message = full_request.sign_by_key(body, ski(key).digest, signer_of(key))
+    async with signing(tmp_path, openssl_ca, *program(tmp_path, certify)) as server:
+        certificate = (await send(server, message, authorization=basic())).certificate_for(key)
+    assert certificate.subject == pki.name("device-1")
+    assert (tmp_path / "form").read_text() == "CRMF\n"
+    assert load_pem_public_key((tmp_path / "request.pem").read_bytes()) == key.public_key()
 
 
 def test_a_signer_goes_with_no_generated_ca_and_no_server_generated_keys() -> None:

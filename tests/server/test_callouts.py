@@ -28,8 +28,8 @@ from estserver.program_call import ProgramCalls
 from estserver.serving_certificate import renewed
 from estserver.snapshot import Snapshot
 from tests import pki
-from tests.server.app_fixtures import NOW, SECRETS, SPEC, Answer, Server, basic, make_csr, manifest, registry_of, running, secret
-from tests.server.cmc_fixtures import new_key, send, ski
+from tests.server.app_fixtures import NOW, SECRETS, SPEC, Answer, Server, basic, make_csr, manifest, new_key, registry_of, running, secret
+from tests.server.cmc_fixtures import send, ski
 
 
 def asking(authorization: Mapping[str, Any], **more: Any) -> dict[str, Any]:

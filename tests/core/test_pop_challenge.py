@@ -3,6 +3,7 @@
 import hashlib
 import hmac
 import subprocess
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -50,9 +51,14 @@ def challenge(tagged: bytes, request: CertificationRequest, y: bytes = Y, body_p
     return pop_challenge.build_challenge(request, tagged, body_part_id=body_part_id, y=y, content_key=CONTENT_KEY, iv=IV)
 
 
-def answer(value: bytes, tagged: bytes, private_key: PrivateKey, **others: object) -> bytes:
-    parsed = pop_challenge.parse_encrypted_pop(value)
-    return pop_challenge.answer_challenge(parsed, private_key, tagged_request_der=tagged, body_part_id=ID, **others)  # type: ignore[arg-type]
+def answer(value: bytes, tagged: bytes, private_key: PrivateKey, *, subject_key_identifier: bytes | None = None) -> bytes:
+    return pop_challenge.answer_challenge(
+        pop_challenge.parse_encrypted_pop(value),
+        private_key,
+        tagged_request_der=tagged,
+        body_part_id=ID,
+        subject_key_identifier=subject_key_identifier,
+    )
 
 
 # ---- two rounds
@@ -61,8 +67,10 @@ def answer(value: bytes, tagged: bytes, private_key: PrivateKey, **others: objec
 @pytest.mark.spec("EST-CMC-24", "EST-CMC-25", "EST-ENROLL-04")
 @pytest.mark.parametrize("tagged_request", [tagged_crmf, tagged_pkcs10])
 @pytest.mark.parametrize("algorithm", [RSA, EC, KeyAlgorithm.ECDSA_P384, KeyAlgorithm.ECDSA_P521])
-def test_an_encryption_only_key_proves_itself_in_two_rounds(tagged_request: object, algorithm: KeyAlgorithm) -> None:
-    tagged, request = tagged_request(algorithm)  # type: ignore[operator]
+def test_an_encryption_only_key_proves_itself_in_two_rounds(
+    tagged_request: Callable[[KeyAlgorithm], tuple[bytes, CertificationRequest]], algorithm: KeyAlgorithm
+) -> None:
+    tagged, request = tagged_request(algorithm)
     assert not request.proven
     value = answer(challenge(tagged, request), tagged, key(algorithm))
     decrypted = pop_challenge.parse_decrypted_pop(value)

@@ -1,5 +1,8 @@
 """What a newcomer with a shared secret sends is what the checks of the server take, whichever envelope is around it."""
 
+from collections.abc import Collection, Sequence
+from typing import TypedDict, Unpack
+
 import pytest
 from cryptography import x509
 
@@ -30,8 +33,16 @@ NEWCOMER = Newcomer(identification="gerät-17", secret="correct horse battery", 
 SALT, MAC_KEY = bytes(range(16)), bytes(range(100, 132))
 
 
-def tagged(algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, **others: object) -> bytes:
-    return secret_request.tagged_request(pki.key(algorithm), NEWCOMER, subject=pki.name(), **others)  # type: ignore[arg-type]
+class Wished(TypedDict, total=False):
+    """What a request may hold beside its subject."""
+
+    sans: Sequence[x509.GeneralName]
+    usages: Collection[Usage]
+    channel_binding: bytes
+
+
+def tagged(algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, **wished: Unpack[Wished]) -> bytes:
+    return secret_request.tagged_request(pki.key(algorithm), NEWCOMER, subject=pki.name(), **wished)
 
 
 def values(body: PkiData) -> dict[str, bytes]:

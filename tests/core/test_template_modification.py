@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
+from typing import Unpack
 
 import pytest
 from cryptography import x509
@@ -17,6 +18,7 @@ from estcore.errors import BadCsr, CmcFailed, CmcFailInfo, MalformedBody
 from estcore.template_modification import BodyPartPath, Change, Modification, Placed
 from estcore.usages import Usage
 from tests import pki
+from tests.core.template_fields import TemplateFields
 
 NOW = pki.EPOCH
 OLD = pki.name("device-1", organization_name="Acme")
@@ -38,9 +40,13 @@ CA_AND_SIGNING_USAGE: Extension = x509.Extension(x509.KeyUsage.oid, True, pki.ke
 
 
 def modification(
-    *extensions: Extension, requests: Sequence[int] = (1,), pki_data: Sequence[int] = (0,), remove: bool = False, **fields: object
+    *extensions: Extension,
+    requests: Sequence[int] = (1,),
+    pki_data: Sequence[int] = (0,),
+    remove: bool = False,
+    **fields: Unpack[TemplateFields],
 ) -> Modification:
-    template = cert_template.build(extensions=extensions, **fields)  # type: ignore[arg-type]
+    template = cert_template.build(extensions=extensions, **fields)
     value = template_modification.build_mod_cert_template(template, requests=requests, pki_data=pki_data, remove=remove)
     return template_modification.parse_mod_cert_template(value)
 
@@ -185,8 +191,8 @@ def changed_subjects(*controls: Placed) -> dict[BodyPartPath, str]:
     return {path: request.subject.rfc4514_string() for path, request in changed.items() if request != FULL}
 
 
-def subject(common_name: str, **others: object) -> Modification:
-    return modification(subject=pki.name(common_name), **others)  # type: ignore[arg-type]
+def subject(common_name: str, *, requests: Sequence[int] = (1,), pki_data: Sequence[int] = (0,), remove: bool = False) -> Modification:
+    return modification(subject=pki.name(common_name), requests=requests, pki_data=pki_data, remove=remove)
 
 
 @pytest.mark.spec("EST-CMC-27")
@@ -348,8 +354,8 @@ def test_extensions_that_are_not_issued_are_refused(extension: bytes) -> None:
         {"not_after": NOW},
     ],
 )
-def test_a_validity_that_cannot_be_honoured_is_a_bad_request_about_the_control(fields: dict[str, object]) -> None:
-    failed = refused(placed(modification(**fields)))  # type: ignore[arg-type]
+def test_a_validity_that_cannot_be_honoured_is_a_bad_request_about_the_control(fields: TemplateFields) -> None:
+    failed = refused(placed(modification(**fields)))
     assert failed.fail_info is CmcFailInfo.BAD_REQUEST
     assert failed.body_parts == ((100,),)
 

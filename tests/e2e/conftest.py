@@ -2,7 +2,7 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -26,11 +26,11 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: pytest.TestReport = yield  # type: ignore[assignment]  # pluggy's wrappers receive the report here
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     if report.failed:
         item.session.shouldfail = f"{item.name} failed, and the steps after it stand on it"
         cluster = getattr(item, "funcargs", {}).get("cluster")
         if cluster is not None:
             report.sections.append(("the cluster", cluster.what_happened()))
-    return report  # type: ignore[return-value]
+    return report

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from hashlib import sha256
 
@@ -265,7 +266,11 @@ ONE_TIME_PASSWORDS: Cases = {
 }
 
 
-def with_certificate(make: object, path: str, status: int, reason: str, says: str = "", body: bytes = SAME_NAMES) -> Case:
+Chain = Callable[[], x509.Certificate | tuple[x509.Certificate, ...]]
+"""Makes what a client shows: its certificate, and those above it where they are sent too."""
+
+
+def with_certificate(make: Chain, path: str, status: int, reason: str, says: str = "", body: bytes = SAME_NAMES) -> Case:
     return Case(
         status=status,
         reason=reason,
@@ -273,7 +278,7 @@ def with_certificate(make: object, path: str, status: int, reason: str, says: st
         path=path,
         headers=(PKCS10,),
         body=lambda: body,
-        connection=lambda: tls(*(made if isinstance(made := make(), tuple) else (made,))),  # type: ignore[operator]
+        connection=lambda: tls(*(made if isinstance(made := make(), tuple) else (made,))),
     )
 
 
@@ -296,7 +301,7 @@ def _under_a_leaf() -> tuple[x509.Certificate, ...]:
 
 
 # what is wrong → how it is made, and the reason at simplereenroll
-_FAULTY = {
+_FAULTY: dict[str, tuple[Chain, str]] = {
     "self-signed": (_self_signed, "UnknownIssuer"),
     "of an unknown CA": (lambda: pki.leaf(pki.ca("Nobody"), subject=pki.name("device-1")), "UnknownIssuer"),
     "of another issuer": (lambda: leaf(OTHER_CA), "UnknownIssuer"),

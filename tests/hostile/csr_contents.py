@@ -1,6 +1,7 @@
 """CSRs whose extensions, attributes, keys, signatures or encodings are hostile. The names are the requester's own."""
 
 import base64
+from functools import partial
 from hashlib import sha256
 
 from cryptography.hazmat.primitives import hashes
@@ -147,9 +148,14 @@ _NOT_ISSUED_OIDS = {
     "an unknown extension": ("1.2.3.4.5", tlv(0x04, b"")),
 }
 
+
+def _asking_for(dotted: str, value: bytes, *, critical: bool) -> bytes:
+    return asking(SAN, extension(dotted, value, critical=critical))
+
+
 EXTENSIONS: dict[str, Case] = {
     f"{name}{', critical' if critical else ''}": csr(
-        lambda dotted=dotted, value=value, critical=critical: asking(SAN, extension(dotted, value, critical=critical)),  # type: ignore[misc]
+        partial(_asking_for, dotted, value, critical=critical),
         *(UNREADABLE if dotted == "2.5.29.14" else NOT_ISSUED),
     )
     for name, (dotted, value) in _NOT_ISSUED_OIDS.items()
@@ -288,6 +294,10 @@ def _modulus(bits: int) -> int:
     return int.from_bytes(stream) >> (len(stream) * 8 - bits) | 1 << (bits - 1) | 1
 
 
+def _rsa_of(bits: int, exponent: int = 65537) -> bytes:
+    return rsa(_modulus(bits), exponent)
+
+
 def _ca_key_csr() -> bytes:
     """A CSR for the CA's own key, signed with it: only the CA itself could make it, and it must not be made."""
     key = load_pem_private_key(FACTORY_CA.data["tls.key"], None)
@@ -295,9 +305,9 @@ def _ca_key_csr() -> bytes:
 
 
 KEYS: Cases = {
-    **{f"RSA of {bits} bits": csr(lambda bits=bits: rsa(_modulus(bits)), *NOT_A_KEY) for bits in (512, 768, 1024, 1536, 2047, 2049, 2056)},  # type: ignore[misc]
-    **{f"RSA of {bits} bits": csr(lambda bits=bits: rsa(_modulus(bits)), *NOT_A_KEY) for bits in (3000, 4095, 4104, 8192, 16384)},  # type: ignore[misc]
-    **{f"RSA with e = {e}": csr(lambda e=e: rsa(_modulus(2048), e), *WEAK) for e in (3, 17, 2**32 + 1)},  # type: ignore[misc]
+    **{f"RSA of {bits} bits": csr(partial(_rsa_of, bits), *NOT_A_KEY) for bits in (512, 768, 1024, 1536, 2047, 2049, 2056)},
+    **{f"RSA of {bits} bits": csr(partial(_rsa_of, bits), *NOT_A_KEY) for bits in (3000, 4095, 4104, 8192, 16384)},
+    **{f"RSA with e = {e}": csr(partial(_rsa_of, 2048, e), *WEAK) for e in (3, 17, 2**32 + 1)},
     "RSA with e = 1": csr(lambda: rsa(_modulus(2048), 1), *NOT_A_KEY),
     "RSA with an even e": csr(lambda: rsa(_modulus(2048), 65536), *NOT_A_KEY),
     "RSA with e of 2,047 bits": csr(lambda: rsa(_modulus(2048), _modulus(2047)), *WEAK),

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from time import process_time
+from typing import Unpack
 
 import pytest
 from cryptography import x509
@@ -32,6 +33,7 @@ from estcore.pki_data import ID_CCT_PKI_DATA, TaggedAttribute, TaggedContentInfo
 from estcore.secret_request import Newcomer
 from estcore.signed_data import IssuerAndSerialNumber, SignerIdentifier, SubjectKeyIdentifier
 from tests import pki
+from tests.core.template_fields import TemplateFields
 from tests.server.app_fixtures import NOW, OTHER_CA, Server, basic, leaf, make_csr, name, new_key, running
 from tests.server.cmc_fixtures import (
     CMC_RA,
@@ -97,8 +99,8 @@ def control(number: int | str, *values_der: bytes, body_part_id: int = 9) -> Tag
     return TaggedAttribute(body_part_id=body_part_id, attr_type=attr_type, values_der=values_der)
 
 
-def modify(*extensions: x509.ExtensionType, requests: Sequence[int] = (1,), **fields: object) -> controls.ModCertTemplate:
-    template = cert_template.build(extensions=[extension(value) for value in extensions], **fields)  # type: ignore[arg-type]
+def modify(*extensions: x509.ExtensionType, requests: Sequence[int] = (1,), **fields: Unpack[TemplateFields]) -> controls.ModCertTemplate:
+    template = cert_template.build(extensions=[extension(value) for value in extensions], **fields)
     return controls.ModCertTemplate(template_modification.build_mod_cert_template(template, requests=requests))
 
 

@@ -1,8 +1,9 @@
 """fullcmc and proof-of-possession: CRMF requests, keys that only decrypt in two rounds, and who may vouch for whom (RFC 5272 6.7, 6.8)."""
 
-from collections.abc import AsyncIterator
-from datetime import timedelta
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import pytest
 from cryptography import x509
@@ -53,11 +54,18 @@ async def device(server: Server) -> tuple[PrivateKey, x509.Certificate]:
     return await enrolled(server)
 
 
-def crmf_request(key: PrivateKey, *extensions: x509.ExtensionType, signed: bool = True, **fields: object) -> bytes:
+class Validity(TypedDict, total=False):
+    """The ends of the life that a request asks for."""
+
+    not_before: datetime
+    not_after: datetime
+
+
+def crmf_request(key: PrivateKey, *extensions: x509.ExtensionType, signed: bool = True, **fields: Unpack[Validity]) -> bytes:
     """TaggedRequest.crm with certReqId 1, of the device that `enrolled` makes."""
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     wanted = [extension(value) for value in (NEW_NAMES, *extensions)]
-    template = cert_template.build(subject=name("device-1"), spki_der=spki, extensions=wanted, **fields)  # type: ignore[arg-type]
+    template = cert_template.build(subject=name("device-1"), spki_der=spki, extensions=wanted, **fields)
     agreement = isinstance(key, ec.EllipticCurvePrivateKey)
     return pki_data.tagged_crmf(crmf.build(key if signed else None, template, cert_req_id=1, key_agreement=agreement))
 
@@ -78,8 +86,10 @@ def challenge_of(reply: Reply) -> pop_challenge.EncryptedPop:
     return pop_challenge.parse_encrypted_pop(challenge.value_der)
 
 
-def answer_to(reply: Reply, tagged: bytes, key: PrivateKey, **others: object) -> DecryptedPop:
-    answer = pop_challenge.answer_challenge(challenge_of(reply), key, tagged_request_der=tagged, body_part_id=1, **others)  # type: ignore[arg-type]
+def answer_to(reply: Reply, tagged: bytes, key: PrivateKey, *, subject_key_identifier: bytes | None = None) -> DecryptedPop:
+    answer = pop_challenge.answer_challenge(
+        challenge_of(reply), key, tagged_request_der=tagged, body_part_id=1, subject_key_identifier=subject_key_identifier
+    )
     return DecryptedPop(answer)
 
 
@@ -121,10 +131,10 @@ async def test_nobody_says_of_itself_that_a_registration_authority_saw_its_key(
 @pytest.mark.parametrize("form", [lambda key: crmf_request(key, signed=False), pkcs10_request], ids=["CRMF", "PKCS#10"])
 @pytest.mark.parametrize("algorithm", [RSA, EC])
 async def test_a_key_that_only_decrypts_is_certified_in_two_rounds(
-    server: Server, device: tuple[PrivateKey, x509.Certificate], algorithm: KeyAlgorithm, form: object
+    server: Server, device: tuple[PrivateKey, x509.Certificate], algorithm: KeyAlgorithm, form: Callable[[PrivateKey], bytes]
 ) -> None:
     key = pki.key(algorithm, "decrypts only")
-    tagged = form(key)  # type: ignore[operator]
+    tagged = form(key)
     before = await issued(server)
     first = await send(server, by(device, [tagged], TransactionId(7)))
     refused(first, CmcFailInfo.POP_REQUIRED, (1,))

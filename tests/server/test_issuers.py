@@ -178,7 +178,8 @@ def test_an_issuer_waits_for_a_password_secret_but_its_devices_may_renew() -> No
     assert found.usable_authority(now=NOW) is found.authority
     found = judge(issuer(est=BASIC), ca_secret(), PASSWORDS).issuers[KEY]
     assert found.ready
-    found.passwords.check("device-1", "correct horse")  # type: ignore[union-attr]
+    assert found.passwords is not None
+    found.passwords.check("device-1", "correct horse")
 
 
 def test_a_broken_password_secret_keeps_the_passwords_before() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from estclient import Basic, Bearer, EstClient
+from estclient import Basic, Bearer, Credentials, EstClient
 from estcore import csr_builder
 from estcore.errors import ConfigurationError, MalformedResponse, Pending, Refused, ServerUnavailable, UntrustedServer
 from tests.client.double import Answer, EstDouble, Identity, Seen, certificates, est_double, issue, make_ca, name
@@ -18,8 +18,8 @@ KEY = ec.generate_private_key(ec.SECP256R1())
 CSR_DER = csr_builder.build(KEY, subject=name("device-7"))
 
 
-def client(double: EstDouble, ca: Identity, *, timeout: float = 5, **options: object) -> EstClient:
-    return EstClient(url=double.url, label="factory", anchors_pem=ca.pem, timeout=timedelta(seconds=timeout), **options)  # type: ignore[arg-type]
+def client(double: EstDouble, ca: Identity, *, timeout: float = 5, credentials: Credentials | None = None) -> EstClient:
+    return EstClient(url=double.url, label="factory", anchors_pem=ca.pem, credentials=credentials, timeout=timedelta(seconds=timeout))
 
 
 @pytest.mark.spec("EST-URI-03", "EST-ENROLL-01", "EST-REENR-01")

@@ -10,7 +10,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import AttributeOID, ExtendedKeyUsageOID, ObjectIdentifier
 
-from estclient import ClientCertificate, EstClient
+from estclient import ClientCertificate, Credentials, EstClient
 from estclient.transport import check_identity
 from estcore import csr_builder
 from estcore.errors import ConfigurationError, ServerUnavailable, UntrustedServer
@@ -33,8 +33,8 @@ DAY = timedelta(days=1)
 SERVER_AUTH = ExtendedKeyUsageOID.SERVER_AUTH
 
 
-def client(url: str, anchors: bytes, **options: object) -> EstClient:
-    return EstClient(url=url, label=None, anchors_pem=anchors, timeout=timedelta(seconds=5), **options)  # type: ignore[arg-type]
+def client(url: str, anchors: bytes, *, credentials: Credentials | None = None) -> EstClient:
+    return EstClient(url=url, label=None, anchors_pem=anchors, credentials=credentials, timeout=timedelta(seconds=5))
 
 
 async def assert_nothing_is_sent(url_host: str, server: Identity, anchors: bytes, why: str, identity: Identity | None = None) -> None:

@@ -7,9 +7,9 @@ from cryptography import x509
 
 
 class TemplateFields(TypedDict, total=False):
-    """Those that are left out are not in the template."""
+    """Those that are left out, or None, are not in the template."""
 
     subject: x509.Name
     spki_der: bytes
-    not_before: datetime
-    not_after: datetime
+    not_before: datetime | None
+    not_after: datetime | None

@@ -1,7 +1,8 @@
 """CRMF as RFC 5272 and RFC 5274 narrow it: the same request as from PKCS#10 (EST-CMC-14), and each forbidden item refused by name."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from typing import Unpack
 
 import pytest
 from cryptography import x509
@@ -21,6 +22,7 @@ from estcore.errors import BadCsr, CmcFailed, CmcFailInfo, EstError, MalformedBo
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.usages import Usage
 from tests import pki
+from tests.core.template_fields import TemplateFields
 
 NOW = pki.EPOCH
 SUBJECT = pki.name("device-1", organization_name="Acme")
@@ -34,13 +36,15 @@ EXTENSIONS = (
 )
 
 
-def template(*, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, **fields: object) -> bytes:
-    spki = pki.spki_der(pki.key(algorithm).public_key())
-    return cert_template.build(**({"subject": SUBJECT, "spki_der": spki, "extensions": EXTENSIONS} | fields))  # type: ignore[arg-type]
+def template(*, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, **fields: Unpack[TemplateFields]) -> bytes:
+    usual: TemplateFields = {"subject": SUBJECT, "spki_der": pki.spki_der(pki.key(algorithm).public_key())}
+    return cert_template.build(extensions=EXTENSIONS, **(usual | fields))
 
 
-def message(template_der: bytes | None = None, *, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, **others: object) -> bytes:
-    return crmf.build(pki.key(algorithm), template_der or template(algorithm=algorithm), cert_req_id=ID, **others)  # type: ignore[arg-type]
+def message(
+    template_der: bytes | None = None, *, algorithm: KeyAlgorithm = KeyAlgorithm.ECDSA_P256, controls: Mapping[str, bytes] | None = None
+) -> bytes:
+    return crmf.build(pki.key(algorithm), template_der or template(algorithm=algorithm), cert_req_id=ID, controls=controls)
 
 
 def parsed(der_message: bytes, *, now: datetime = NOW) -> CertificationRequest:

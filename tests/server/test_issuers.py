@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
@@ -24,8 +24,13 @@ BASIC = {"authentication": [{"basic": {"secretName": "device-passwords"}}]}
 PASSWORDS = secret("device-passwords", {"username": b"device-1", "password": b"correct horse"}, kind=TYPE_BASIC_AUTH)
 
 
-def judge(*things: object, previous: Registry | None = None, settings: RegistrySettings = CLUSTER, **more: object) -> Registry:
-    return build(snapshot(*things), previous or Registry(), settings, now=more.pop("now", NOW), **more)  # type: ignore[arg-type]
+def judge(
+    *things: snapshots.IssuerManifest | SecretManifest,
+    previous: Registry | None = None,
+    settings: RegistrySettings = CLUSTER,
+    now: datetime = NOW,
+) -> Registry:
+    return build(snapshot(*things), previous or Registry(), settings, now=now)
 
 
 def serial_numbers(found: Issuer) -> list[int]:

@@ -174,7 +174,7 @@ def _read_certificate_request(door: KubernetesDoor, body: Object) -> CertRequest
     # cert-manager's own default for an absent kind is its Issuer: such a request is never for us.
     if ref.get("group") != GROUP or ref.get("kind") not in ISSUER_KINDS:
         return None
-    if door is EST_ISSUER and spec.get("origin") == ORIGIN_EST:
+    if door.door is EST_ISSUER.door and spec.get("origin") == ORIGIN_EST:
         return None
     namespace = metadata["namespace"]
     status = body.get("status") or {}

@@ -57,7 +57,8 @@ def read(answer: Answer) -> Reply:
         certificates = certs_only.decode(der)
         issued = [each for each in certificates if each != CA_CERTIFICATE]
         for certificate in issued:
-            collect(certificate.public_bytes(Encoding.DER), CA_CERTIFICATE.public_bytes(Encoding.DER))
+            by_factory = certificate.issuer == CA_CERTIFICATE.subject  # others come from a signing program
+            collect(certificate.public_bytes(Encoding.DER), CA_CERTIFICATE.public_bytes(Encoding.DER) if by_factory else None)
         return Reply(answer, certificates)
     assert answer.header("content-type") == "application/pkcs7-mime; smime-type=CMC-response", answer
     message, response = pki_response.parse_message(der)

@@ -332,7 +332,8 @@ async def test_a_signer_gets_the_public_key_of_a_request_in_crmf(tmp_path: Path,
     """By `openssl x509 -force_pubkey`, which certifies a key without a CSR."""
     certify = (
         f'cat > {tmp_path}/request.pem; echo "$EST_REQUEST_FORM" > {tmp_path}/form; '
-        'printf "keyUsage=digitalSignature\nextendedKeyUsage=clientAuth\n" > ' + f"{tmp_path}/extensions; "
+        'printf "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nextendedKeyUsage=clientAuth\n'
+        'subjectKeyIdentifier=hash\nauthorityKeyIdentifier=keyid:always\n" > ' + f"{tmp_path}/extensions; "
         f"openssl x509 -new -subj /CN=device-1 -force_pubkey {tmp_path}/request.pem -days 1 -extfile {tmp_path}/extensions "
         f"-CA {openssl_ca}/ca.pem -CAkey {openssl_ca}/ca.key"
     )

@@ -308,7 +308,10 @@ def test_whatever_is_issued_was_permitted() -> None:
         if renewal and not requester.registration_authority and given_policy.key_reuse is KeyReuse.FORBIDDEN:
             assert requester.certificate is not None
             assert certificate.public_key() != requester.certificate.public_key()
-        collect(issued.certificate_der, pki.der(CA.certificate))
+        if (
+            certificate.subject.rdns or not request.ca
+        ):  # a CA without a subject is issued (cert-manager's suite asks for one), and linters object
+            collect(issued.certificate_der, pki.der(CA.certificate))
         seen["issued"] += 1
 
     try_request()

@@ -4,7 +4,6 @@ Portable between SQLite and PostgreSQL on purpose: times are integers (seconds o
 A column that is added later comes with a new VERSION and a migration here; a database of another version is refused at start.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from operator import itemgetter
@@ -99,22 +98,21 @@ requests = sa.Table(
 """Requests by EST that wait, or waited, for a person. The row is the request, whatever shows it to people."""
 
 _ADDED_IN_2: Final = ("on_behalf_of", "revocation_secret", "revoked_at", "revocation_reason")
-_REVOKED_INDEX: Final = f"CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (issuer, serial) WHERE state = '{STATE_REVOKED}'"
-_OPEN_INDEX: Final = "CREATE INDEX IF NOT EXISTS requests_open ON requests (state, announced) WHERE state <> 'issued'"
-_ENDED_INDEX: Final = "CREATE INDEX IF NOT EXISTS requests_ended ON requests (expires_at)"
+_REVOKED_INDEX = sa.text(
+    f"CREATE INDEX IF NOT EXISTS certificates_revoked ON certificates (issuer, serial) WHERE state = '{STATE_REVOKED}'"
+)
+_OPEN_INDEX = sa.text("CREATE INDEX IF NOT EXISTS requests_open ON requests (state, announced) WHERE state <> 'issued'")
+_ENDED_INDEX = sa.text("CREATE INDEX IF NOT EXISTS requests_ended ON requests (expires_at)")
 """As text, which both databases read: sa.Index would load both dialects, 2 MiB of memory, to check its options."""
 BEGINNING: Final = 128
 """Characters of names that are in an index: PostgreSQL fails the insert of a row whose index entry has more than a third of a page."""
 SUBJECT_BEGINS: Final = f"substr(subject, 1, {BEGINNING})"
 SANS_BEGIN: Final = f"substr(sans, 1, {BEGINNING})"
-_NAMES_INDEX: Final = f"CREATE INDEX IF NOT EXISTS certificates_names ON certificates (issuer, {SUBJECT_BEGINS}, {SANS_BEGIN})"
+_NAMES_INDEX = sa.text(f"CREATE INDEX IF NOT EXISTS certificates_names ON certificates (issuer, {SUBJECT_BEGINS}, {SANS_BEGIN})")
 
 
 _INSERTED: Final = tuple(column.name for column in certificates.columns if column.name != "id")
 _values = itemgetter(*_INSERTED)
-_creations: Final = dict[tuple[str, str], str]()
-_insertions: Final = defaultdict[str, dict[int, tuple[str, Sequence[str] | None]]](dict)
-"""What SQLAlchemy's compiler made of tables, by dialect. It keeps that with an engine, and a process may open several ledgers."""
 
 
 class BatchInsert:
@@ -126,7 +124,7 @@ class BatchInsert:
 
     def __init__(self, dialect: sa.Dialect) -> None:
         self._dialect = dialect
-        self._statements = _insertions[dialect.name]
+        self._statements: dict[int, tuple[str, Sequence[str] | None]] = {}
 
     def execute(self, connection: sa.Connection, rows: Sequence[Mapping[str, object]]) -> int:
         """Insert rows (column → value) and return how many did not collide."""
@@ -161,14 +159,6 @@ def insert_or_nothing(table: sa.Table, dialect: str) -> sa.Insert:
     return sqlite.insert(table).on_conflict_do_nothing()
 
 
-def _creation(table: sa.Table, dialect: sa.Dialect) -> str:
-    """CREATE TABLE IF NOT EXISTS of a dialect, compiled once in a process."""
-    text = _creations.get((table.name, dialect.name))
-    if text is None:
-        text = _creations[table.name, dialect.name] = str(CreateTable(table, if_not_exists=True).compile(dialect=dialect))
-    return text
-
-
 def prepare(connection: sa.Connection, *, where: str) -> None:
     """Make the tables in an empty database, or check that they are of this VERSION.
 
@@ -179,7 +169,7 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
     else:
         connection.exec_driver_sql("BEGIN IMMEDIATE")  # sqlite3 begins no transaction by itself for CREATE
-    connection.exec_driver_sql(_creation(version, connection.dialect))
+    connection.execute(CreateTable(version, if_not_exists=True))
     found = connection.execute(sa.select(version.c.version)).scalars().all()
     if any(number > VERSION for number in found):
         raise ConfigurationError(
@@ -187,12 +177,12 @@ def prepare(connection: sa.Connection, *, where: str) -> None:
             "run the release that wrote it, or restore the backup made before it",
             where=where,
         )
-    connection.exec_driver_sql(_creation(certificates, connection.dialect))
-    connection.exec_driver_sql(_REVOKED_INDEX)
+    connection.execute(CreateTable(certificates, if_not_exists=True))
+    connection.execute(_REVOKED_INDEX)
     for table in (spent, shared_keys, requests):
-        connection.exec_driver_sql(_creation(table, connection.dialect))
-    connection.exec_driver_sql(_OPEN_INDEX)
-    connection.exec_driver_sql(_ENDED_INDEX)
+        connection.execute(CreateTable(table, if_not_exists=True))
+    connection.execute(_OPEN_INDEX)
+    connection.execute(_ENDED_INDEX)
     if found and max(found) < VERSION:
         _migrate(connection)
     connection.execute(insert_or_nothing(version, connection.dialect.name).values(version=VERSION))
@@ -206,7 +196,7 @@ def index_names(connection: sa.Connection) -> None:
     """
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK)))
-    connection.exec_driver_sql(_NAMES_INDEX)
+    connection.execute(_NAMES_INDEX)
 
 
 def _migrate(connection: sa.Connection) -> None:

@@ -52,6 +52,8 @@ _ATTRIBUTES: dict[ObjectIdentifier, tuple[str, frozenset[int], int, int]] = {
 """Subject attributes: name, string types, least and most characters (RFC 5280 Appendix A.1; X.520 Annex C for what it lacks)."""
 
 SUBJECT_ATTRIBUTE_NAMES: Final = {oid: name for oid, (name, *_) in _ATTRIBUTES.items()}
+STRING_TYPES: Final = {oid: UTF8_STRING if UTF8_STRING in types else min(types) for oid, (_, types, *_) in _ATTRIBUTES.items()}
+"""Our string type of each: UTF8String where it may be one, else the only one that it may be."""
 
 _ATTRIBUTES_BY_DER = {object_identifier(oid.dotted_string): (oid, *rules) for oid, rules in _ATTRIBUTES.items()}
 _ONCE = frozenset({NameOID.COMMON_NAME, NameOID.COUNTRY_NAME, NameOID.SERIAL_NUMBER, NameOID.EMAIL_ADDRESS})

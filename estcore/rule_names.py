@@ -14,9 +14,9 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from estcore import der
 from estcore.csr_template import ANY_IP_ADDRESS, ExtensionTemplate, NameComponent, RdnTemplate, general_names
 from estcore.csr_vocabulary import SUBJECT_ALT_NAME
-from estcore.der import IA5_STRING, PRINTABLE_STRING, SEQUENCE, UTF8_STRING
+from estcore.der import SEQUENCE
 from estcore.errors import BadCsr
-from estcore.names import check_general_name, check_name
+from estcore.names import STRING_TYPES, check_general_name, check_name
 from estcore.patterns import STAR, DnsPattern, EmailPattern, TextPattern, UriPattern, Values, fill
 from estcore.policy_spec import Rule
 from estcore.rules import SUBJECT_FIELDS
@@ -38,12 +38,6 @@ _IN_ORDER = (
     NameOID.SERIAL_NUMBER,
 )
 """From the widest to the narrowest, as names are written (X.501 section 9.2)."""
-_STRING_TYPES: Final = {
-    NameOID.COUNTRY_NAME: PRINTABLE_STRING,
-    NameOID.SERIAL_NUMBER: PRINTABLE_STRING,
-    NameOID.DOMAIN_COMPONENT: IA5_STRING,
-}
-"""Of those that are no UTF8String."""
 
 
 def subject(rule: Rule, values: Values) -> tuple[RdnTemplate, ...] | None:
@@ -105,7 +99,7 @@ def _component_value(oid: ObjectIdentifier, pattern: TextPattern, values: Values
         check_name(x509.Name([x509.NameAttribute(oid, text)]))
     except (BadCsr, ValueError):
         return None
-    return der.tlv(_STRING_TYPES.get(oid, UTF8_STRING), text.encode())
+    return der.tlv(STRING_TYPES[oid], text.encode())
 
 
 def _fixed_names(rule: Rule, values: Values) -> tuple[x509.GeneralName, ...] | None:

@@ -59,6 +59,11 @@ def encode_body(der: bytes, *, wrap: bool = False) -> bytes:
     return b"".join(binascii.b2a_base64(der[start : start + _OCTETS_PER_LINE]) for start in range(0, len(der), _OCTETS_PER_LINE))
 
 
+def encode_pem(label: str, der: bytes) -> bytes:
+    """Armour DER under a label, such as CERTIFICATE REQUEST (RFC 7468): for programs and people, for PEM is no format of EST."""
+    return b"".join((f"-----BEGIN {label}-----\n".encode(), encode_body(der, wrap=True), f"-----END {label}-----\n".encode()))
+
+
 def _why_not(text: bytes) -> str:
     if text.startswith(b"-----BEGIN"):
         return "the body is PEM; send the base64 of DER without the BEGIN and END lines (RFC 8951 section 3)"

@@ -15,6 +15,7 @@ from typing import Any, Final
 import orjson
 import structlog
 
+from estcore import transfer
 from estserver.held_requests import HeldRequest, HeldRequests, State, UndecidableRequest, shown_names
 from estserver.kubernetes_api import ApiError, KubernetesApi, Object
 from estserver.reflector import Reflector
@@ -136,7 +137,8 @@ def manifest(request: HeldRequest, install_namespace: str) -> dict[str, Any]:
     }
     spec = {
         "origin": ORIGIN,
-        "request": base64.b64encode(_pem(request.csr_der)).decode(),
+        # A CRMF message goes under the same label: nobody signs what is in an object.
+        "request": base64.b64encode(transfer.encode_pem("CERTIFICATE REQUEST", request.csr_der)).decode(),
         "issuerRef": {"group": GROUP, "kind": kind, "name": issuer},
         "username": request.requester[:MAX_VALUE],
         "groups": requester["groups"],
@@ -153,13 +155,6 @@ def manifest(request: HeldRequest, install_namespace: str) -> dict[str, Any]:
 
 def _few(values: Sequence[str]) -> Sequence[str]:
     return values if len(values) <= MAX_VALUES else (*values[: MAX_VALUES - 1], f"and {len(values) - MAX_VALUES + 1} more")
-
-
-def _pem(csr_der: bytes) -> bytes:
-    """RFC 7468 section 7. A CRMF message goes under the same label: nobody signs what is in an object."""
-    text = base64.b64encode(csr_der)
-    lines = (text[start : start + 64] for start in range(0, len(text), 64))
-    return b"\n".join((b"-----BEGIN CERTIFICATE REQUEST-----", *lines, b"-----END CERTIFICATE REQUEST-----", b""))
 
 
 def _decision(found: Object) -> tuple[State | None, str]:

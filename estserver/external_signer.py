@@ -5,12 +5,10 @@ and the order as JSON in EST_ORDER. It writes the certificate as PEM to standard
 estcore.external_signature before anybody gets it.
 """
 
-import base64
 import json
-import textwrap
 from datetime import datetime
 
-from estcore import external_signature
+from estcore import external_signature, transfer
 from estcore.authority import Authority, Issued
 from estcore.certification_request import CertificationRequest, RequestForm
 from estcore.errors import CalloutFailed, SignerError
@@ -42,13 +40,8 @@ async def sign(
 def _request(csr: CertificationRequest) -> bytes:
     """RFC 7468 sections 7 and 13."""
     if csr.form is RequestForm.CRMF:
-        return _pem("PUBLIC KEY", csr.spki_der)
-    return _pem("CERTIFICATE REQUEST", csr.csr_der)
-
-
-def _pem(label: str, der: bytes) -> bytes:
-    lines = textwrap.wrap(base64.b64encode(der).decode(), 64)
-    return "\n".join([f"-----BEGIN {label}-----", *lines, f"-----END {label}-----", ""]).encode()
+        return transfer.encode_pem("PUBLIC KEY", csr.spki_der)
+    return transfer.encode_pem("CERTIFICATE REQUEST", csr.csr_der)
 
 
 def _environment(order: SigningOrder, issuer: str) -> dict[str, str]:

@@ -7,12 +7,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from estcore import cert_template, certs_only, full_request, pki_data, pki_response, transfer
+from estcore import cert_template, certs_only, crmf, full_request, pki_data, pki_response, transfer
 from estcore.cmc_controls import Control
 from estcore.cmc_status import StatusInfo
 from estcore.cms_signature import signer_of
 from estcore.full_request import Vouched
-from estcore.keys import PrivateKey
+from estcore.keys import PrivateKey, spki_der
 from estcore.pki_response import PkiResponse
 from estcore.signed_data import SignedData
 from estserver.connection import TlsConnection
@@ -141,6 +141,18 @@ def newcomer(key: PrivateKey, csr_der: bytes, controls: Sequence[Control] = ()) 
     """A Full PKI Request signed with the key that it wants certified."""
     body = full_request.body([pki_data.tagged_pkcs10(1, csr_der)], controls)
     return full_request.sign_by_key(body, ski(key).digest, signer_of(key))
+
+
+def crmf_request(key: PrivateKey, *, common_name: str = "device-1", issuer: x509.Name | None = None) -> bytes:
+    """A CertReqMsg with the subjectKeyIdentifier that its key's signature on the message refers to."""
+    fields = cert_template.build(
+        subject=name(common_name),
+        spki_der=spki_der(key.public_key()),
+        extensions=[x509.Extension(ski(key).oid, False, ski(key))],
+    )
+    if issuer is not None:
+        fields = pki.sequence(pki.tlv(0xA3, issuer.public_bytes()), fields[2 if fields[1] < 128 else 3 :])
+    return crmf.build(key, fields, cert_req_id=5)
 
 
 def by_certificate(key: PrivateKey, certificate: x509.Certificate, csrs: Sequence[bytes] = (), controls: Sequence[Control] = ()) -> bytes:

@@ -18,10 +18,9 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from estcore import authority, cert_template, certs_only, crmf, full_request, issuer_spec, pki_data, transfer
+from estcore import authority, certs_only, full_request, issuer_spec, pki_data, transfer
 from estcore.cms_signature import signer_of
 from estcore.errors import Busy, ConfigurationError, EstError, SignerError
-from estcore.keys import spki_der
 from estserver import issuers as issuers_module
 from estserver import revocation
 from estserver.issuers import Registry, RegistrySettings
@@ -30,7 +29,7 @@ from estserver.serving_certificate import renewed
 from estserver.snapshot import Snapshot
 from tests import pki
 from tests.server.app_fixtures import NOW, SECRETS, SPEC, Answer, Server, basic, make_csr, manifest, new_key, registry_of, running, secret
-from tests.server.cmc_fixtures import send, ski
+from tests.server.cmc_fixtures import crmf_request, send, ski
 
 
 def asking(authorization: Mapping[str, Any], **more: Any) -> dict[str, Any]:
@@ -338,9 +337,7 @@ async def test_a_signer_gets_the_public_key_of_a_request_in_crmf(tmp_path: Path,
         f"-CA {openssl_ca}/ca.pem -CAkey {openssl_ca}/ca.key"
     )
     key = new_key()
-    extensions = [x509.Extension(ski(key).oid, False, ski(key))]
-    template = cert_template.build(subject=pki.name("device-1"), spki_der=spki_der(key.public_key()), extensions=extensions)
-    body = full_request.body([pki_data.tagged_crmf(crmf.build(key, template, cert_req_id=1))], [])
+    body = full_request.body([pki_data.tagged_crmf(crmf_request(key))], [])
     message = full_request.sign_by_key(body, ski(key).digest, signer_of(key))
     async with signing(tmp_path, openssl_ca, *program(tmp_path, certify)) as server:
         certificate = (await send(server, message, authorization=basic())).certificate_for(key)

@@ -10,9 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import (
     authenticated_data,
-    cert_template,
     cms_signature,
-    crmf,
     enveloped_data,
     full_request,
     identity_proof,
@@ -37,6 +35,7 @@ from tests.server.app_fixtures import Server, basic, make_csr, name, new_key, ru
 from tests.server.cmc_fixtures import (
     Reply,
     by_certificate,
+    crmf_request,
     enrolled,
     make_authority,
     newcomer,
@@ -317,17 +316,6 @@ async def test_no_signature_on_the_message_stands_for_a_key_that_cannot_sign(ser
 
 
 # ---- CRMF
-
-
-def crmf_request(key: PrivateKey, *, common_name: str = "device-1", issuer: x509.Name | None = None) -> bytes:
-    fields = cert_template.build(
-        subject=name(common_name),
-        spki_der=keys.spki_der(key.public_key()),
-        extensions=[x509.Extension(ski(key).oid, False, ski(key))],
-    )
-    if issuer is not None:
-        fields = pki.sequence(pki.tlv(0xA3, issuer.public_bytes()), fields[2 if fields[1] < 128 else 3 :])
-    return crmf.build(key, fields, cert_req_id=5)
 
 
 @pytest.mark.spec("EST-CMC-14")

@@ -51,10 +51,7 @@ class Doorway:
 
     def events(self, system: System, namespace: str, name: str) -> list[str]:
         """The reasons of the Events about it."""
-        where = namespace if self.namespaced else "default"
-        selector = f"--field-selector=regarding.name={name}"
-        found = json.loads(system.api.kubectl("get", "events.events.k8s.io", "-n", where, selector, "-o", "json"))["items"]
-        return [event["reason"] for event in found]
+        return system.events(namespace if self.namespaced else "default", name)
 
     def until_told(self, system: System, namespace: str, name: str, reason: str) -> None:
         wait_for(

@@ -88,8 +88,7 @@ def test_requests_for_other_issuers_are_left_alone(system: System) -> None:
     for number in range(len(foreign)):
         status = system.get(THEIRS, TENANT, f"foreign-{number}")["status"]
         assert [found["type"] for found in status["conditions"]] == ["Approved"]
-        selector = f"--field-selector=regarding.name=foreign-{number}"
-        assert json.loads(system.api.kubectl("get", "events.events.k8s.io", "-n", TENANT, selector, "-o", "json"))["items"] == []
+        assert system.events(TENANT, f"foreign-{number}") == []
 
 
 @pytest.mark.parametrize(

@@ -102,11 +102,6 @@ def leaf_of(status: Object) -> x509.Certificate:
     return chain[0]
 
 
-def events(system: System, namespace: str, name: str) -> list[str]:
-    found = json.loads(system.api.kubectl("get", "events.events.k8s.io", "-n", namespace, "-o", "json"))["items"]
-    return [event["reason"] for event in found if event["regarding"]["name"] == name]
-
-
 def test_a_pod_gets_the_names_that_the_policy_writes_out(system: System, tenant: str) -> None:
     """Contract 3b, points 1, 2 and 4: the times in the status are the certificate's own."""
     key = ec.generate_private_key(ec.SECP256R1())
@@ -194,7 +189,7 @@ def test_at_an_issuer_where_a_person_approves_a_pod_is_denied_for_nobody_can(sys
         else:
             leaf_of(until_ended(system, tenant, name))
     assert denied(system, tenant, "manual") == "ApprovalIsManual", "what was denied stays so"
-    assert [told for told in events(system, tenant, "manual") if told != "PermanentError"] == []
+    assert [told for told in system.events(tenant, "manual") if told != "PermanentError"] == []
 
 
 def observed(status: Object, *, generation: int) -> bool:
@@ -213,13 +208,13 @@ def test_a_passing_fault_writes_nothing_and_the_certificate_comes_when_it_is_ove
     """Contract 3b, point 5: an issuer that is not there yet, and an estserver that is away."""
     signer = f"estissuers.est-issuer.io/{tenant}.later"
     ask(system, tenant, "early", signer=signer)
-    wait_for("the event", lambda: "IssuerNotFound" in events(system, tenant, "early"))
+    wait_for("the event", lambda: "IssuerNotFound" in system.events(tenant, "early"))
     assert not system.get(PCR, tenant, "early").get("status")
     system.issuer(tenant, "later", rules=[{"from": {"namespaces": [tenant]}, **RULE}])
     leaf_of(until_ended(system, tenant, "early"))
     system.server.kill()
     ask(system, tenant, "away")
-    wait_for("the event", lambda: "RetryableError" in events(system, tenant, "away"))
+    wait_for("the event", lambda: "RetryableError" in system.events(tenant, "away"))
     assert not system.get(PCR, tenant, "away").get("status")
     system.start_server()
     leaf_of(until_ended(system, tenant, "away"))

@@ -77,7 +77,7 @@ def until_ended(system: System, name: str) -> Object:
         seen.append(get(system, name).get("status") or {})
         return "certificate" in seen[-1] or bool(condition(seen[-1], "Failed"))
 
-    wait_for(name, ended, what=lambda: (seen[-1:], events(system, name)))
+    wait_for(name, ended, what=lambda: (seen[-1:], system.events("default", name)))
     return seen[-1]
 
 
@@ -85,11 +85,6 @@ def leaf_of(status: Object) -> x509.Certificate:
     chain = x509.load_pem_x509_certificates(base64.b64decode(status["certificate"]))
     collect(*(certificate.public_bytes(Encoding.DER) for certificate in chain))
     return chain[0]
-
-
-def events(system: System, name: str) -> list[str]:
-    found = json.loads(system.api.kubectl("get", "events.events.k8s.io", "-n", "default", "-o", "json"))["items"]
-    return [event["reason"] for event in found if event["regarding"]["name"] == name]
 
 
 def test_an_approved_request_gets_its_chain_and_keeps_its_approval(system: System, tenant: str) -> None:
@@ -161,7 +156,7 @@ def test_while_the_issuer_is_absent_an_event_says_so_and_then_it_goes_on(system:
     made = manifest("f-early", f"estissuers.est-issuer.io/{tenant}.later.on", f"web.{tenant}.svc")
     system.api.apply(made)
     system.api.kubectl("certificate", "approve", "f-early")
-    wait_for("the event", lambda: "IssuerNotFound" in events(system, "f-early"))
+    wait_for("the event", lambda: "IssuerNotFound" in system.events("default", "f-early"))
     assert [found["type"] for found in get(system, "f-early")["status"]["conditions"]] == ["Approved"]
     system.issuer(tenant, "later.on")  # the name splits at the first dot
     leaf_of(until_ended(system, "f-early"))

@@ -2,6 +2,7 @@
 
 import copy
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -92,7 +93,7 @@ def run(command: str, values: dict[str, Any] | None = None, *arguments: str, cha
     """Run `helm COMMAND … CHART` with the values given; the caller judges the exit code."""
     return subprocess.run(
         [helm(), *command.split(), str(chart), "--values", "-", *arguments],
-        input=yaml.safe_dump(values or {}),
+        input=json.dumps(values or {}),  # Helm takes more words for booleans and numbers than Python's YAML would put into quotes
         capture_output=True,
         text=True,
         timeout=60,

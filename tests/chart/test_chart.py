@@ -15,6 +15,27 @@ FOREIGN = {"CustomResourceDefinition", "ServiceMonitor", "PrometheusRule", "EstI
 SCHEMA_CONTENTS = functools.cache(kubernetes_validate.utils.schema_contents)
 VERSIONS = functools.cache(kubernetes_validate.utils.all_versions)
 SCALED = {"server": {"autoscaling": {"enabled": True}}, "ledger": {"urlSecret": {"name": "ledger-url"}}}
+# Names that YAML takes for numbers and booleans unless they stand in quotes.
+NUMBERS: dict[str, Any] = FULL | {
+    "nameOverride": "1",
+    "fullnameOverride": "y",
+    "secretNamespaces": ["2", "0o7"],
+    "trust": {"namespaces": ["3"], "configMaps": {"enabled": True}},
+    "certManager": {
+        "serviceAccount": {"name": "4", "namespace": "no"},
+        "webhookName": "6",
+        "approver": {"serviceAccounts": ["7/8"]},
+    },
+    "server": FULL["server"]
+    | {"serviceAccount": {"name": "on"}, "tls": {"secretName": "10"}, "priorityClassName": "11", "runtimeClassName": "12"},
+    "operator": FULL["operator"] | {"serviceAccount": {"name": "off"}, "priorityClassName": "14", "runtimeClassName": "15"},
+    "imagePullSecrets": [{"name": "16"}],
+    "image": {"repository": "est-issuer", "tag": "17"},
+    "ledger": {"urlSecret": {"name": "18", "key": "19"}},
+    "grafanaDashboard": {"enabled": True, "namespace": "20"},
+    "approval": FULL["approval"]
+    | {"approvers": [{"kind": "Group", "name": "21"}, {"kind": "ServiceAccount", "name": "22", "namespace": "23"}]},
+}
 
 
 @pytest.mark.parametrize("values", [{}, FULL], ids=["default", "full"])
@@ -34,6 +55,28 @@ def test_every_object_fits_the_schema_of_kubernetes(values: dict[str, Any], kube
     for manifest in render(values, kubernetes=kubernetes):
         if manifest["kind"] not in FOREIGN:
             kubernetes_validate.utils.validate(manifest, ".".join(kubernetes.split(".")[:2]), strict=True)
+
+
+def test_names_that_yaml_would_read_as_something_else_stay_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_validate.utils, "schema_contents", SCHEMA_CONTENTS)
+    monkeypatch.setattr(kubernetes_validate.utils, "all_versions", VERSIONS)
+    objects = render(NUMBERS, release="007", namespace="2024")
+    for manifest in objects:
+        metadata = manifest["metadata"]
+        names = [metadata["name"], metadata.get("namespace", ""), *metadata.get("labels", {}).values()]
+        assert all(isinstance(name, str) for name in names), metadata
+        if manifest["kind"] not in FOREIGN:
+            kubernetes_validate.utils.validate(manifest, "1.37", strict=True)
+    (issuer,) = of_kind(objects, "EstIssuer").values()
+    assert issuer["spec"]["policy"]["rules"][0]["from"]["namespaces"] == ["2024"]
+
+
+@pytest.mark.parametrize("release", ["2024", "pki.example"])
+def test_a_release_after_which_no_service_can_be_named_is_refused_with_what_to_set(release: str) -> None:
+    done = run(f"template {release}", {}, "--kube-version", "1.37.2")
+    assert done.returncode != 0
+    assert f'fullnameOverride: a Service cannot be named "{release}-est-issuer"' in done.stderr
+    assert run(f"template {release}", {"fullnameOverride": "pki"}, "--kube-version", "1.37.2").returncode == 0
 
 
 def test_an_older_kubernetes_is_refused() -> None:

@@ -90,7 +90,9 @@ def test_an_unknown_name_is_refused_in_every_section() -> None:
 
 
 GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
-    ("fullnameOverride", ["ca", "a" * 45], ["a" * 46]),
+    ("nameOverride", ["", "ca", "1"], ["a" * 46, "Ca", "a.b", "a-"]),
+    ("fullnameOverride", ["", "ca", "a" * 45], ["a" * 46, "a.b", "1a", "a-", "CA"]),
+    ("imagePullSecrets", [[{"name": "registry"}]], [[{}], [{"name": ""}], ["registry"]]),
     ("image.repository", ["registry.example:5000/pki/est-issuer"], [""]),
     ("image.digest", ["", "sha256:" + "a" * 64], ["sha256:" + "a" * 63, "sha512:" + "a" * 64, "sha256:" + "A" * 64]),
     ("image.pullPolicy", ["Always", "Never"], ["always", ""]),
@@ -132,7 +134,9 @@ GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
     ("server.service.externalTrafficPolicy", ["Cluster"], ["local"]),
     ("server.tls.names", [["est.example", "192.0.2.1", "2001:db8::1"]], [["a b"], [""], ["a", "a"], ["a,b"]]),
     ("server.logLevel", ["debug"], ["trace", "INFO"]),
-    ("server.podLabels", [{"a": "b"}], [{"a": 1}]),
+    ("server.podLabels", [{"a": "b"}], [{"a": 1}, {"app.kubernetes.io/component": "ca"}]),
+    ("operator.podLabels", [{"app.kubernetes.io/managed-by": "b"}], [{"app.kubernetes.io/name": "ca"}]),
+    ("operator.priorityClassName", ["", "system-cluster-critical"], ["Critical"]),
     ("server.extraEnv", [[{"name": "EST_X", "value": "1"}]], [[{"value": "1"}], [{"name": "est-x"}], ["EST_X=1"]]),
     (
         "operator.topologySpreadConstraints",

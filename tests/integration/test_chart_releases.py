@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.chart.rendering import CHART, FULL, helm
+from tests.chart.test_chart import NUMBERS
 from tests.integration.apiserver import ApiServer
 
 pytestmark = pytest.mark.timeout(180)
@@ -86,3 +87,15 @@ def test_a_real_api_server_takes_the_chart_with_every_value_set(cluster: ApiServ
     assert {line.partition(".")[0] for line in made.splitlines()} >= {"networkpolicy", "poddisruptionbudget", "rolebinding"}
     assert run_helm(cluster, tmp_path, "uninstall", "full", "--namespace", "pki").returncode == 0
     assert cluster.kubectl("get", kinds, "--all-namespaces", "-o", "name", "--selector", "app.kubernetes.io/instance=full") == ""
+
+
+def test_a_real_api_server_takes_names_that_yaml_reads_as_numbers_and_booleans(cluster: ApiServer, tmp_path: Path) -> None:
+    without_kinds_of_others = {"serviceMonitor": {"enabled": False}, "prometheusRule": {"enabled": False}, "extraObjects": []}
+    values = tmp_path / "values.yaml"
+    values.write_text(json.dumps(NUMBERS | without_kinds_of_others))
+    for namespace in ("2", "0o7", "3", "20"):
+        cluster.ensure_namespace(namespace)
+    assert install(cluster, tmp_path, "007", "2024", "--values", str(values)) == ""
+    found = cluster.kubectl("-n", "2024", "get", "service,serviceaccount", "-o", "name")
+    assert {"service/y", "serviceaccount/on", "serviceaccount/off"} <= set(found.split())
+    assert run_helm(cluster, tmp_path, "uninstall", "007", "--namespace", "2024").returncode == 0

@@ -5,14 +5,14 @@
 {{- $names := list $service (printf "%s.%s" $service .Release.Namespace) (include "est-issuer.serviceHost" .) (printf "%s.%s" (include "est-issuer.serviceHost" .) .Values.clusterDomain) }}
 {{- $operator := printf "%s/%s" .Release.Namespace (include "est-issuer.operator.serviceAccount" .) }}
 - {name: EST_KUBERNETES, value: "true"}
-- {name: EST_RELEASE, value: {{ $service }}}
+- {name: EST_RELEASE, value: {{ $service | quote }}}
 - name: EST_NAMESPACE
   valueFrom: {fieldRef: {fieldPath: metadata.namespace}}
 - {name: EST_LISTEN, value: "{{ .Values.listenAddress }}:8443"}
 - {name: EST_METRICS_LISTEN, value: "{{ .Values.listenAddress }}:8080"}
-- {name: EST_PUBLIC_URL, value: {{ .Values.server.publicUrl | default (include "est-issuer.url" .) }}}
+- {name: EST_PUBLIC_URL, value: {{ .Values.server.publicUrl | default (include "est-issuer.url" .) | quote }}}
 {{- if .Values.server.tls.secretName }}
-- {name: EST_SERVING_SECRET, value: {{ .Values.server.tls.secretName }}}
+- {name: EST_SERVING_SECRET, value: {{ .Values.server.tls.secretName | quote }}}
 {{- else }}
 - {name: EST_SERVER_NAME, value: {{ concat $names .Values.server.tls.names | join "," | quote }}}
 {{- end }}
@@ -30,7 +30,7 @@
 {{- end }}
 {{- if .Values.ledger.urlSecret.name }}
 - name: EST_LEDGER
-  valueFrom: {secretKeyRef: {name: {{ .Values.ledger.urlSecret.name }}, key: {{ .Values.ledger.urlSecret.key }}}}
+  valueFrom: {secretKeyRef: {name: {{ .Values.ledger.urlSecret.name | quote }}, key: {{ .Values.ledger.urlSecret.key | quote }}}}
 {{- end }}
 {{- if and (ne .Values.server.service.type "ClusterIP") (ne .Values.server.service.externalTrafficPolicy "Local") }}
 {{- /* Every client from outside has a node's address then: one that guesses would shut out all. */}}
@@ -71,7 +71,7 @@
 - {name: EST_OPERATOR_CLUSTER_TRUST_BUNDLES, value: {{ .Values.trust.clusterTrustBundles.enabled | quote }}}
 - {name: EST_OPERATOR_TRUST_CONFIG_MAPS, value: {{ .Values.trust.configMaps.enabled | quote }}}
 {{- if .Values.doors.certManager }}
-- {name: EST_OPERATOR_CERT_MANAGER_WEBHOOK, value: {{ .Values.certManager.webhookName }}}
+- {name: EST_OPERATOR_CERT_MANAGER_WEBHOOK, value: {{ .Values.certManager.webhookName | quote }}}
 {{- end }}
 {{- if .Values.approval.admissionPolicy }}
 - {name: EST_OPERATOR_ADMISSION_POLICY, value: {{ include "est-issuer.fullname" . }}-certificaterequests}

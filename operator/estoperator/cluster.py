@@ -6,9 +6,11 @@ so Approved, Denied and everybody else's fields stay, and a changed object answe
 
 import base64
 import json
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
 from kubernetes.aio import client, config
@@ -21,10 +23,12 @@ from estoperator.resources import CertRequest, Issuer, IssuerRef, RequestKey, Us
 
 FIELD_MANAGER = "est-issuer"
 FORCED = [("fieldManager", FIELD_MANAGER), ("force", "true")]
-APPLY = "application/apply-patch+yaml"  # JSON is YAML
+APPLY = "application/apply-patch+yaml; charset=utf-8"
 REQUEST_SECONDS = 15
 PAGE = 500
 """Objects read at once by a re-list."""
+
+_SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
 
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
 
@@ -87,8 +91,7 @@ class Cluster:
     async def read_request(self, key: RequestKey) -> CertRequest | None:
         """The request as it is now, None where it has become somebody else's; raises Gone."""
         door = self._doors[key.door]
-        scope = f"namespaces/{key.namespace}/" if key.namespace else ""
-        path = f"/apis/{door.group}/{door.version}/{scope}{door.plural}/{key.name}"
+        path = _path(door.group, door.version, door.plural, key.namespace, key.name)
         return resources.read_request(door, await self.call("GET", path))
 
     async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
@@ -158,9 +161,8 @@ class Cluster:
             response.response.close()
 
     async def _apply(self, group: str, version: str, plural: str, namespace: str, name: str, body: Mapping[str, Any]) -> bytes:
-        scope = f"namespaces/{namespace}/" if namespace else ""
-        path = f"/apis/{group}/{version}/{scope}{plural}/{name}/status"
-        return await self._read(await self._send("PATCH", path, query=FORCED, body=body, content_type=APPLY))
+        path = f"{_path(group, version, plural, namespace, name)}/status"
+        return await self._read(await self._send("PATCH", path, query=FORCED, body=_yaml(body), content_type=APPLY))
 
     async def _send(
         self,
@@ -168,7 +170,7 @@ class Cluster:
         path: str,
         *,
         query: list[tuple[str, str]] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | str | None = None,
         content_type: str = "application/json",
         seconds: float = REQUEST_SECONDS,
     ) -> Any:
@@ -195,6 +197,17 @@ class Cluster:
         if response.status in {404, 410}:
             raise Gone(message, http_status=response.status)
         raise KubernetesError(message, http_status=response.status)
+
+
+def _path(group: str, version: str, plural: str, namespace: str, name: str) -> str:
+    """Of one object. A CertificateSigningRequest may be called anything without a slash or a percent sign: `a?b` is no query."""
+    scope = f"namespaces/{namespace}/" if namespace else ""
+    return f"/apis/{group}/{version}/{scope}{plural}/{quote(name, safe='')}"
+
+
+def _yaml(body: Mapping[str, Any]) -> str:
+    """JSON that is YAML too. It is, but for a character beyond U+FFFF: what JSON escapes as two surrogates, YAML refuses."""
+    return _SURROGATES.sub(lambda pair: str(json.loads(f'"{pair[0]}"')), json.dumps(body))
 
 
 def _request_status(status: RequestStatus) -> dict[str, Any]:

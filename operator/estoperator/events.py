@@ -7,6 +7,7 @@ an Event takes. An Event's name is made of what it says, so that a restart or a 
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -34,6 +35,7 @@ MAX_NOTE_CHARACTERS = 1000
 MAX_NAME_CHARACTERS = 253
 DIGEST_CHARACTERS = 16
 RETRY_SECONDS = 2.0
+_FOREIGN = re.compile(r"[^a-z0-9.-]+")
 CONTROLLER = "est-issuer.io/operator"
 CLUSTER_NAMESPACE = "default"
 """Where Events of objects without a namespace are."""
@@ -142,7 +144,6 @@ def event_body(event: Event, *, namespace: str, instance: str, now: datetime) ->
     subject = event.subject
     said = f"{subject.uid} {event.reason} {event.note}"  # neither a uid nor a reason holds a space
     digest = hashlib.sha256(said.encode()).hexdigest()[:DIGEST_CHARACTERS]
-    stem = subject.name[: MAX_NAME_CHARACTERS - DIGEST_CHARACTERS - 1].rstrip(".-")
     note = event.note if len(event.note.encode()) <= MAX_NOTE_CHARACTERS else _cut(event.note)
     regarding = {"apiVersion": subject.api_version, "kind": subject.kind, "name": subject.name, "uid": subject.uid}
     if subject.namespace:
@@ -150,7 +151,7 @@ def event_body(event: Event, *, namespace: str, instance: str, now: datetime) ->
     return {
         "apiVersion": "events.k8s.io/v1",
         "kind": "Event",
-        "metadata": {"name": f"{stem}.{digest}", "namespace": namespace},
+        "metadata": {"name": f"{_stem(subject.name)}{digest}", "namespace": namespace},
         "eventTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         "type": "Warning" if event.warning else "Normal",
         "reason": event.reason,
@@ -160,6 +161,13 @@ def event_body(event: Event, *, namespace: str, instance: str, now: datetime) ->
         "reportingController": CONTROLLER,
         "reportingInstance": instance[:128],
     }
+
+
+def _stem(name: str) -> str:
+    """What an Event's name may keep of its object's, and a dot: it is an RFC 1123 subdomain, a CertificateSigningRequest's is anything."""
+    labels = (label.strip("-") for label in _FOREIGN.sub("-", name.lower()).split("."))
+    stem = ".".join(filter(None, labels))[: MAX_NAME_CHARACTERS - DIGEST_CHARACTERS - 1].rstrip(".-")
+    return f"{stem}." if stem else ""
 
 
 def _cut(note: str) -> str:

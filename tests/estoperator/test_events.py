@@ -1,6 +1,7 @@
 """Events: what is posted, once, and that a certificate never waits for one."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -87,6 +88,18 @@ def test_a_name_as_long_as_names_get_leaves_room_for_what_is_added() -> None:
     name = named(replace(ISSUED, subject=replace(WEB, name="a" * 235 + "." + "b" * 17)))
     assert len(name) <= 253
     assert ".." not in name
+
+
+@pytest.mark.parametrize(
+    ("name", "stem"),
+    [("node-csr-AbC_9x", "node-csr-abc-9x."), ("What? No.", "what-no."), ("-a.-b-.", "a.b."), ("ÜÖ", ""), ("a" * 300, "a" * 236 + ".")],
+)
+def test_an_object_whose_name_is_no_name_of_an_event_has_its_events_too(name: str, stem: str) -> None:
+    """A CertificateSigningRequest may be called anything, and kubelets use capitals and underscores; Events are RFC 1123 subdomains."""
+    made = named(replace(ISSUED, subject=replace(WEB, name=name)))
+    assert made[:-16] == stem
+    assert len(made) <= 253
+    assert re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*", made)
 
 
 def test_a_note_too_long_for_an_event_is_cut_with_a_sign() -> None:

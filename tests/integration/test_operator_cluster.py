@@ -9,11 +9,13 @@ import pytest
 
 from estoperator import conditions
 from estoperator.cluster import Cluster
-from estoperator.doors import CERT_MANAGER, EST_ISSUER
+from estoperator.conditions import RequestStatus, ready_condition
+from estoperator.doors import CERT_MANAGER, EST_ISSUER, SIGNING_REQUESTS
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.resources import CertRequest, RequestKey
 from tests.integration.apiserver import ApiServer
 from tests.integration.operator_system import OURS, THEIRS, condition, operator_kubeconfig, request_manifest
+from tests.integration.test_signing_requests import manifest as signing_request
 
 NAMESPACE = "operator-cluster"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -67,6 +69,35 @@ async def test_a_later_apply_keeps_what_others_wrote_and_drops_what_we_no_longer
     assert [found["type"] for found in status["conditions"]].count("Ready") == 1
     assert (condition(status, "Approved")["message"], condition(status, "InvalidRequest")["reason"]) == ("y", "BadCsr")
     assert status["failureTime"] == "2026-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("plural", [OURS, THEIRS])
+async def test_a_message_may_hold_any_character(api: ApiServer, cluster: Cluster, plural: str) -> None:
+    """It quotes names that a tenant chose: one that the API server cannot read would keep the request open for ever."""
+    request = await made(api, cluster, plural, "said")
+    said = '\U0001f600 \U0010fffd \\ud83d\\ude00 \\ " ü \x7f \x85 \u2028 \ufffe \uffff : - # |'
+    written = await cluster.apply_status(request, conditions.pending(request, message="", now=NOW))
+    assert written is not None
+    status = RequestStatus(
+        conditions=(replace(ready_condition(written.ready, status="False", reason="Pending", message="", now=NOW), message=said),)
+    )
+    written = await cluster.apply_status(written, status)
+    assert written is not None
+    assert written.ready is not None
+    assert written.ready.message == said
+
+
+@pytest.mark.parametrize("name", ["Any_Name", "any?", "any?status=no#1", "any a:b", "any-\U0001f600", "l" * 300])
+async def test_a_signing_request_may_be_called_anything(api: ApiServer, cluster: Cluster, name: str) -> None:
+    """kube-apiserver takes every name without a slash or a percent sign."""
+    api.kubectl("create", "-f", "-", stdin=json.dumps(signing_request(name, "estissuers.est-issuer.io/any.any", "any.svc")))
+    request = await cluster.read_request(RequestKey(SIGNING_REQUESTS.door, "", name))
+    assert request is not None
+    assert request.key.name == name
+    await cluster.apply_status(request, conditions.failed(request, message="no", reason="No", invalid=None, now=NOW))
+    ended = await cluster.read_request(request.key)
+    assert ended is not None
+    assert ended.finished
 
 
 async def test_a_status_for_an_object_that_is_gone_is_gone_and_makes_none(api: ApiServer, cluster: Cluster) -> None:

@@ -1,11 +1,14 @@
 """Who may do what: the rights of each ServiceAccount, whole, so that none can slip in."""
 
+import re
 from collections import defaultdict
 from typing import Any
 
 import pytest
+import yaml
 
-from tests.chart.rendering import FULL, NAMESPACE, of_kind, render
+import estoperator.resources
+from tests.chart.rendering import CHART, FULL, NAMESPACE, of_kind, render
 
 READ = ("get", "list", "watch")
 
@@ -218,8 +221,8 @@ def test_the_approver_role_is_for_requests_of_est_issuer_alone_and_bound_to_nobo
 
 @pytest.mark.spec("THREAT-24")
 def test_the_policy_refuses_when_it_cannot_be_evaluated_and_holds_in_every_namespace(objects: list[dict[str, Any]]) -> None:
-    (policy,) = of_kind(objects, "ValidatingAdmissionPolicy").values()
-    (binding,) = of_kind(objects, "ValidatingAdmissionPolicyBinding").values()
+    policy = of_kind(objects, "ValidatingAdmissionPolicy")["est-issuer-certificaterequests"]
+    binding = of_kind(objects, "ValidatingAdmissionPolicyBinding")["est-issuer-certificaterequests"]
     assert policy["spec"]["failurePolicy"] == "Fail"
     assert policy["spec"]["matchConstraints"]["resourceRules"] == [
         {
@@ -230,6 +233,39 @@ def test_the_policy_refuses_when_it_cannot_be_evaluated_and_holds_in_every_names
         }
     ]
     assert binding["spec"] == {"policyName": policy["metadata"]["name"], "validationActions": ["Deny"]}
+
+
+@pytest.mark.spec("THREAT-01", "THREAT-23")
+def test_every_annotation_that_the_operator_honours_is_held_to_what_it_was_at_creation() -> None:
+    template = (CHART / "templates" / "signingrequests-admissionpolicy.yaml").read_text()
+    (honoured,) = re.findall(r"- name: honoured\n +expression: \"(.*)\"\n", template)
+    assert set(yaml.safe_load(honoured)) == {key for name, key in vars(estoperator.resources).items() if name.endswith("_ANNOTATION")}
+
+
+@pytest.mark.spec("THREAT-23")
+def test_the_policy_of_signing_requests_refuses_when_it_cannot_be_evaluated_and_sees_every_update(objects: list[dict[str, Any]]) -> None:
+    policy = of_kind(objects, "ValidatingAdmissionPolicy")["est-issuer-signingrequests"]["spec"]
+    binding = of_kind(objects, "ValidatingAdmissionPolicyBinding")["est-issuer-signingrequests"]["spec"]
+    assert policy["failurePolicy"] == "Fail"
+    assert policy["matchConstraints"]["resourceRules"] == [
+        {
+            "apiGroups": ["certificates.k8s.io"],
+            "apiVersions": ["*"],
+            "resources": [f"certificatesigningrequests{part}" for part in ("", "/approval", "/status")],
+            "operations": ["UPDATE"],
+        }
+    ]
+    assert binding == {"policyName": "est-issuer-signingrequests", "validationActions": ["Deny"]}
+
+
+@pytest.mark.parametrize(
+    "values", [{"doors": {"signingRequests": False}}, {"approval": {"admissionPolicy": False}}], ids=["door", "policy"]
+)
+def test_signing_requests_are_held_by_a_policy_only_where_their_door_and_policies_are_on(values: dict[str, Any]) -> None:
+    objects = render(values)
+    for kind in ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"):
+        assert "est-issuer-signingrequests" not in of_kind(objects, kind)
+        assert ("est-issuer-certificaterequests" in of_kind(objects, kind)) is ("doors" in values)
 
 
 def test_people_who_read_a_namespace_see_its_issuers_and_who_reads_the_cluster_sees_its_own(objects: list[dict[str, Any]]) -> None:
@@ -247,7 +283,8 @@ def test_people_who_read_a_namespace_see_its_issuers_and_who_reads_the_cluster_s
 
 
 def test_what_the_policy_says_to_another_releases_operator_names_the_one_that_may() -> None:
-    (policy,) = of_kind(render({"operator": {"serviceAccount": {"name": "asker"}}}), "ValidatingAdmissionPolicy").values()
+    objects = render({"operator": {"serviceAccount": {"name": "asker"}}})
+    policy = of_kind(objects, "ValidatingAdmissionPolicy")["est-issuer-certificaterequests"]
     (said,) = [rule["message"] for rule in policy["spec"]["validations"] if "only est-issuer's operator writes" in rule["message"]]
     assert f"here it is system:serviceaccount:{NAMESPACE}:asker" in said
 

@@ -31,6 +31,14 @@ FRESH = timedelta(minutes=4)
 PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
 """Answers of estserver that blame the CSR; the other 4xx blame us or what lies between, and pass."""
 
+LONGEST_RETRY = timedelta(minutes=10)
+"""How much of a Retry-After is followed where the error passes. It need not be estserver's: a load balancer that answers 503 with a day
+in it is itself back within minutes, and until then nothing but a restart would have the request tried again."""
+
+LONGEST_PENDING = timedelta(hours=1)
+"""How much is followed of the time that a 202 names: a person decides, so asking more often finds little, and less often keeps who was
+approved waiting. estserver itself names ten minutes at most."""
+
 WAIT_LIMIT = timedelta(hours=168)
 """How long a request of est-issuer.io waits for an issuer that is absent or not ready."""
 
@@ -135,19 +143,20 @@ def after_error(error: EstError, request: CertRequest, issuer: IssuerState | Non
     """The step after an enrolment failed.
 
     What the CSR is to blame for is refused; what passes is tried again until `max_retry` after the request was made or the issuer
-    became ready, whichever is later (contract 12); what waits for a person (202) waits without end.
+    became ready, whichever is later (contract 12); what waits for a person (202) waits without end. The time that the answer asks to
+    wait is followed up to LONGEST_RETRY, of a 202 up to LONGEST_PENDING.
     """
     if isinstance(error, RequestError) or (isinstance(error, Refused) and error.http_status in PERMANENT_STATUSES):
         return _refused(error, request)
     if isinstance(error, Pending):
-        return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=error.retry_after)
+        return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=min(error.retry_after, LONGEST_PENDING))
     door = DOORS[request.key.door]
     since = request.created
     if issuer is not None and issuer.ready_since is not None:
         since = max(since, issuer.ready_since)
     if door.gives_up and now >= since + max_retry:
         return Refuse(message=f"Failed to sign {door.kind}: {error.message}", reason=error.reason)
-    after = getattr(error, "retry_after", timedelta(0))
+    after = min(getattr(error, "retry_after", timedelta(0)), LONGEST_RETRY)
     return Retry(message=f"Failed to sign {door.kind}, will retry: {error.message}", reason=error.reason, after=after)
 
 

@@ -30,7 +30,7 @@ from tests.estoperator import builders
 from tests.estoperator.builders import APPROVED, DENIED, NOW, READY_ISSUED, WEB, approved, csr_pem, ready_issuer, request_of, unready_issuer
 
 FAILED = "Failed to sign CertificateRequest: "
-TEN_MINUTES = timedelta(minutes=10)
+TEN_MINUTES, HOUR = timedelta(minutes=10), timedelta(hours=1)
 SERVER_ONLY = (Usage.DIGITAL_SIGNATURE, Usage.SERVER_AUTH)
 CERT_MANAGER_DEFAULT = (Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT)
 
@@ -244,6 +244,26 @@ SECOND = timedelta(seconds=1)
 @pytest.mark.spec("K8S-CONTRACT-12")
 def test_the_step_after_an_error(error: EstError, expected: Step) -> None:
     assert decide.after_error(error, approved(), ready_issuer(), now=NOW, max_retry=TEN_MINUTES) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "followed"),
+    [(SECOND, SECOND), (TEN_MINUTES, TEN_MINUTES), (TEN_MINUTES + SECOND, TEN_MINUTES), (timedelta(days=1), TEN_MINUTES)],
+)
+@pytest.mark.spec("K8S-CONTRACT-12", "THREAT-32")
+def test_what_a_503_asks_to_wait_is_followed_for_ten_minutes_at_most(asked: timedelta, followed: timedelta) -> None:
+    error = ServerUnavailable("away", retry_after=asked)
+    step = decide.after_error(error, approved(), ready_issuer(), now=NOW, max_retry=timedelta(days=7))
+    assert isinstance(step, Retry)
+    assert step.after == followed
+
+
+@pytest.mark.parametrize(("asked", "followed"), [(TEN_MINUTES, TEN_MINUTES), (HOUR, HOUR), (HOUR + SECOND, HOUR), (24 * HOUR, HOUR)])
+@pytest.mark.spec("K8S-CONTRACT-12")
+def test_what_a_202_asks_to_wait_is_followed_for_an_hour_at_most(asked: timedelta, followed: timedelta) -> None:
+    step = decide.after_error(Pending("a person", retry_after=asked), approved(), ready_issuer(), now=NOW, max_retry=TEN_MINUTES)
+    assert isinstance(step, Retry)
+    assert step.after == followed
 
 
 @pytest.mark.spec("K8S-CONTRACT-12")

@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
-from estcore.errors import Refused, ServerUnavailable
+from estcore.errors import EstError, Pending, Refused, ServerUnavailable
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
 from estoperator import resources
@@ -25,7 +25,7 @@ from estoperator.workqueue import WorkQueue
 from tests import pki
 from tests.estoperator import builders
 from tests.estoperator.builders import APPROVED, DENIED, FACTORY, NOW, WEB, approved, ready_issuer, request_of
-from tests.estoperator.test_workqueue import Clock
+from tests.estoperator.test_workqueue import Clock, take
 
 
 @dataclass
@@ -182,6 +182,27 @@ async def test_a_server_that_is_away_leaves_the_request_pending_and_it_is_tried_
     await world.work(request)
     assert (reason(world.last), world.last.failure_time) == ("Pending", None)
     assert len(world.issuing.queue) == 1
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Issued"
+
+
+@pytest.mark.parametrize(
+    ("error", "seconds"),
+    [
+        pytest.param(ServerUnavailable("503", retry_after=timedelta(days=1)), 600, id="a load balancer's 503"),
+        pytest.param(Pending("a person", retry_after=timedelta(days=1)), 3600, id="a 202"),
+    ],
+)
+@pytest.mark.spec("K8S-CONTRACT-12", "THREAT-32")
+async def test_a_day_in_retry_after_keeps_no_request_for_a_day(world: World, error: EstError, seconds: int) -> None:
+    world.server.errors = [error]
+    queue, request = world.issuing.queue, approved()
+    await world.work(request)
+    queue.resume()
+    world.clock.seconds += seconds - 1
+    assert await take(queue) is None
+    world.clock.seconds += 1
+    assert await take(queue) == request.key
     await world.issuing.work(request.key)
     assert reason(world.last) == "Issued"
 

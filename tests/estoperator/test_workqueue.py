@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from estoperator.workqueue import FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, WorkQueue
+from estoperator.workqueue import FIRST_BACKOFF_SECONDS, MAX_BACKOFF_SECONDS, K, WorkQueue
 
 
 class Key(NamedTuple):
@@ -34,7 +34,7 @@ def add_many(work: WorkQueue[Key], namespace: str, count: int) -> None:
         work.add(Key(namespace, f"{number:04}"))
 
 
-async def take(work: WorkQueue[Key]) -> Key | None:
+async def take(work: WorkQueue[K]) -> K | None:
     """The next key, None where the queue hands out nothing now."""
     getting = asyncio.ensure_future(work.get())
     for _ in range(5):

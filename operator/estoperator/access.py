@@ -41,7 +41,6 @@ async def open_doors(api: Reviewer, doors: Iterable[KubernetesDoor], metrics: Me
         version = await served_version(api, wanted.group, wanted.plural, wanted.looked_for)
         refused = await _forbidden(api, wanted)
         absent = version is None and wanted.built_in
-        metrics.door_open.labels(wanted.door).set(0 if refused or absent else 1)
         metrics.door(wanted.door, off="Forbidden" if refused else "Absent" if version is None else "")  # a CRD's until a re-list finds it
         if refused:
             log.warning("door_off", door=wanted.door, reason=f"the operator's ServiceAccount may not {refused}")

@@ -31,9 +31,6 @@ class Metrics:
         self.errors = Counter(
             "est_operator_errors_total", "Work that failed, by kind of work and reason", ["work", "reason"], registry=registry
         )
-        self.door_open = Gauge(
-            "est_operator_door_open", "1 where the door may be watched, 0 where it is refused", ["door"], registry=registry
-        )
         self.door_off = Gauge(
             "est_operator_door_off",
             "1 for each door that is off: Disabled by the settings, Forbidden by RBAC, or Absent, its CRD not being served",

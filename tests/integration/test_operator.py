@@ -349,7 +349,7 @@ def test_a_door_that_rbac_refuses_is_off_and_the_others_work(system: System, alo
     try:
         system.request(OURS, tenant, "web")
         system.until_reason(OURS, tenant, "web", "Issued")
-        assert system.metric(operator, 'est_operator_door_open{door="cert-manager.io"}') == 0
+        assert system.metric(operator, 'est_operator_door_off{door="cert-manager.io",why="Forbidden"}') == 1
         assert "door_off" in operator.log.read_text()
     finally:
         operator.terminate()

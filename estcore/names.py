@@ -15,14 +15,13 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID, ObjectIdentifier
 
 from estcore.der import IA5_STRING, OBJECT_IDENTIFIER, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, member, object_identifier, read
+from estcore.dns_names import dns_labels
 from estcore.errors import BadCsr
+from estcore.visible_text import check_text, shown
 
 MAX_RDNS: Final = 20
-MAX_DNS_CHARACTERS: Final = 253
-MAX_DNS_LABEL_CHARACTERS: Final = 63
 MAX_URI_CHARACTERS: Final = 2048
 MAX_EMAIL_LOCAL_CHARACTERS: Final = 64
-MAX_DESCRIPTION_CHARACTERS: Final = 256
 
 _DIRECTORY_STRING = frozenset({PRINTABLE_STRING, UTF8_STRING})
 _PRINTABLE_ONLY = frozenset({PRINTABLE_STRING})
@@ -60,7 +59,6 @@ _ONCE = frozenset({NameOID.COMMON_NAME, NameOID.COUNTRY_NAME, NameOID.SERIAL_NUM
 """Readers take the first, or the last, of two."""
 
 _PRINTABLE_STRING = re.compile(r"[A-Za-z0-9 '()+,./:=?-]*")
-_DNS_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]*[a-z0-9])?")
 _EMAIL_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+)*")
 _URI = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*):"
@@ -125,23 +123,8 @@ def _attribute(oid_der: bytes, string_type: int, octets: bytes, before: Sequence
         raise BadCsr(f"the subject's {name} has {length} characters; {least} to {most} are allowed (RFC 5280 Appendix A)")
     if string_type == PRINTABLE_STRING and not _PRINTABLE_STRING.fullmatch(text):
         raise BadCsr(f"the subject's {name} is a PrintableString with a character outside its alphabet; use UTF8String")
-    _check_text(text, f"the subject's {name}")
+    check_text(text, f"the subject's {name}")
     return x509.NameAttribute(oid, text)
-
-
-def _check_text(text: str, what: str) -> None:
-    if text[0] == " " or text[-1] == " ":
-        raise BadCsr(f"{what} begins or ends with a space")
-    if text.isascii() and text.isprintable():
-        return
-    # str.isprintable is false for every control, format (bidi, zero width), surrogate, private and unassigned character, and for every
-    # space and line separator but U+0020: what a person reads is what is there.
-    if not text.isprintable():
-        raise BadCsr(f"{what} holds a control, bidi or other character that cannot be seen")
-    if not unicodedata.is_normalized("NFC", text):
-        raise BadCsr(f"{what} is not in Unicode normalization form C")
-    if unicodedata.combining(text[0]):
-        raise BadCsr(f"{what} begins with a combining character")
 
 
 def same_name(a: x509.Name, b: x509.Name) -> bool:
@@ -192,63 +175,6 @@ def _split_authority(text: str) -> tuple[str, str]:
     return text[:end], text[end:]
 
 
-def dns_labels(name: str) -> tuple[str, ...]:
-    """Normalise a dNSName to its labels, lower-case, the leftmost perhaps "*".
-
-    Letters, digits and hyphens only (RFC 5280 section 4.2.1.6, RFC 1034 section 3.5), A-labels that decode and encode back (RFC 5891
-    section 4.4), no trailing dot, no IP address. Raises BadCsr with the name.
-    """
-    lower = name.lower() if name.isascii() else name
-    labels = tuple(lower.split("."))
-    fault = None
-    if not 0 < len(name) <= MAX_DNS_CHARACTERS:
-        fault = f"has {len(name)} characters; 1 to {MAX_DNS_CHARACTERS} are allowed"
-    elif labels[0] == "*" and len(labels) < 3:
-        fault = "is a wildcard over a whole top-level domain"
-    elif labels[-1].isdigit() or labels[-1].startswith("0x"):
-        fault = "is an IP address or looks like one; ask for an IP address instead"
-    else:
-        for label in labels[1:] if labels[0] == "*" else labels:
-            fault = fault or _label_fault(label)
-    if fault:
-        raise BadCsr(f"the dNSName {_shown(name)} {fault}", reason="BadName")
-    return labels
-
-
-def _label_fault(label: str) -> str | None:
-    if not label:
-        return "has an empty label"
-    if len(label) > MAX_DNS_LABEL_CHARACTERS:
-        return f"has a label of more than {MAX_DNS_LABEL_CHARACTERS} characters"
-    if "*" in label:
-        return "has a * that is not the whole leftmost label"
-    if not _DNS_LABEL.fullmatch(label):
-        return "has a label with other than letters, digits and inner hyphens"
-    if label[2:4] == "--" and not (label.startswith("xn--") and _is_a_label(label)):
-        return "has a label that is no valid A-label (RFC 5890 section 2.3.2.1)"
-    return None
-
-
-def _is_a_label(label: str) -> bool:
-    try:
-        text = label[4:].encode("ascii").decode("punycode")
-        again = text.encode("punycode").decode("ascii")
-    except (ValueError, OverflowError):
-        return False
-    return (
-        not text.isascii()
-        and again == label[4:]
-        and unicodedata.is_normalized("NFC", text)
-        and text.lower() == text
-        and not unicodedata.category(text[0]).startswith("M")
-        and all(character == "-" or unicodedata.category(character) in _U_LABEL_CATEGORIES for character in text)
-    )
-
-
-_U_LABEL_CATEGORIES = frozenset({"Ll", "Lo", "Lm", "Mn", "Mc", "Nd"})
-"""RFC 5892 section 2.1; its contextual characters (joiners, middle dots) are not issued."""
-
-
 def check_general_name(name: x509.GeneralName) -> None:
     """Check a requested subjectAltName: dNSName, URI, IP address or rfc822Name, each in the one form that all readers read alike.
 
@@ -283,7 +209,7 @@ def _check_uri(uri: str) -> None:
     elif parts["authority"] is not None:
         fault = _authority_fault(parts["authority"])
     if fault:
-        raise BadCsr(f"the URI {_shown(uri)} {fault}", reason="BadName")
+        raise BadCsr(f"the URI {shown(uri)} {fault}", reason="BadName")
 
 
 def _spiffe_fault(uri: str) -> str | None:
@@ -332,35 +258,30 @@ def _check_ip_address(address: object) -> None:
 def _check_email(address: str) -> None:
     local, _, domain = address.rpartition("@")
     if len(local) > MAX_EMAIL_LOCAL_CHARACTERS or not _EMAIL_LOCAL.fullmatch(local):
-        raise BadCsr(f"the rfc822Name {_shown(address)} is not local-part@domain (RFC 5280 section 4.2.1.6)", reason="BadName")
+        raise BadCsr(f"the rfc822Name {shown(address)} is not local-part@domain (RFC 5280 section 4.2.1.6)", reason="BadName")
     if dns_labels(domain)[0] == "*":
-        raise BadCsr(f"the rfc822Name {_shown(address)} has a wildcard domain", reason="BadName")
+        raise BadCsr(f"the rfc822Name {shown(address)} has a wildcard domain", reason="BadName")
 
 
 def describe_name(name: x509.Name) -> str:
     """A name for people and logs: RFC 4514, what cannot be seen escaped, at most 256 characters."""
-    return _shown(name.rfc4514_string())
+    return shown(name.rfc4514_string())
 
 
 def describe_general_name(name: x509.GeneralName) -> str:
     """A name for people and logs: `DNS:a.example`, `URI:…`, `IP:…`, `email:…`; what cannot be seen escaped, at most 256 characters."""
     match name:
         case x509.DNSName():
-            return f"DNS:{_shown(name.value)}"
+            return f"DNS:{shown(name.value)}"
         case x509.UniformResourceIdentifier():
-            return f"URI:{_shown(name.value)}"
+            return f"URI:{shown(name.value)}"
         case x509.IPAddress():
             return f"IP:{name.value}"
         case x509.RFC822Name():
-            return f"email:{_shown(name.value)}"
+            return f"email:{shown(name.value)}"
         case x509.DirectoryName():
             return f"DirName:{describe_name(name.value)}"
         case x509.OtherName():
             return f"otherName:{name.type_id.dotted_string}"
         case _:
-            return f"{type(name).__name__}:{_shown(str(name.value))}"
-
-
-def _shown(text: str) -> str:
-    escaped = text if text.isprintable() else ascii(text)[1:-1]
-    return escaped if len(escaped) <= MAX_DESCRIPTION_CHARACTERS else escaped[: MAX_DESCRIPTION_CHARACTERS - 1] + "…"
+            return f"{type(name).__name__}:{shown(str(name.value))}"

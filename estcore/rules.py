@@ -11,10 +11,11 @@ from ipaddress import IPv4Address, IPv6Address
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from estcore.dns_names import dns_labels
 from estcore.errors import Forbidden
 from estcore.issuer_spec import Policy, Rule, RuleFrom
 from estcore.label_selector import LabelSelector
-from estcore.names import check_general_name, describe_general_name, describe_name, dns_labels
+from estcore.names import check_general_name, describe_general_name, describe_name
 from estcore.patterns import STAR, DnsPattern, Template, TextPattern, Values, glob_matches, is_host_address
 from estcore.requester import AuthenticatedBy, Requester
 

@@ -40,7 +40,8 @@ from estcore.keys import PrivateKey, SignatureHash, key_algorithm
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage, extended_key_usage, key_usage
 
-_IP_ADDRESS: Final = ANY_IP_ADDRESS[0]
+_IP_ADDRESS: Final = ANY_IP_ADDRESS[:1]
+_OTHER_NAME: Final = 0xA0
 
 _STRING_TYPES: Final = frozenset({UTF8_STRING, PRINTABLE_STRING, T61_STRING, IA5_STRING, UNIVERSAL_STRING, BMP_STRING})
 
@@ -161,14 +162,21 @@ def _subject_alt_name(
     if wanted.value is None and not mine:
         unmet.append("the extension subjectAltName")
         return None
-    kinds = {name[0] for name in mine}
+    kinds = set(map(_kind, mine))
     theirs = general_names(wanted.value or b"")
     if ANY_IP_ADDRESS in theirs and _IP_ADDRESS not in kinds:
         unmet.append("an IP address in subjectAltName")
     if ANY_DIRECTORY_NAME in theirs:
         unmet.append("a directoryName in subjectAltName")
-    fixed = (name for name in theirs if name not in (ANY_IP_ADDRESS, ANY_DIRECTORY_NAME) and name[0] not in kinds)
+    fixed = (name for name in theirs if name not in (ANY_IP_ADDRESS, ANY_DIRECTORY_NAME) and _kind(name) not in kinds)
     return _of_names((*fixed, *mine), critical=wanted.critical)
+
+
+def _kind(name: bytes) -> bytes:
+    """What of a DER GeneralName makes two of one kind: its tag, and an otherName's type."""
+    if name[0] != _OTHER_NAME:
+        return name[:1]
+    return name[:1] + b"".join(der.children(name, _OTHER_NAME, what="an otherName")[:1])
 
 
 def _of_names(names: Sequence[bytes], *, critical: bool) -> ExtensionTemplate | None:

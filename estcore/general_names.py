@@ -11,13 +11,13 @@ from cryptography import x509
 from estcore import der
 from estcore.der import SEQUENCE, member
 from estcore.errors import BadCsr
-from estcore.names import check_general_name
+from estcore.names import ISSUED_KINDS, check_general_name
+from estcore.other_names import parse_other_name
 
 MAX_GENERAL_NAMES: Final = 100
 
-_RFC822_NAME, _DNS_NAME, _URI, _IP_ADDRESS = 0x81, 0x82, 0x86, 0x87
+_OTHER_NAME, _RFC822_NAME, _DNS_NAME, _URI, _IP_ADDRESS = 0xA0, 0x81, 0x82, 0x86, 0x87
 _OTHER_KINDS: Final = {
-    0xA0: "an otherName",
     0xA3: "an x400Address",
     0xA4: "a directoryName",
     0xA5: "an ediPartyName",
@@ -26,7 +26,7 @@ _OTHER_KINDS: Final = {
 
 
 def parse_general_names(names_der: bytes) -> tuple[x509.GeneralName, ...]:
-    """Parse and check the DER of GeneralNames: dNSName, URI, iPAddress and rfc822Name, 1 to 100 of them.
+    """Parse and check the DER of GeneralNames: dNSName, URI, iPAddress, rfc822Name and otherNames that are text, 1 to 100 of them.
 
     Raises BadCsr, or MalformedBody where it is not DER.
     """
@@ -53,6 +53,8 @@ def _general_name(tag: int, octets: bytes) -> x509.GeneralName:
             return x509.IPAddress(ipaddress.ip_address(octets))
         except ValueError as error:
             raise BadCsr("an iPAddress has 4 or 16 octets (RFC 5280 section 4.2.1.6)", reason="BadName") from error
+    if tag == _OTHER_NAME:
+        return parse_other_name(octets)
     kinds: dict[int, type[x509.DNSName | x509.UniformResourceIdentifier | x509.RFC822Name]] = {
         _DNS_NAME: x509.DNSName,
         _URI: x509.UniformResourceIdentifier,
@@ -61,8 +63,7 @@ def _general_name(tag: int, octets: bytes) -> x509.GeneralName:
     kind = kinds.get(tag)
     if kind is None:
         raise BadCsr(
-            f"the subjectAltName holds {_OTHER_KINDS.get(tag, 'a name of another kind')}; "
-            "only dNSName, URI, iPAddress and rfc822Name are issued",
+            f"the subjectAltName holds {_OTHER_KINDS.get(tag, 'a name of another kind')}; only {ISSUED_KINDS} are issued",
             reason="BadName",
         )
     try:

@@ -17,6 +17,7 @@ from cryptography.x509.oid import NameOID, ObjectIdentifier
 from estcore.der import IA5_STRING, OBJECT_IDENTIFIER, PRINTABLE_STRING, SEQUENCE, SET, UTF8_STRING, member, object_identifier, read
 from estcore.dns_names import dns_labels
 from estcore.errors import BadCsr
+from estcore.other_names import check_other_name, describe_other_name
 from estcore.visible_text import check_text, shown
 
 MAX_RDNS: Final = 20
@@ -176,7 +177,7 @@ def _split_authority(text: str) -> tuple[str, str]:
 
 
 def check_general_name(name: x509.GeneralName) -> None:
-    """Check a requested subjectAltName: dNSName, URI, IP address or rfc822Name, each in the one form that all readers read alike.
+    """Check a requested subjectAltName: dNSName, URI, IP address, rfc822Name or an otherName that is text, each in its one form.
 
     Raises BadCsr with the name; for any other kind of name too.
     """
@@ -189,12 +190,15 @@ def check_general_name(name: x509.GeneralName) -> None:
             _check_ip_address(name.value)
         case x509.RFC822Name():
             _check_email(name.value)
+        case x509.OtherName():
+            check_other_name(name)
         case _:
             kind = _KINDS.get(type(name), "a name of another kind")
-            raise BadCsr(f"the subjectAltName holds {kind}; only dNSName, URI, iPAddress and rfc822Name are issued", reason="BadName")
+            raise BadCsr(f"the subjectAltName holds {kind}; only {ISSUED_KINDS} are issued", reason="BadName")
 
 
-_KINDS: dict[type, str] = {x509.OtherName: "an otherName", x509.DirectoryName: "a directoryName", x509.RegisteredID: "a registeredID"}
+ISSUED_KINDS: Final = "dNSName, URI, iPAddress, rfc822Name and an otherName of a UTF8String"
+_KINDS: dict[type, str] = {x509.DirectoryName: "a directoryName", x509.RegisteredID: "a registeredID"}
 
 
 def _check_uri(uri: str) -> None:
@@ -269,7 +273,10 @@ def describe_name(name: x509.Name) -> str:
 
 
 def describe_general_name(name: x509.GeneralName) -> str:
-    """A name for people and logs: `DNS:a.example`, `URI:…`, `IP:…`, `email:…`; what cannot be seen escaped, at most 256 characters."""
+    """A name for people and logs: `DNS:a.example`, `URI:…`, `IP:…`, `email:…`, `otherName:1.2.3;UTF8:…`.
+
+    What cannot be seen is escaped, and a value has at most 256 characters.
+    """
     match name:
         case x509.DNSName():
             return f"DNS:{shown(name.value)}"
@@ -282,6 +289,6 @@ def describe_general_name(name: x509.GeneralName) -> str:
         case x509.DirectoryName():
             return f"DirName:{describe_name(name.value)}"
         case x509.OtherName():
-            return f"otherName:{name.type_id.dotted_string}"
+            return describe_other_name(name)
         case _:
             return f"{type(name).__name__}:{shown(str(name.value))}"

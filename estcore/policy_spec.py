@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 from estcore.label_selector import LabelSelector
+from estcore.other_name_patterns import OtherNamePattern
 from estcore.patterns import DnsPattern, EmailPattern, TextPattern, UriPattern, parse_ip_pattern
 from estcore.requester import Door
 from estcore.rule_patterns import RulePatterns
@@ -116,8 +117,20 @@ def _email_pattern(text: str) -> str:
     return text
 
 
+class OtherName(SpecPart):
+    """An otherName, as a Certificate of cert-manager has it: a dotted OID, and a pattern of the UTF8String that is its value."""
+
+    oid: Annotated[str, Field(pattern=r"^[0-2](\.(0|[1-9][0-9]*))+$", max_length=128)]
+    utf8_value: ShortText
+
+    @model_validator(mode="after")
+    def _pattern(self) -> Self:
+        OtherNamePattern.parse(self.oid, self.utf8_value)
+        return self
+
+
 class Rule(SpecPart):
-    """Which names a requester may have. `*` is exactly one DNS label or the last path segment of a URI.
+    """Which names a requester may have. `*` is exactly one DNS label, the last path segment of a URI, or all that is before an `@`.
 
     A rule that lists no names permits none: put first, it shuts a requester out. Without `subject` a request's subject is empty or
     has a commonName only, equal to one of its permitted subject alternative names.
@@ -129,6 +142,7 @@ class Rule(SpecPart):
     uris: Annotated[tuple[Annotated[ShortText, AfterValidator(_uri_pattern)], ...], Field(max_length=64, strict=False)] = ()
     ip_addresses: Annotated[tuple[Annotated[ShortText, AfterValidator(_ip_pattern)], ...], Field(max_length=64, strict=False)] = ()
     email_addresses: Annotated[tuple[Annotated[ShortText, AfterValidator(_email_pattern)], ...], Field(max_length=64, strict=False)] = ()
+    other_names: Annotated[tuple[OtherName, ...], Field(max_length=64, strict=False)] = ()
     wildcards: bool = False
     channel_binding: Annotated[ChannelBinding, Field(strict=False)] | None = None
 
@@ -140,6 +154,7 @@ class Rule(SpecPart):
             uris=self.uris,
             ip_addresses=self.ip_addresses,
             email_addresses=self.email_addresses,
+            other_names=((name.oid, name.utf8_value) for name in self.other_names),
             subject=self.subject.model_dump(by_alias=True, exclude_none=True) if self.subject else None,
         )
 
@@ -194,6 +209,11 @@ class Policy(SpecPart):
     def allowed_usages(self) -> frozenset[Usage]:
         """`usages` as a set."""
         return frozenset(self.usages)
+
+    @cached_property
+    def other_name_types(self) -> frozenset[str]:
+        """The dotted types of otherNames that any rule permits."""
+        return frozenset(name.oid for rule in self.rules for name in rule.other_names)
 
     @cached_property
     def binds_some(self) -> bool:

@@ -21,7 +21,7 @@ from estcore.issuer_spec import POSSIBLE_KEY_USAGES, ChannelBinding, KeyAlgorith
 from estcore.keys import spki_der
 from estcore.names import same_general_names, same_name
 from estcore.requester import AuthenticatedBy, Requester
-from estcore.rules import check_may_exist, check_names, describe, rule_for
+from estcore.rules import check_may_exist, check_names, check_type_is_permitted, describe, rule_for
 from estcore.usages import CONSISTENT_KEY_USAGES, ENCIPHERMENT, KEY_USAGES, Usage
 
 _SEAL: Final = object()  # who has it may make an Authorized; it never leaves this module
@@ -70,7 +70,8 @@ class Authorized:
 def authorize(requester: Requester, csr: CertificationRequest, policy: Policy) -> Authorized:
     """Let a requester enrol for the names of its CSR, or refuse.
 
-    A registration authority vouches for names, so no rule is looked for; they must still be names that may be certified at all.
+    A registration authority vouches for names, so no rule is looked for; they must still be names that may be certified at all,
+    otherNames of types that a rule has.
     With ChangeSubjectName the CSR's own names must be those of the requester's certificate, and the rules judge the new ones.
     Raises Forbidden (NoRule, NameNotPermitted, UsageNotPermitted, …), BadCsr for names that are malformed or missing.
     """
@@ -115,6 +116,7 @@ def _by_rules(
     if requester.registration_authority:
         for san in sans:
             check_may_exist(san)
+            check_type_is_permitted(san, policy)
     else:
         found = rule_for(requester, policy)
         if found is None:

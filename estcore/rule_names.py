@@ -17,6 +17,8 @@ from estcore.csr_vocabulary import SUBJECT_ALT_NAME
 from estcore.der import SEQUENCE
 from estcore.errors import BadCsr
 from estcore.names import STRING_TYPES, check_general_name, check_name
+from estcore.other_name_patterns import OtherNamePattern
+from estcore.other_names import other_name
 from estcore.patterns import STAR, DnsPattern, EmailPattern, TextPattern, UriPattern, Values, fill
 from estcore.policy_spec import Rule
 from estcore.rules import SUBJECT_FIELDS
@@ -88,7 +90,7 @@ def fixed_names(rule: Rule, values: Values) -> tuple[x509.GeneralName, ...] | No
 
 def names_any(rule: Rule) -> bool:
     """Whether the rule permits subject alternative names."""
-    return bool(rule.dns_names or rule.uris or rule.ip_addresses or rule.email_addresses)
+    return bool(rule.dns_names or rule.uris or rule.ip_addresses or rule.email_addresses or rule.other_names)
 
 
 def _component_value(oid: ObjectIdentifier, pattern: TextPattern, values: Values) -> bytes | None:
@@ -112,6 +114,7 @@ def _fixed_names(rule: Rule, values: Values) -> tuple[x509.GeneralName, ...] | N
         names += [_fixed_uri(pattern, values) for pattern in patterns.uris]
         names += [x509.IPAddress(network.network_address) for network in patterns.ip_networks if network.num_addresses == 1]
         names += [_fixed_email(pattern, values) for pattern in patterns.email_addresses]
+        names += [_fixed_other_name(pattern, values) for pattern in patterns.other_names]
         fixed = tuple(name for name in names if name is not None)
         for name in fixed:
             check_general_name(name)
@@ -138,6 +141,11 @@ def _fixed_email(pattern: EmailPattern, values: Values) -> x509.RFC822Name | Non
         return None
     local = fill(pattern.local, values)
     return x509.RFC822Name(local if pattern.domain is None else f"{local}@{pattern.domain}")
+
+
+def _fixed_other_name(pattern: OtherNamePattern, values: Values) -> x509.OtherName | None:
+    text = pattern.fixed(values)
+    return None if text is None else other_name(pattern.oid, text)
 
 
 def _encode(names: Sequence[x509.GeneralName], *, open_address: bool) -> bytes | None:

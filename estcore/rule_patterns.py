@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Self
 
+from estcore.other_name_patterns import OtherNamePattern
 from estcore.patterns import DnsPattern, EmailPattern, IPNetwork, Template, TextPattern, UriPattern, parse_ip_pattern
 
 
@@ -15,6 +16,7 @@ class RulePatterns:
     uris: tuple[UriPattern, ...]
     ip_networks: tuple[IPNetwork, ...]
     email_addresses: tuple[EmailPattern, ...]
+    other_names: tuple[OtherNamePattern, ...]
     subject: Mapping[str, TextPattern] | None
     """By the field's name in the manifest (`commonName`); None where the rule says nothing of the subject."""
     templates: frozenset[Template]
@@ -30,20 +32,24 @@ class RulePatterns:
         uris: Iterable[str],
         ip_addresses: Iterable[str],
         email_addresses: Iterable[str],
+        other_names: Iterable[tuple[str, str]],
         subject: Mapping[str, str] | None,
     ) -> Self:
-        """Parse a rule's lists; raises ValueError."""
+        """Parse a rule's lists, `other_names` as dotted type and text; raises ValueError."""
         dns_patterns = tuple(map(DnsPattern.parse, dns_names))
         uri_patterns = tuple(map(UriPattern.parse, uris))
         email_patterns = tuple(map(EmailPattern.parse, email_addresses))
+        other_patterns = tuple(OtherNamePattern.parse(oid, text) for oid, text in other_names)
         subject_patterns = None if subject is None else {field: TextPattern.parse(text) for field, text in subject.items()}
         in_dns = frozenset[Template]().union(*(pattern.templates for pattern in dns_patterns))
-        others: tuple[UriPattern | EmailPattern | TextPattern, ...] = (*uri_patterns, *email_patterns, *(subject_patterns or {}).values())
+        others: tuple[UriPattern | EmailPattern | OtherNamePattern | TextPattern, ...]
+        others = (*uri_patterns, *email_patterns, *other_patterns, *(subject_patterns or {}).values())
         return cls(
             dns_names=dns_patterns,
             uris=uri_patterns,
             ip_networks=tuple(map(parse_ip_pattern, ip_addresses)),
             email_addresses=email_patterns,
+            other_names=other_patterns,
             subject=subject_patterns,
             templates=in_dns.union(*(pattern.templates for pattern in others)),
             dns_templates=in_dns,

@@ -1,7 +1,7 @@
 """Which rule of a policy is for a requester, and whether the names of its CSR are inside that rule.
 
 Deny by default: the first rule whose `from` matches is the only one that counts, each name must be permitted by one of its
-patterns, and what no pattern can permit (otherName, a link-local address, the API server's name) is refused whatever a rule says.
+patterns, and what no pattern can permit (a directoryName, a link-local address, the API server's name) is refused whatever a rule says.
 Source of the shape: threats 3, 5 and 22; RFC 6402 section 2.12 and RFC 7030 section 3.7 (authenticated is not yet authorized).
 """
 
@@ -16,6 +16,7 @@ from estcore.errors import Forbidden
 from estcore.issuer_spec import Policy, Rule, RuleFrom
 from estcore.label_selector import LabelSelector
 from estcore.names import check_general_name, describe_general_name, describe_name
+from estcore.other_names import check_other_name
 from estcore.patterns import STAR, DnsPattern, Template, TextPattern, Values, glob_matches, is_host_address
 from estcore.requester import AuthenticatedBy, Requester
 
@@ -136,6 +137,10 @@ def _permitting_patterns(rule: Rule, san: x509.GeneralName, values: Values) -> t
     if isinstance(san, x509.RFC822Name):
         permitted = any(pattern.permits(san.value, values) for pattern in patterns.email_addresses)
         return None if permitted else ("emailAddresses", rule.email_addresses)
+    if isinstance(san, x509.OtherName):
+        oid, text = san.type_id.dotted_string, check_other_name(san)
+        permitted = any(pattern.permits(oid, text, values) for pattern in patterns.other_names)
+        return None if permitted else ("otherNames", tuple(map(str, patterns.other_names)))
     permitted = any(san.value in network for network in patterns.ip_networks)
     return None if permitted else ("ipAddresses", rule.ip_addresses)
 
@@ -149,6 +154,18 @@ def check_may_exist(san: x509.GeneralName) -> None:
     check_general_name(san)
     if isinstance(san, x509.IPAddress) and isinstance(san.value, IPv4Address | IPv6Address) and not is_host_address(san.value):
         raise Forbidden(f"{describe_general_name(san)} is never issued: it is link-local or of no one host", reason="NameNotPermitted")
+
+
+def check_type_is_permitted(san: x509.GeneralName, policy: Policy) -> None:
+    """Refuse an otherName of a type that no rule permits to anybody, whoever vouches for it. Raises Forbidden (NameNotPermitted).
+
+    It is a login elsewhere: the administrator says whether this issuer certifies such at all.
+    """
+    if isinstance(san, x509.OtherName) and (oid := san.type_id.dotted_string) not in policy.other_name_types:
+        raise Forbidden(
+            f"{describe_general_name(san)} is not issued: no rule of this issuer's policy has the type {oid} in otherNames",
+            reason="NameNotPermitted",
+        )
 
 
 def _reaches_into_cluster(labels: Sequence[str], pattern: DnsPattern) -> bool:

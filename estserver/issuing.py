@@ -212,6 +212,8 @@ def _signature(order: Order, transaction: str | None, serial: int) -> audit.Sign
 
 def _whole(san: x509.GeneralName) -> str:
     """A name as it is; Issued has it as a log shows it, which may be shortened."""
+    if isinstance(san, x509.OtherName):
+        return f"OtherName:{san.type_id.dotted_string}:{san.value.hex()}"
     return f"{type(san).__name__}:{san.value}"
 
 

@@ -292,6 +292,15 @@ rules = st.fixed_dictionaries(
         "uris": st.lists(st.sampled_from(["spiffe://a.example/ns/{namespace}", "urn:x:{user}", "spiffe://a.example/*"]), max_size=2),
         "ipAddresses": st.lists(st.sampled_from(["10.0.0.1", "10.0.0.0/8", "2001:db8::1"]), max_size=2),
         "emailAddresses": st.lists(st.sampled_from(["{user}", "{user}@example.com", "*@example.com"]), max_size=2),
+        "otherNames": st.lists(
+            st.fixed_dictionaries(
+                {
+                    "oid": st.sampled_from(["1.3.6.1.4.1.311.20.2.3", "1.3.6.1.5.5.7.8.5"]),
+                    "utf8Value": st.sampled_from(["{user}", "{user}@example.com", "{namespace}@example.com", "*@example.com"]),
+                }
+            ),
+            max_size=2,
+        ),
         "subject": st.fixed_dictionaries(
             {}, optional={"commonName": texts, "organization": texts, "country": texts, "serialNumber": texts}
         ),

@@ -25,6 +25,7 @@ from estcore.csr_vocabulary import (
 )
 from estcore.csr_wishes import Wishes
 from estcore.errors import MalformedResponse
+from estcore.other_names import other_name
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage
 from tests import pki
@@ -34,6 +35,8 @@ from tests.core.requests import basic, policy
 NOBODY = Wanted(subject=x509.Name([]))
 P256 = pki.key(KeyAlgorithm.ECDSA_P256)
 DNS_A, DNS_B = x509.DNSName("a.example.com"), x509.DNSName("b.example.com")
+PRINCIPAL, OTHER_PRINCIPAL = (other_name("1.3.6.1.4.1.311.20.2.3", text) for text in ("a@ad.example", "b@ad.example"))
+XMPP_ADDRESS = other_name("1.3.6.1.5.5.7.8.5", "a@im.example")
 ADDRESS = x509.IPAddress(ipaddress.ip_address("192.0.2.7"))
 
 
@@ -173,6 +176,9 @@ def test_of_the_subject_what_the_client_named_counts_first(wanted: str, subject:
         (None, [], []),
         (b"\x30\x02" + ANY_IP_ADDRESS, [ADDRESS], [ADDRESS]),
         (b"\x30\x02" + ANY_IP_ADDRESS, [], []),
+        (encoded(PRINCIPAL), [DNS_A], [PRINCIPAL, DNS_A]),
+        (encoded(PRINCIPAL), [OTHER_PRINCIPAL], [OTHER_PRINCIPAL]),
+        (encoded(PRINCIPAL), [XMPP_ADDRESS], [PRINCIPAL, XMPP_ADDRESS]),
     ],
 )
 def test_of_the_names_those_of_the_kinds_that_the_client_named_are_its_own(
@@ -244,6 +250,7 @@ rule_lists = st.lists(
             {"dnsNames": ["{user}.example.com"], "uris": ["urn:dev:{user}"]},
             {"subject": {"commonName": "{user}"}, "dnsNames": ["a.example.com", "b.example.com"], "ipAddresses": ["10.0.0.1"]},
             {"subject": {"serialNumber": "4711"}, "emailAddresses": ["{user}@example.com"]},
+            {"otherNames": [{"oid": "1.3.6.1.4.1.311.20.2.3", "utf8Value": "{user}@example.com"}], "dnsNames": ["a.example.com"]},
         ]
     ),
     min_size=1,

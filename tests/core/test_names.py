@@ -446,7 +446,7 @@ def unchecked(kind: type[x509.DNSName | x509.UniformResourceIdentifier | x509.RF
         (unchecked(EMAIL, "a@*.example.org"), "wildcard domain"),
         (unchecked(EMAIL, "a@[10.0.0.1]"), "other than letters|IP address"),
         (unchecked(DNS, "a\x00.example"), "other than letters"),
-        (x509.OtherName(x509.ObjectIdentifier("1.3.6.1.4.1.311.20.2.3"), pki.tlv(UTF8, b"admin@corp")), "holds an otherName"),
+        (x509.OtherName(x509.ObjectIdentifier("1.3.6.1.5.2.2"), pki.sequence()), "holds an otherName of type 1.3.6.1.5.2.2 whose value"),
         (x509.DirectoryName(named((CN, b"a"))), "holds a directoryName"),
         (x509.RegisteredID(NameOID.COMMON_NAME), "holds a registeredID"),
     ],

@@ -13,6 +13,7 @@ from estcore import crmf
 from estcore.certification_request import RequestForm
 from estcore.errors import ServerUnavailable
 from estcore.full_request import REQUEST
+from estcore.other_names import other_name
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage
 from estoperator import decide, resources
@@ -114,6 +115,16 @@ def test_names_of_a_pod_are_what_its_rule_writes_out() -> None:
     assert step.wishes.sans == (x509.UniformResourceIdentifier("spiffe://td.example/ns/devices/sa/web/web-0"),)
     assert step.wishes.subject == x509.Name([])
     assert step.csr.sans == step.wishes.sans
+
+
+def test_an_other_name_that_is_written_out_is_a_pods_too_and_an_open_one_is_refused() -> None:
+    principal = {"oid": "1.3.6.1.4.1.311.20.2.3", "utf8Value": "{serviceAccount}.{namespace}@ad.example"}
+    step = decide.next_step(pod_request(), ready_issuer(rules=[POD_RULE | {"otherNames": [principal]}]))
+    assert isinstance(step, Enroll)
+    assert step.wishes.sans[1:] == (other_name(principal["oid"], "web.devices@ad.example"),)
+    step = decide.next_step(pod_request(), ready_issuer(rules=[POD_RULE | {"otherNames": [principal | {"utf8Value": "*@ad.example"}]}]))
+    assert isinstance(step, Refuse)
+    assert step.reason == "NoNames"
 
 
 @pytest.mark.parametrize(

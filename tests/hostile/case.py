@@ -85,6 +85,10 @@ POLICY: dict[str, Any] = {
             "uris": ["spiffe://factory.example/device/{user}"],
             "ipAddresses": ["10.1.0.0/16", "2001:db8:1::/48"],
             "emailAddresses": ["*@devices.example"],
+            "otherNames": [
+                {"oid": "1.3.6.1.4.1.311.20.2.3", "utf8Value": "*@ad.example"},
+                {"oid": "1.3.6.1.5.5.7.8.5", "utf8Value": "{user}@im.example"},
+            ],
         },
         *SPEC["policy"]["rules"][1:],
     ]

@@ -231,9 +231,6 @@ EMAILS = _named(
 )
 
 OTHER_KINDS: Cases = {
-    "otherName of a Microsoft principal": csr(
-        lambda: san(tlv(0xA0, pki.oid("1.3.6.1.4.1.311.20.2.3"), tlv(0xA0, tlv(UTF8, b"root@ad.example")))), *BAD
-    ),
     "otherName of Kerberos": csr(lambda: san(tlv(0xA0, pki.oid("1.3.6.1.5.2.2"), tlv(0xA0, sequence()))), *BAD),
     "directoryName": csr(lambda: san(tlv(DIRECTORY, sequence(rdn(CN, b"device-1")))), *BAD),
     "an empty directoryName": csr(lambda: san(tlv(DIRECTORY, sequence())), *BAD),
@@ -252,6 +249,49 @@ OTHER_KINDS: Cases = {
     "101 names": csr(lambda: san(*(tlv(DNS, b"h%d.devices.example" % number) for number in range(101))), *UNREADABLE, says="100"),
     "1,000 names": csr(lambda: san(*(tlv(DNS, b"h%d.devices.example" % number) for number in range(1000))), *UNREADABLE, says="100"),
     "the same name 101 times": csr(lambda: san(*[tlv(DNS, b"a.devices.example")] * 101), *UNREADABLE, says="100"),
+}
+
+
+UPN = "1.3.6.1.4.1.311.20.2.3"
+
+
+def _principal(value: bytes, oid: str = UPN, *others: bytes) -> bytes:
+    return tlv(0xA0, pki.oid(oid), tlv(0xA0, value), *others)
+
+
+def _principals(*names: bytes) -> bytes:
+    return san(*(_principal(tlv(UTF8, name)) for name in names))
+
+
+OTHER_NAMES: Cases = {
+    # the policy has *@ad.example for user principal names, and {user}@im.example for XMPP
+    "another domain": csr(lambda: _principals(b"root@evil.example"), *NOT_PERMITTED, says="otherNames"),
+    "another case": csr(lambda: _principals(b"root@AD.example"), *NOT_PERMITTED),
+    "a subdomain": csr(lambda: _principals(b"root@sub.ad.example"), *NOT_PERMITTED),
+    "another type": csr(lambda: san(_principal(tlv(UTF8, b"root@ad.example"), "1.2.3.4")), *NOT_PERMITTED),
+    "another's XMPP address": csr(lambda: san(_principal(tlv(UTF8, b"device-2@im.example"), "1.3.6.1.5.5.7.8.5")), *NOT_PERMITTED),
+    "a domain before a slash": csr(lambda: _principals(b"evil.example/@ad.example"), *NOT_PERMITTED),
+    "a literal *": csr(lambda: _principals(b"*@ad.example"), *NOT_PERMITTED),
+    "one permitted and one not": csr(lambda: _principals(b"a@ad.example", b"root@evil.example"), *NOT_PERMITTED),
+    "two @": csr(lambda: _principals(b"root@evil.example@ad.example"), *BAD),
+    "a wide @": csr(lambda: _principals("root\uff20evil.example@ad.example".encode()), *BAD),
+    "no @": csr(lambda: _principals(b"root"), *BAD),
+    "NUL": csr(lambda: _principals(b"root@ad.example\x00"), *BAD),
+    "bidi": csr(lambda: _principals("\u202eroot@ad.example".encode()), *BAD),
+    "a line": csr(lambda: _principals(b"root@ad.example\r\nx"), *BAD),
+    "a comma": csr(lambda: _principals(b"a,DNS:evil@ad.example"), *BAD),
+    "not composed": csr(lambda: _principals("u\u0308@ad.example".encode()), *BAD),
+    "no UTF-8": csr(lambda: _principals(b"\xff@ad.example"), *BAD),
+    "254 characters": csr(lambda: _principals(b"a" * 243 + b"@ad.example"), *BAD),
+    "20,000 characters": csr(lambda: _principals(b"a" * 20_000 + b"@ad.example"), *BAD),
+    "BMPString": csr(lambda: san(_principal(tlv(BMP, "root@ad.example".encode("utf-16-be")))), *BAD, says="no UTF8String"),
+    "IA5String": csr(lambda: san(_principal(tlv(IA5, b"root@ad.example"))), *BAD, says="no UTF8String"),
+    "OCTET STRING": csr(lambda: san(_principal(tlv(0x04, b"root@ad.example"))), *BAD, says="no UTF8String"),
+    "a SEQUENCE": csr(lambda: san(_principal(sequence(tlv(UTF8, b"root@ad.example")))), *BAD, says="no UTF8String"),
+    "two values": csr(lambda: san(_principal(tlv(UTF8, b"a@ad.example") + tlv(UTF8, b"root@ad.example"))), *UNREADABLE),
+    "trailing octets": csr(lambda: san(_principal(tlv(UTF8, b"a@ad.example"), UPN, b"\x05\x00")), *UNREADABLE),
+    "no value": csr(lambda: san(tlv(0xA0, pki.oid(UPN))), *UNREADABLE),
+    "no type": csr(lambda: san(tlv(0xA0, tlv(0xA0, tlv(UTF8, b"a@ad.example")))), *UNREADABLE),
 }
 
 
@@ -342,5 +382,7 @@ SUBJECTS: Cases = {
     "a name that is NULL": csr(lambda: pki.raw_csr(subject_der=b"\x05\x00"), *NOT_DER),
 }
 
-CASES: dict[str, Case] = prefixed(DNS=DNS_NAMES, URI=URIS, IP=IP_ADDRESSES, email=EMAILS, names=OTHER_KINDS, subject=SUBJECTS)
+CASES: dict[str, Case] = prefixed(
+    DNS=DNS_NAMES, URI=URIS, IP=IP_ADDRESSES, email=EMAILS, names=OTHER_KINDS, other=OTHER_NAMES, subject=SUBJECTS
+)
 assert der.MAX_CSR_OCTETS == 32 * 1024

@@ -72,8 +72,6 @@ CERTIFICATES = (
         common_name="someCN",
         email_addresses=("email@domain.test",),
         other_names=((UPN, "upn@domain.test"), (UPN, "upn@domain2.test")),
-        refused="otherName",
-        why="a user principal name is a login to Windows domains; no rule can permit one",
     ),
     Case(
         case="a literal subject, a wildcard DNS name",
@@ -265,7 +263,8 @@ def document() -> str:
         "server. The rows are those of cert-manager's own suite (test/e2e/suite/conformance), whose code compiles in its repository only.",
         "Its controller does not run there: each row creates the CertificateRequest that it makes of such a Certificate and checks what",
         "the suite checks: names, key, chain, `ca`, life, usages. Features have the suite's names; SaveCAToSecret and SaveRootCAToSecret",
-        "are checked in every row (`ca` is the self-signed root). ACMEUseARI is about ACME issuers.",
+        "are checked in every row (`ca` is the self-signed root). ACMEUseARI is about ACME issuers. An issuer certifies otherNames where",
+        "its rule lists them, and not without (docs/configuration.md).",
         "",
         "## Certificates",
         "",

@@ -20,7 +20,18 @@ from tests import pki
 from tests.collect import collect
 from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer
-from tests.integration.cert_manager_cases import ADDRESS, CERTIFICATES, DOMAIN, FEATURES, FURTHER, SIGNING_REQUESTS, SPIFFE, Case, host
+from tests.integration.cert_manager_cases import (
+    ADDRESS,
+    CERTIFICATES,
+    DOMAIN,
+    FEATURES,
+    FURTHER,
+    SIGNING_REQUESTS,
+    SPIFFE,
+    UPN,
+    Case,
+    host,
+)
 from tests.integration.operator_system import THEIRS, Object, System, condition
 from tests.integration.test_cert_manager_contract import authority, now, secret
 from tests.integration.test_signing_requests import until_ended
@@ -38,6 +49,7 @@ PERMITTED: dict[str, Any] = {
     "dnsNames": [f"*.{DOMAIN}", f"wild.{DOMAIN}", f"*.wild.{DOMAIN}", f"*.apex.{DOMAIN}", f"*.literal.{DOMAIN}"],
     "ipAddresses": [f"{ADDRESS}/32"],
     "uris": [SPIFFE],
+    "otherNames": [{"oid": UPN, "utf8Value": "*@domain.test"}, {"oid": UPN, "utf8Value": "*@domain2.test"}],
     "emailAddresses": ["*@example.com", "*@domain.test", "*@cert-manager.io"],
     "wildcards": True,
 }
@@ -59,6 +71,8 @@ def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytes
     apiserver.apply(secret(TENANT, "authority-ca", crt=above.pem, key=above.key_pem))
     for issuer, subject in SUBJECTS.items():
         started.issuer(TENANT, issuer, rules=[PERMITTED | {"subject": subject}], usages=usages, isCA=True, duration={"max": "10000h"})
+    plain = {field: names for field, names in PERMITTED.items() if field != "otherNames"}
+    started.issuer(TENANT, "plain", rules=[plain | {"subject": SUBJECTS["words"]}])
     started.shared_operator()
     yield started
     started.stop()
@@ -83,13 +97,12 @@ def subject_of(case: Case) -> x509.Name:
 
 
 def names_of(case: Case) -> list[x509.GeneralName]:
-    utf8 = ((oid, b"\x0c" + bytes([len(value)]) + value.encode()) for oid, value in case.other_names)
     return [
         *map(x509.DNSName, case.dns_names),
         *(x509.IPAddress(ipaddress.ip_address(address)) for address in case.ip_addresses),
         *map(x509.UniformResourceIdentifier, case.uris),
         *map(x509.RFC822Name, case.email_addresses),
-        *(x509.OtherName(x509.ObjectIdentifier(oid), value) for oid, value in utf8),
+        *(x509.OtherName(x509.ObjectIdentifier(oid), pki.tlv(0x0C, value.encode())) for oid, value in case.other_names),
     ]
 
 
@@ -123,12 +136,12 @@ def csr_of(case: Case, owner: str) -> tuple[bytes, CertificateIssuerPrivateKeyTy
     return builder.sign(key, pki.hash_for(key)).public_bytes(Encoding.DER), key
 
 
-def ask(system: System, name: str, case: Case, *, owner: str = "") -> Object:
+def ask(system: System, name: str, case: Case, *, owner: str = "", issuer: str = "") -> Object:
     """Create the CertificateRequest of such a Certificate, approve it as cert-manager does, and wait for the end."""
     csr_der, _ = csr_of(case, owner or name)
     spec: dict[str, Any] = {
         "request": base64.b64encode(armour(csr_der)).decode(),
-        "issuerRef": {"group": "est-issuer.io", "kind": "EstIssuer", "name": issuer_of(case)},
+        "issuerRef": {"group": "est-issuer.io", "kind": "EstIssuer", "name": issuer or issuer_of(case)},
         **({"usages": list(case.usages)} if case.usages else {}),
         **({"duration": case.duration} if case.duration else {}),
         **({"isCA": True} if case.is_ca else {}),
@@ -224,6 +237,15 @@ def test_such_a_certificate_signing_request_is_answered_as_the_table_says(system
     leaf.verify_directly_issued_by(x509.load_pem_x509_certificate(issuing.encode()))
     collect(leaf.public_bytes(Encoding.DER), x509.load_pem_x509_certificate(issuing.encode()).public_bytes(Encoding.DER))
     check(leaf, case, name)
+
+
+def test_other_names_are_refused_where_no_rule_lists_them_and_the_message_names_the_field(system: System) -> None:
+    """The row OtherNames is by opt-in: this issuer's rule is the same but for otherNames."""
+    (case,) = (case for case in CERTIFICATES if case.other_names)
+    ready = condition(ask(system, "unlisted", case, issuer="plain")["status"], "Ready")
+    assert ready["reason"] == "Failed"
+    assert f"otherName:{UPN};UTF8:upn@domain.test is not permitted" in ready["message"]
+    assert "rule 1 permits otherNames none" in ready["message"]
 
 
 def test_reuse_private_key_gives_another_certificate_for_the_same_key(system: System) -> None:

@@ -1,5 +1,6 @@
 """What the API server itself refuses in the spec of an issuer, before anybody reads it."""
 
+import json
 from typing import Any
 
 import pytest
@@ -42,6 +43,26 @@ def test_server_key_generation_is_off_and_encrypted_by_default(rules: ApiServer)
 def test_server_key_generation_that_could_never_answer_is_refused(rules: ApiServer, spec: dict[str, Any], why: str) -> None:
     with pytest.raises(RuntimeError, match=why):
         rules.apply(est_issuer("refused", **spec))
+
+
+UPN = "1.3.6.1.4.1.311.20.2.3"
+
+
+def test_a_rule_lists_other_names_by_type_and_value(rules: ApiServer) -> None:
+    listed = [{"oid": UPN, "utf8Value": "*@domain.test"}] * 64
+    rules.apply(est_issuer("named", policy={"rules": [{"otherNames": listed}] * 8}))
+    path = "jsonpath={.spec.policy.rules[0].otherNames[0]}"
+    assert json.loads(rules.kubectl("get", "estissuer", "named", "-n", "rules", "-o", path)) == listed[0]
+    for other_name, why in (
+        ({"oid": "1.3.06.1", "utf8Value": "a"}, "oid"),
+        ({"oid": "upn", "utf8Value": "a"}, "oid"),
+        ({"oid": UPN, "utf8Value": ""}, "utf8Value"),
+        ({"oid": UPN}, "utf8Value: Required"),
+        ({"utf8Value": "a"}, "oid: Required"),
+        ({"oid": UPN, "value": "a"}, "value: field not declared in schema"),
+    ):
+        with pytest.raises(RuntimeError, match=why):
+            rules.apply(est_issuer("refused", policy={"rules": [{"otherNames": [other_name]}]}))
 
 
 @pytest.mark.spec("THREAT-22")

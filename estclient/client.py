@@ -97,16 +97,13 @@ class EstClient:
         response = await self._send(lambda _connection: exchange.get_csr_attrs(self.address.label))
         return exchange.read_csr_attrs(response, now=self._now())
 
-    async def simple_enroll(self, csr: bytes | CsrBuilder, *, idempotency_key: str | None = None) -> x509.Certificate:
-        """A certificate for the CSR (RFC 7030 section 4.2.1).
+    async def simple_enroll(self, csr: bytes | CsrBuilder) -> x509.Certificate:
+        """A certificate for the CSR (RFC 7030 section 4.2.1)."""
+        return await self._enroll(csr, renewal=False)
 
-        `idempotency_key` makes a repeat find the same certificate; est-issuer takes it from its registration authority only.
-        """
-        return await self._enroll(csr, renewal=False, idempotency_key=idempotency_key)
-
-    async def simple_reenroll(self, csr: bytes | CsrBuilder, *, idempotency_key: str | None = None) -> x509.Certificate:
+    async def simple_reenroll(self, csr: bytes | CsrBuilder) -> x509.Certificate:
         """A successor of the client certificate (RFC 7030 section 4.2.2): same subject and SAN, same key or another."""
-        return await self._enroll(csr, renewal=True, idempotency_key=idempotency_key)
+        return await self._enroll(csr, renewal=True)
 
     async def server_keygen(self, csr: bytes | CsrBuilder, *, decryption_key: DecryptionKey | None = None) -> ServerGeneratedKey:
         """A key that the server makes, and its certificate for the names of the CSR, whose key means nothing (RFC 7030 section 4.4).
@@ -173,13 +170,8 @@ class EstClient:
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
 
-    async def _enroll(self, csr: bytes | CsrBuilder, *, renewal: bool, idempotency_key: str | None) -> x509.Certificate:
-        key_header = () if idempotency_key is None else (("Idempotency-Key", idempotency_key),)
-
-        def post(csr_der: bytes) -> HttpRequest:
-            return exchange.post_csr(self.address.label, csr_der, renewal=renewal).with_headers(*key_header)
-
-        response, csr_der = await self._send_csr(csr, post)
+    async def _enroll(self, csr: bytes | CsrBuilder, *, renewal: bool) -> x509.Certificate:
+        response, csr_der = await self._send_csr(csr, lambda csr_der: exchange.post_csr(self.address.label, csr_der, renewal=renewal))
         return exchange.read_issued(response, csr_der=csr_der, now=self._now())
 
     async def _send_csr(self, csr: bytes | CsrBuilder, post: Callable[[bytes], HttpRequest]) -> tuple[HttpResponse, bytes]:
@@ -208,7 +200,7 @@ class EstClient:
 
         A kept connection may be closed by the server just as the request leaves. Then, and only where not one byte came back, the
         request goes out once more on a fresh connection. For an enrolment that is safe because the server knows a repeat by its
-        Idempotency-Key, or by operation, key, names and requester, and answers it with the first one's certificate.
+        transactionId, or by operation, key, names and requester, and answers it with the first one's certificate.
         """
         target: str | None = None
         fresh = False

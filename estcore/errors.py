@@ -15,7 +15,7 @@ It never holds a key, a password or raw bytes.
     │   ├── Forbidden        403  authenticated, but not allowed to have this
     │   ├── UnknownLabel     404  no issuer answers at this path
     │   ├── WrongMethod      405  the operation is invoked by another method
-    │   ├── Conflict         409  an Idempotency-Key was used before for another CSR
+    │   ├── Conflict         409  a transaction was used before for another request
     │   ├── TooLarge         413  a body over the limit
     │   └── UnsupportedMediaType 415
     ├── AwaitingApproval     202  accepted; a person decides, ask again after `retry_after`
@@ -163,7 +163,7 @@ class WrongMethod(RequestError):
 
 
 class Conflict(RequestError):
-    """The same Idempotency-Key came with another CSR: the sender's fault, for keys are used once."""
+    """The same transactionId came with another request: the sender's fault, for a transaction is one request (RFC 5272 section 6.6)."""
 
     reason = "Conflict"
     http_status = 409

@@ -45,7 +45,7 @@ def signature(
     source: str,
     csr_sha256: str,
     serial: str,
-    idempotency_key: str | None,
+    transaction: str | None,
 ) -> Signature:
     """The facts as a log may show them. `policy` names the policy in force: uid and generation of the issuer."""
     return {
@@ -57,7 +57,7 @@ def signature(
         "source": source,
         "csr_sha256": csr_sha256,
         "serial": serial,
-        "idempotency_key": clean(idempotency_key),
+        "transaction": clean(transaction),
     }
 
 

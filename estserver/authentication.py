@@ -13,7 +13,7 @@ from typing import Final
 
 from estcore.errors import EstError, Forbidden, Unauthenticated, Unavailable
 from estcore.issuer_spec import Authentication
-from estcore.requester import AuthenticatedBy, Door, Requester
+from estcore.requester import AuthenticatedBy, Requester
 from estserver import authorization_header, challenges, client_certificates, proofs
 from estserver.challenges import BEARER, Challenged
 from estserver.client_certificates import IsRevoked
@@ -24,7 +24,6 @@ from estserver.proofs import Proof, Proofs, ReadCsr
 from estserver.tokens import ServiceAccount
 
 _PASSWORD_MISSING: Final = "the client certificate is accepted; the password is missing beside it"
-_KEY_FORBIDDEN: Final = "Idempotency-Key is for the registration authority only; leave it out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,10 +56,22 @@ class Authenticator:
         for a request that shows no other password. Raises Challenged (401), Forbidden (403) where HTTP authentication would not help, or
         Unavailable.
         """
-        requester = await self._enroller(request, issuer, read_csr)
-        if request.idempotency_key is not None and requester.door is Door.EST:
-            raise Forbidden(_KEY_FORBIDDEN, reason="IdempotencyKeyForbidden")
-        return requester
+        ways = _ways(issuer)
+        proof, why_not = await self._by_password_or_token(request, issuer, ways, read_csr)
+        certificates = self._by_certificate(request, issuer, ways, alone=proof is None)
+        if proof is not None:
+            requester = _beside(proof.requester, certificates)
+            counting = [way for way in ways if proof.counts_for(way)]
+            if requester.registration_authority or any(way.certificate is None or certificates.accepts(way) for way in counting):
+                return requester
+            why_not = certificates.why_not or "a TLS client certificate is needed beside it"
+            raise await self._refused(request, issuer, f"the password is right; {why_not}", reason="NoClientCertificate")
+        for way, requester in certificates.accepted:
+            if not _names_password(way):
+                return requester
+        if certificates.accepted:
+            why_not = why_not or _PASSWORD_MISSING
+        raise await self._refused(request, issuer, why_not or certificates.why_not)
 
     async def reenroller(self, request: EstRequest, issuer: Issuer, read_csr: ReadCsr | None = None) -> Requester:
         """Who asks for simplereenroll: the holder of a certificate of this issuer, or a registration authority (RFC 7030 section 4.2.2).
@@ -78,8 +89,6 @@ class Authenticator:
                 proof, why_not = None, error.message  # a certificate renews itself, whatever stands beside it
             if proof is not None and proof.requester.registration_authority:
                 return proof.requester
-        if request.idempotency_key is not None:
-            raise Forbidden(_KEY_FORBIDDEN, reason="IdempotencyKeyForbidden")
         ways = tuple(way for way in _ways(issuer) if _is_own(way))
         if not ways:
             raise Forbidden("this issuer does not renew certificates over EST; use simpleenroll", reason="NotRenewable")
@@ -103,24 +112,6 @@ class Authenticator:
         if not authority.is_shown_by(account):
             raise Forbidden("this is for the registration authority only", reason="NotRegistrationAuthority")
         return account
-
-    async def _enroller(self, request: EstRequest, issuer: Issuer, read_csr: ReadCsr | None) -> Requester:
-        ways = _ways(issuer)
-        proof, why_not = await self._by_password_or_token(request, issuer, ways, read_csr)
-        certificates = self._by_certificate(request, issuer, ways, alone=proof is None)
-        if proof is not None:
-            requester = _beside(proof.requester, certificates)
-            counting = [way for way in ways if proof.counts_for(way)]
-            if requester.registration_authority or any(way.certificate is None or certificates.accepts(way) for way in counting):
-                return requester
-            why_not = certificates.why_not or "a TLS client certificate is needed beside it"
-            raise await self._refused(request, issuer, f"the password is right; {why_not}", reason="NoClientCertificate")
-        for way, requester in certificates.accepted:
-            if not _names_password(way):
-                return requester
-        if certificates.accepted:
-            why_not = why_not or _PASSWORD_MISSING
-        raise await self._refused(request, issuer, why_not or certificates.why_not)
 
     async def _reenroller(
         self, request: EstRequest, issuer: Issuer, ways: tuple[Authentication, ...], read_csr: ReadCsr | None

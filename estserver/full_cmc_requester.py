@@ -77,8 +77,6 @@ async def on_connection(
 
     Raises where credentials were sent on purpose and are wrong, and what `signatory_of` raises.
     """
-    if request.idempotency_key is not None:
-        raise Forbidden("Idempotency-Key is not for fullcmc, which has transactionId; leave it out", reason="IdempotencyKeyForbidden")
     try:
         shown = _signed_beside_password(request, message, issuer, requests)
         return await service.authenticator.enroller(shown, issuer, lambda: _first(requests)), None

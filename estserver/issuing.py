@@ -68,7 +68,7 @@ class Service:
 class Order:
     """One certificate to be issued.
 
-    `transaction` names it for ever (an Idempotency-Key, a CMC transactionId); without one a retry is known by what was asked for, within
+    `transaction` names it for ever (a CMC transactionId); without one a retry is known by what was asked for, within
     the retry window. `exempt` from both is server-side key generation: a retry gets a new key. `source` is the peer's address;
     `on_behalf_of` JSON of whom a registration authority asked for; `revocation_secret` the hash of a passphrase.
     `approved` is what `Approvals.require` said, where it had to be asked before a key was made; `permitted` is set by the function of
@@ -206,7 +206,7 @@ def _signature(order: Order, transaction: str | None, serial: int) -> audit.Sign
         source=order.source,
         csr_sha256=hashlib.sha256(order.csr.csr_der).hexdigest(),
         serial=f"{serial:x}",
-        idempotency_key=transaction,
+        transaction=transaction,
     )
 
 

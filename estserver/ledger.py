@@ -81,7 +81,7 @@ class Ledger:
             self._writing = asyncio.create_task(self._write_batches(), name="ledger")
         winner = await recorded
         if winner.request_sha256 != entry.request_sha256:
-            raise Conflict("this Idempotency-Key was used for a CSR with another key, other names or other usages; use a new one")
+            raise Conflict("this transaction was used before, for another key, other names or other usages: use a new transactionId")
         return winner
 
     def is_revoked(self, issuer: str, serial: int) -> bool:

@@ -54,7 +54,6 @@ class EstRequest:
     content_type: str | None
     content_encoding: str | None
     authorization: str | None
-    idempotency_key: str | None
     wants_wrapped: bool
     body: bytes
     tls: TlsConnection

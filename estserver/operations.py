@@ -57,7 +57,6 @@ async def reenroll(request: EstRequest, issuer: Issuer, service: Service) -> Est
             service.ledger,
             issuer=issuer.key,
             spec=spec,
-            transaction=request.idempotency_key,
             retry_window=service.retry_window,
             now=service.clock(),
         )
@@ -136,7 +135,6 @@ async def _issue(
         csr=csr,
         authorized=authorized,
         source=request.source,
-        transaction=request.idempotency_key,
     )
     standing = await issuing.issue(order, service)
     return certs_only_response(transfer.encode_body(certs_only.encode([standing.der]), wrap=request.wants_wrapped))

@@ -130,7 +130,7 @@ class Proofs:
         with self.guesses.of_source(request.source):
             account = await self.tokens.identify(token, audiences=listed | {self.registration_authority.audience})
         if self.registration_authority.is_shown_by(account):
-            return Proof(requester=registration_authority.vouching(account, request.idempotency_key), counts_for=lambda _: False)
+            return Proof(requester=registration_authority.service_account(account, registration_authority=True), counts_for=lambda _: False)
         if not account.audiences & listed:
             raise Unauthenticated("this issuer takes no ServiceAccount tokens of this audience", reason="TokenNotAccepted")
         return Proof(

@@ -1,17 +1,9 @@
-"""The registration authority that a ServiceAccount token shows: whose token it is, and on whose behalf it asks."""
+"""The registration authority that a ServiceAccount token shows, and who else a token shows."""
 
-import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from estcore.errors import BadHeader
-from estcore.requester import AuthenticatedBy, Door, Requester
+from estcore.requester import AuthenticatedBy, Requester
 from estserver.tokens import ServiceAccount
-
-# door/namespace/name/uid: names by RFC 1123 as the Kubernetes API checks them, the uid a UUID
-_IDEMPOTENCY_KEY = re.compile(
-    r"(?P<door>cert-manager\.io|est-issuer\.io)/(?P<namespace>[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?)"
-    r"/(?P<name>[a-z0-9](?:[-a-z0-9.]{0,251}[a-z0-9])?)/(?P<uid>[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})"
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +18,7 @@ class RegistrationAuthority:
         return self.audience in account.audiences and account.full_name in self.service_accounts
 
 
-def service_account(account: ServiceAccount) -> Requester:
+def service_account(account: ServiceAccount, *, registration_authority: bool = False) -> Requester:
     """The requester that a reviewed token shows."""
     return Requester(
         authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
@@ -35,20 +27,5 @@ def service_account(account: ServiceAccount) -> Requester:
         groups=account.groups,
         namespace=account.namespace,
         service_account=account.name,
-    )
-
-
-def vouching(account: ServiceAccount, idempotency_key: str | None) -> Requester:
-    """The registration authority, or whom it asks for: the Kubernetes object that its Idempotency-Key names. Raises BadHeader."""
-    if idempotency_key is None:
-        return replace(service_account(account), registration_authority=True)
-    match = _IDEMPOTENCY_KEY.fullmatch(idempotency_key)
-    if match is None:
-        raise BadHeader("Idempotency-Key is <door>/<namespace>/<name>/<uid>, the door cert-manager.io or est-issuer.io")
-    return Requester(
-        authenticated_by=AuthenticatedBy.KUBERNETES,
-        identity=match["namespace"],
-        door=Door(match["door"]),
-        namespace=match["namespace"],
-        registration_authority=True,
+        registration_authority=registration_authority,
     )

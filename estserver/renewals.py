@@ -37,7 +37,6 @@ async def check_vouched(
     *,
     issuer: str,
     spec: IssuerSpec,
-    transaction: str | None,
     retry_window: timedelta,
     now: datetime,
 ) -> None:
@@ -50,7 +49,7 @@ async def check_vouched(
     expired_for = max(
         (way.certificate.expired_for or timedelta(0) for way in spec.est.authentication if way.certificate), default=timedelta(0)
     )
-    found, reused = _renewable(issuer, csr, since=now - expired_for), _with_its_key(issuer, csr, requester, transaction, now - retry_window)
+    found, reused = _renewable(issuer, csr, since=now - expired_for), _with_its_key(issuer, csr, requester, now - retry_window)
 
     def look(connection: sa.Connection) -> tuple[list[bytes], bool]:
         if ledger not in _indexed:
@@ -87,12 +86,11 @@ def _renewable(issuer: str, csr: CertificationRequest, *, since: datetime) -> sa
     return query.order_by(certificates.c.id.desc()).limit(MAX_LOOKED_AT)
 
 
-def _with_its_key(issuer: str, csr: CertificationRequest, requester: Requester, transaction: str | None, since: datetime) -> sa.Select[Any]:
-    recent = certificates.c.recorded_at > int(since.timestamp() * 1000)
+def _with_its_key(issuer: str, csr: CertificationRequest, requester: Requester, since: datetime) -> sa.Select[Any]:
     earlier_try = sa.and_(
         certificates.c.requester == str(requester),
         certificates.c.operation == Operation.SIMPLE_REENROLL.value,
-        recent if transaction is None else sa.func.coalesce(certificates.c.transaction, "") == transaction,
+        certificates.c.recorded_at > int(since.timestamp() * 1000),
     )
     its_key = certificates.c.spki_sha256 == hashlib.sha256(csr.spki_der).hexdigest()
     return sa.select(certificates.c.id).where(_named(issuer, csr), its_key, sa.not_(earlier_try)).limit(1)

@@ -207,13 +207,12 @@ def _check_method(scope: Scope, method: str) -> None:
 class _Headers:
     """The request headers that mean something here; one that may come once and comes twice is refused."""
 
-    __slots__ = ("authorization", "content_encoding", "content_type", "idempotency_key", "if_none_match", "user_agent")
+    __slots__ = ("authorization", "content_encoding", "content_type", "if_none_match", "user_agent")
 
     def __init__(self, scope: Scope) -> None:
         self.authorization: str | None = None
         self.content_encoding: str | None = None
         self.content_type: str | None = None
-        self.idempotency_key: str | None = None
         self.if_none_match: str | None = None
         self.user_agent: str | None = None
         for name, value in scope["headers"]:
@@ -224,7 +223,7 @@ class _Headers:
                 setattr(self, slot, value.decode("latin-1"))
 
 
-_ONCE: Final = frozenset({b"authorization", b"content-encoding", b"content-type", b"idempotency-key"})
+_ONCE: Final = frozenset({b"authorization", b"content-encoding", b"content-type"})
 _SLOTS: Final[Mapping[bytes, str]] = {slot.replace("_", "-").encode(): slot for slot in _Headers.__slots__}
 
 
@@ -248,7 +247,6 @@ def _to_request(scope: Scope, operation: Operation, label: str | None, body: byt
         content_type=headers.content_type,
         content_encoding=headers.content_encoding,
         authorization=headers.authorization,
-        idempotency_key=headers.idempotency_key,
         wants_wrapped=headers.user_agent is not None and headers.user_agent.startswith("libest"),
         body=body,
         tls=scope["extensions"]["tls"],

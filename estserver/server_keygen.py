@@ -16,7 +16,7 @@ from typing import Final
 from estcore import auth_enveloped_data, authority, certs_only, enveloped_data, key_package, multipart, pkcs10, registration, wrapping_keys
 from estcore.authority import Authority
 from estcore.certification_request import CertificationRequest
-from estcore.errors import Forbidden, SignerError, UnknownLabel
+from estcore.errors import SignerError, UnknownLabel
 from estcore.issuer_spec import Encryption as EncryptionPolicy
 from estcore.issuer_spec import IssuerSpec, KeyAlgorithm
 from estcore.keys import PrivateKey, generate_private_key
@@ -48,10 +48,6 @@ async def serverkeygen(request: EstRequest, issuer: Issuer, service: Service) ->
         lambda: pkcs10.parse_for_key(operations.decode_csr(request, spec), generate_private_key(KeyAlgorithm.ECDSA_P256).public_key())
     )
     requester = await service.authenticator.enroller(request, issuer, read_csr)
-    if request.idempotency_key is not None:
-        raise Forbidden(
-            "serverkeygen takes no Idempotency-Key, for a repeat gets another key; leave it out", reason="IdempotencyKeyForbidden"
-        )
     algorithm = spec.est.server_key_generation.key_algorithm
     service.key_generator.check_room(algorithm)
     csr = read_csr()

@@ -13,6 +13,7 @@ from estcore.cms_signature import signer_of
 from estcore.errors import CmcFailInfo
 from estcore.full_exchange import FullRefused, FullRequest
 from estcore.full_request import Vouched
+from estcore.keys import PrivateKey
 from tests import pki
 from tests.client.double import Identity
 from tests.client.test_client_and_server import CA, Served, keep, serving
@@ -32,12 +33,18 @@ async def test_an_operator_enrols_itself_as_registration_authority_and_then_asks
     async with served.client(Bearer(token=lambda: token)) as client:
         ra_key = new_key()
         ra = keep(await client.simple_enroll(pki.csr(ra_key, subject=name("operator"), ekus=(ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA))))
-        key = new_key()
         template = cert_template.build(subject=name("web-1"), not_before=NOW, not_after=NOW + timedelta(hours=1))
-        vouched = Vouched(csr_der=make_csr("web", key=key), transaction_id=77, cert_template_der=template, reg_info=REG_INFO)
-        message = full_request.sign_by_certificate(full_request.vouched_body(vouched), ra, signer_of(ra_key))
-        request = FullRequest(content_info_der=message, transaction_id=77)
-        answers = [await client.full_cmc(request, ca_certificates=[CA]) for _ in range(2)]
+
+        def request(key: PrivateKey) -> FullRequest:
+            vouched = Vouched(csr_der=make_csr("web", key=key), transaction_id=77, cert_template_der=template, reg_info=REG_INFO)
+            message = full_request.sign_by_certificate(full_request.vouched_body(vouched), ra, signer_of(ra_key))
+            return FullRequest(content_info_der=message, transaction_id=77)
+
+        key = new_key()
+        answers = [await client.full_cmc(request(key), ca_certificates=[CA]) for _ in range(2)]
+        with pytest.raises(FullRefused, match="this transaction was used before") as refused:
+            await client.full_cmc(request(new_key()), ca_certificates=[CA])
+        assert refused.value.http_status == 409
     first, second = (keep(answer.certificate_for(key.public_key())) for answer in answers)
     assert first == second
     assert first.subject == name("web-1")

@@ -63,7 +63,6 @@ REQUESTS: Cases = {
     "no scheme": ask(401, "Unauthenticated", ("Authorization", "")),
     "a token that is none": ask(401, "", ("Authorization", "Bearer abc.def.ghi")),
     "credentials twice": ask(400, "BadHeader", ("Authorization", basic()), ("Authorization", basic())),
-    "an Idempotency-Key": ask(403, "IdempotencyKeyForbidden", ("Authorization", basic()), ("Idempotency-Key", "est-issuer.io/a/b/c")),
 }
 
 

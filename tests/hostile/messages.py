@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import transfer
 from tests import pki
-from tests.hostile.case import ENROLL, EST, PKCS10, REENROLL, Case, Cases, prefixed
+from tests.hostile.case import ENROLL, EST, PKCS10, Case, Cases, prefixed
 from tests.server.app_fixtures import basic, make_csr
 
 GOOD = make_csr("device-1", "a.devices.example")
@@ -154,6 +154,7 @@ _IDENTITY_HEADERS = {
     "Impersonate-User": "system:admin",
     "X-Auth-Request-User": "device-1",
     "Cookie": "session=device-1",
+    "Idempotency-Key": "est-issuer.io/team-a/web-1/1f0c9a52-5f5a-4c39-9b8e-0d6f4f1f9a01",
     "X-Api-Key": "est-issuer",
     "Proxy-Authorization": basic(),
     "Token-Binding": "AAAA",
@@ -167,18 +168,6 @@ HEADERS: Cases = {
     "Authorization twice": Case(status=400, reason="BadHeader", headers=(PKCS10, AUTHORIZED, AUTHORIZED), body=lambda: BODY),
     "Authorization twice, one of nobody's": Case(
         status=400, reason="BadHeader", headers=(PKCS10, ("Authorization", basic("nobody", "x")), AUTHORIZED), body=lambda: BODY
-    ),
-    "Idempotency-Key twice": Case(
-        status=400, reason="BadHeader", headers=(PKCS10, AUTHORIZED, *[("Idempotency-Key", "a")] * 2), body=lambda: BODY
-    ),
-    "an Idempotency-Key of a device's": Case(
-        status=403,
-        reason="IdempotencyKeyForbidden",
-        headers=(PKCS10, AUTHORIZED, ("Idempotency-Key", "est-issuer.io/a/b/1f0c9a52-5f5a-4c39-9b8e-0d6f4f1f9a01")),
-        body=lambda: BODY,
-    ),
-    "an Idempotency-Key at simplereenroll": Case(
-        status=403, reason="IdempotencyKeyForbidden", path=REENROLL, headers=(PKCS10, ("Idempotency-Key", "a")), body=lambda: BODY
     ),
     "a Range": Case(status=401, reason="Unauthenticated", headers=(PKCS10, ("Range", "bytes=" + "0-," * 3000)), body=lambda: BODY),
     "an Expect of nonsense": Case(

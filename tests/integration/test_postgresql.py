@@ -97,9 +97,7 @@ async def test_what_a_registration_authority_renews_is_found_by_its_names_and_lo
 
     async def check(ledger: Ledger, key_reuse: str = "Allowed") -> None:
         spec = issuer_spec.parse({**SPEC, "policy": {**SPEC["policy"], "keyReuse": key_reuse}}, where="factory")
-        await renewals.check_vouched(
-            ra, csr, ledger, issuer="EstIssuer/devices/renewals", spec=spec, transaction=None, retry_window=HOUR, now=NOW
-        )
+        await renewals.check_vouched(ra, csr, ledger, issuer="EstIssuer/devices/renewals", spec=spec, retry_window=HOUR, now=NOW)
 
     for found in await asyncio.gather(*(check(ledger) for ledger in replicas), return_exceptions=True):
         assert isinstance(found, Forbidden)

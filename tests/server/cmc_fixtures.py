@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -109,7 +110,7 @@ class Authority:
 
 async def make_authority(server: Server) -> Authority:
     """As the operator gets it: by its token, for a key of its own (design: the two programs)."""
-    key, token = new_key(), server.reviewer.add(RA, audience="est-issuer")
+    key, token = new_key(), server.reviewer.add(RA, audience="est-issuer", expires=server.clock.now + timedelta(hours=1))
     csr_der = pki.csr(key, subject=name("operator"), ekus=(ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA))
     answer = await server.enroll(csr_der, authorization=f"Bearer {token}")
     return Authority(answer.certificate, key, token)

@@ -252,10 +252,8 @@ async def test_requests_and_decisions_outlive_the_server(tmp_path: Path) -> None
 
 async def test_what_a_registration_authority_sends_was_judged_where_it_came_from(server: Server) -> None:
     token = server.reviewer.add(RA, audience="est-issuer")
-    key = "est-issuer.io/team-a/web-1/1f0c9a52-5f5a-4c39-9b8e-0d6f4f1f9a01"
-    for headers in ([], [("Idempotency-Key", key)]):
-        answer = await server.enroll(make_csr(None, "web.team-a.svc"), authorization=f"Bearer {token}", headers=headers)
-        assert answer.status == 200
+    answer = await server.enroll(make_csr(None, "web.team-a.svc"), authorization=f"Bearer {token}")
+    assert answer.status == 200
 
 
 async def test_a_bad_request_never_waits(server: Server) -> None:
@@ -301,7 +299,7 @@ async def test_each_step_is_in_the_audit_log_once_with_who_decided_and_why(serve
         assert (event["request"], event["requester"], event["issuer"]) == (row.id, "basic:device-1", ISSUER)
         assert (event["subject"], event["sans"]) == ("CN=device-1", ["DNS:a.devices.example"])
     assert (waiting["by"], approved["by"], approved["reason"]) == (None, "alice", "seen at the gate")
-    assert signing["idempotency_key"] == f"approval/{row.id}"
+    assert signing["transaction"] == f"approval/{row.id}"
     assert server.metric(f'est_request_decisions_total{{decision="approved",issuer="{ISSUER}"}}') == 1
 
 

@@ -21,7 +21,7 @@ def signature(**fields: str) -> audit.Signature:
         "source": "192.0.2.7",
         "csr_sha256": "ab" * 32,
         "serial": "1ff",
-        "idempotency_key": "",
+        "transaction": "",
     }
     return audit.signature(**{**said, **fields})
 

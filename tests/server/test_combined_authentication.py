@@ -242,14 +242,6 @@ async def test_the_registration_authoritys_token_gets_the_cmcra_certificate_whic
         for operation in ("simpleenroll", "simplereenroll"):
             assert (await server.enroll(foreign, operation=operation, connection=ra)).status == 200
         assert (await server.enroll(foreign, connection=tls(leaf(common_name="device-9")))).status == 400
-        # whose object it asks for, it says with its token only
-        for operation in ("simpleenroll", "simplereenroll"):
-            key = [("Idempotency-Key", f"est-issuer.io/team-a/{operation}/1f0c9a52-5f5a-4c39-9b8e-0d6f4f1f9a01")]
-            for authorization, status in ((None, 403), (token, 200)):
-                answer = await server.enroll(
-                    make_csr("device-9"), operation=operation, connection=ra, authorization=authorization, headers=key
-                )
-                assert answer.status == status, (operation, authorization)
 
 
 @pytest.mark.spec("EST-CLI-03", "EST-REENR-02")

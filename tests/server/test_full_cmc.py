@@ -123,6 +123,8 @@ async def test_door_and_requester_of_the_operators_object_are_in_the_ledger(serv
     assert (row[0], row[1]) == ("cert-manager.io", "kubernetes:shop")
     assert json.loads(row[2])["requester"] == "system:serviceaccount:cert-manager:cert-manager"
     assert row[3] == "cmc/1f0c9a52/1"
+    said = server.audit_events[-1]
+    assert (said["door"], said["requester"], said["transaction"]) == ("cert-manager.io", "kubernetes:shop", row[3])
 
 
 @pytest.mark.spec("EST-CMC-17", "THREAT-31")
@@ -136,11 +138,54 @@ async def test_a_retry_of_a_transaction_gets_the_same_certificate(server: Server
     assert await issued(server) == before + 1
 
 
+@pytest.mark.spec("EST-CMC-17", "THREAT-31")
+async def test_a_transaction_has_one_certificate_for_ever_whichever_certificate_signs_it(server: Server, ra: Authority) -> None:
+    said = vouched(make_csr("web-1"), reg_info=REG_INFO)
+    first = await send(server, ra.pass_on(said), authorization=ra.bearer)
+    server.clock.advance(days=30)
+    later = await make_authority(server)
+    before = await issued(server)
+    again = await send(server, later.pass_on(said), authorization=later.bearer)
+    assert again.certificates == first.certificates
+    assert await issued(server) == before
+
+
 async def test_a_transaction_is_not_used_again_for_another_key(server: Server, ra: Authority) -> None:
     await send(server, ra.pass_on(vouched(make_csr("web-1"), reg_info=REG_INFO)), authorization=ra.bearer)
     reply = await send(server, ra.pass_on(vouched(make_csr("web-1"), reg_info=REG_INFO)), authorization=ra.bearer)
     assert reply.answer.status == 409
     assert reply.statuses[0].status is CmcStatus.FAILED
+    assert "use a new transactionId" in (reply.statuses[0].text or "")
+
+
+@pytest.mark.parametrize(
+    "reg_info",
+    [
+        pytest.param(b"", id="nothing"),
+        pytest.param(b"\xff", id="no UTF-8"),
+        pytest.param(b"[" * 4000, id="nested deep"),
+        pytest.param(b'["cert-manager.io", "shop"]', id="a list"),
+        pytest.param(b'{"door":"cert-manager.io","namespace":"shop","uid":"1"}', id="another member"),
+        pytest.param(b'{"door":"cert-manager.io","namespace":7}', id="a number"),
+        pytest.param(b'{"door":"cert-manager.io","namespace":""}', id="an empty namespace"),
+        pytest.param(b'{"door":"cert-manager.io","namespace":"shop\\n"}', id="a line feed"),
+        pytest.param(b'{"door":"cert-manager.io","namespace":"%s"}' % (b"x" * 1025), id="a long namespace"),
+        pytest.param(b'{"door":"cert-manager.io","namespace":"shop"}' + b" " * 4096, id="long"),
+        pytest.param(b'{"door":"cert-manager.io"}', id="no namespace"),
+        pytest.param(b'{"door":"cert-manager.io","requester":"alice"}', id="a requester without a namespace"),
+        pytest.param(b'{"door":"est","namespace":"shop"}', id="no Kubernetes door"),
+        pytest.param(b'{"door":"kubernetes.io","namespace":"shop"}', id="an unknown door"),
+        pytest.param(b'{"door":"certificatesigningrequests"}', id="nobody's signing request"),
+    ],
+)
+async def test_an_object_that_is_not_named_as_agreed_is_a_bad_request_and_nothing_is_issued(
+    server: Server, ra: Authority, reg_info: bytes
+) -> None:
+    before = await issued(server)
+    reply = await send(server, ra.pass_on(vouched(make_csr("web-1"), reg_info=reg_info)), authorization=ra.bearer)
+    refused(reply, CmcFailInfo.BAD_REQUEST, (0,))
+    assert "regInfo" in (reply.statuses[0].text or "")
+    assert await issued(server) == before
 
 
 async def test_an_outside_registration_authority_needs_no_token_but_has_no_kubernetes_door(server: Server, ra: Authority) -> None:

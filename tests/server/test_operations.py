@@ -5,7 +5,6 @@ import sqlite3
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -14,7 +13,6 @@ from estcore import certs_only, csr_builder, transfer
 from estcore.usages import Usage
 from tests.server.app_fixtures import (
     FACTORY_CA,
-    NOW,
     RA,
     SECRETS,
     AppConfiguration,
@@ -31,7 +29,6 @@ from tests.server.app_fixtures import (
     with_est,
 )
 
-DOOR_KEY = "cert-manager.io/team-a/web-1/1f0c9a52-5f5a-4c39-9b8e-0d6f4f1f9a01"
 ISSUER = "EstIssuer/devices/factory"
 
 
@@ -165,7 +162,7 @@ async def test_where_binding_is_required_a_csr_without_it_is_refused(tmp_path: P
         assert bound.status == 200
         # the registration authority's CSRs come from Kubernetes objects
         token = server.reviewer.add(RA, audience="est-issuer")
-        vouched = await server.enroll(make_csr("web"), authorization=f"Bearer {token}", headers=[("Idempotency-Key", DOOR_KEY)])
+        vouched = await server.enroll(make_csr("web"), authorization=f"Bearer {token}")
         assert vouched.status == 200
 
 
@@ -261,24 +258,6 @@ async def test_another_requester_operation_name_or_usage_is_another_request(serv
         await server.enroll(make_csr("device-1", key=key, usages=[Usage.DIGITAL_SIGNATURE, Usage.CLIENT_AUTH]), authorization=basic()),
     ]
     assert len({answer.certificate.serial_number for answer in answers}) == len(answers)
-
-
-async def test_an_idempotency_key_gives_one_certificate_for_ever_and_refuses_another_csr(server: Server) -> None:
-    token = server.reviewer.add(RA, audience="est-issuer", expires=NOW + timedelta(days=999))
-    key = new_key()
-
-    async def ask(csr_der: bytes) -> Any:
-        return await server.enroll(csr_der, authorization=f"Bearer {token}", headers=[("Idempotency-Key", DOOR_KEY)])
-
-    first = await ask(make_csr("web", "web.team-a.svc", key=key))
-    server.clock.advance(days=30)
-    again = await ask(make_csr("web", "web.team-a.svc", key=key))
-    assert again.certificate == first.certificate
-    after = server.audit_events[-1]
-    assert (after["door"], after["requester"], after["idempotency_key"]) == ("cert-manager.io", "kubernetes:team-a", DOOR_KEY)
-    other = await ask(make_csr("web", "web.team-a.svc"))
-    assert other.status == 409
-    assert "Idempotency-Key was used" in other.text
 
 
 # not ready, not durable

@@ -34,7 +34,6 @@ from tests.core import vectors
 from tests.server.app_fixtures import (
     FACTORY_CA,
     NOW,
-    RA,
     SECRETS,
     Answer,
     AppConfiguration,
@@ -171,13 +170,6 @@ async def test_required_channel_binding_is_required_here_too(tmp_path: Path) -> 
     registry = registry_of(manifest(spec={**spec, "est": {**spec["est"], "channelBinding": "Required"}}), secrets=(*SECRETS, WRAPPING))
     async with running(tmp_path, registry) as server:
         assert "required" in refused(server, await ask(server, csr_for(None)))
-
-
-async def test_an_idempotency_key_is_refused_for_a_repeat_gets_another_key(server: Server) -> None:
-    token = server.reviewer.add(RA, audience="est-issuer")
-    key = ("Idempotency-Key", "cert-manager.io/team-a/web-1/1f0c9a52-5f5a-4c39-9b8e-0d6f4f1f9a01")
-    text = refused(server, await ask(server, csr_for(None), authorization=f"Bearer {token}", headers=[key]), 403)
-    assert "Idempotency-Key" in text
 
 
 # ---- what the answer is

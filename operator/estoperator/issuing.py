@@ -179,7 +179,7 @@ class Issuing:
         with self.metrics.enrolment_seconds.time():
             certificate = await self.enroller.enrol(
                 step.label,
-                vouching.vouched(request, step.csr.csr_der, step.wishes, now=self.now(), form=step.csr.form),
+                vouching.vouched(request, step.csr, step.wishes, now=self.now()),
                 public_key=step.csr.public_key,
                 authorities=[chain.authority for chain in step.chains],
             )

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 
 from estcore import cert_template
-from estcore.certification_request import RequestForm
+from estcore.certification_request import CertificationRequest
 from estcore.full_request import Vouched
 from estcore.usages import Usage, extended_key_usage, key_usage
 from estoperator.resources import CertRequest
@@ -39,17 +39,17 @@ class Wishes:
     sans: tuple[x509.GeneralName, ...] = field(default=(), repr=False)
 
 
-def vouched(request: CertRequest, csr_der: bytes, wishes: Wishes, *, now: datetime, form: RequestForm = RequestForm.PKCS10) -> Vouched:
-    """The request as the registration authority passes it on. `now` is aware UTC.
+def vouched(request: CertRequest, csr: CertificationRequest, wishes: Wishes, *, now: datetime) -> Vouched:
+    """The CSR of a request as the registration authority passes it on. `now` is aware UTC.
 
     There is no senderNonce: the transaction does what it would do, and a success may then be the plain certs-only message.
     """
     return Vouched(
-        csr_der=csr_der,
+        csr_der=csr.csr_der,
         transaction_id=transaction_id(request.uid),
         cert_template_der=_template(wishes, now=now),
         reg_info=_reg_info(request),
-        form=form,
+        form=csr.form,
     )
 
 

@@ -6,7 +6,8 @@ from datetime import timedelta
 import pytest
 from cryptography import x509
 
-from estcore import cert_template, cmc_control_codec, crmf, full_request, pki_data, ra_witness, template_modification
+from estcore import cert_template, cmc_control_codec, crmf, full_request, pkcs10, pki_data, ra_witness, template_modification
+from estcore.certification_request import RequestForm
 from estcore.cmc_controls import LraPopWitness
 from estcore.full_request import REQUEST
 from estcore.template_modification import Modification
@@ -16,25 +17,26 @@ from estoperator.vouching import Wishes, transaction_id, vouched
 from tests import pki
 from tests.estoperator.builders import NOW, WEB, approved, pod_request, request_of
 
+CSR = pkcs10.parse(pki.csr())
 UID = "1d9f4cde-5a37-4f6e-9f0e-7e0f3c1d2b3a"
 
 
 def modification(wishes: Wishes) -> Modification:
-    template_der = vouched(approved(), b"CSR", wishes, now=NOW).cert_template_der
+    template_der = vouched(approved(), CSR, wishes, now=NOW).cert_template_der
     assert template_der is not None
     return template_modification.parse_mod_cert_template(template_modification.build_mod_cert_template(template_der, requests=[REQUEST]))
 
 
 def test_without_wishes_the_csr_goes_on_as_it_is() -> None:
-    said = vouched(approved(), b"CSR", Wishes(), now=NOW)
-    assert (said.csr_der, said.cert_template_der, said.possession) == (b"CSR", None, True)
+    said = vouched(approved(), CSR, Wishes(), now=NOW)
+    assert (said.csr_der, said.form, said.cert_template_der, said.possession) == (CSR.csr_der, RequestForm.PKCS10, None, True)
 
 
 @pytest.mark.spec("K8S-CONTRACT-20")
 @pytest.mark.parametrize("microsecond", [0, 1, 999_999])
 @pytest.mark.parametrize("apart", [timedelta(minutes=-2), timedelta(0), timedelta(minutes=2)])
 def test_the_life_is_the_duration_to_the_second_whatever_the_two_clocks_say(microsecond: int, apart: timedelta) -> None:
-    template = vouched(approved(), b"", Wishes(duration=timedelta(hours=25, seconds=7)), now=NOW.replace(microsecond=microsecond))
+    template = vouched(approved(), CSR, Wishes(duration=timedelta(hours=25, seconds=7)), now=NOW.replace(microsecond=microsecond))
     assert template.cert_template_der is not None
     read = template_modification.parse_mod_cert_template(
         template_modification.build_mod_cert_template(template.cert_template_der, requests=[REQUEST])
@@ -71,15 +73,15 @@ def test_an_objects_uid_is_the_transaction_whatever_it_looks_like() -> None:
 
 
 def test_the_records_say_for_whom_it_was_and_drop_a_name_that_no_record_takes() -> None:
-    said = vouched(request_of(username="system:serviceaccount:devices:web"), b"", Wishes(), now=NOW)
+    said = vouched(request_of(username="system:serviceaccount:devices:web"), CSR, Wishes(), now=NOW)
     assert json.loads(said.reg_info or b"") == {
         "door": "est-issuer.io",
         "namespace": "devices",
         "name": "web",
         "requester": "system:serviceaccount:devices:web",
     }
-    assert "requester" not in json.loads(vouched(request_of(username="a\nb"), b"", Wishes(), now=NOW).reg_info or b"")
-    longest = json.loads(vouched(request_of(username="u" * 5000), b"", Wishes(), now=NOW).reg_info or b"")["requester"]
+    assert "requester" not in json.loads(vouched(request_of(username="a\nb"), CSR, Wishes(), now=NOW).reg_info or b"")
+    longest = json.loads(vouched(request_of(username="u" * 5000), CSR, Wishes(), now=NOW).reg_info or b"")["requester"]
     assert len(longest) == vouching.MAX_TEXT_CHARACTERS
 
 
@@ -91,7 +93,7 @@ def _spki() -> bytes:
 def test_a_bare_key_goes_on_as_a_crmf_request_whose_possession_we_vouch_for() -> None:
     """Contract 3b, "Skew": kube-apiserver saw the proof, and the operator says so as registration authority."""
     csr = crmf.for_public_key(pki.spki_der(pki.key(owner="pod").public_key()), cert_req_id=REQUEST)
-    body = pki_data.parse(full_request.vouched_body(vouched(pod_request(), csr.csr_der, Wishes(), now=NOW, form=csr.form)))
+    body = pki_data.parse(full_request.vouched_body(vouched(pod_request(), csr, Wishes(), now=NOW)))
     [request] = body.requests
     assert isinstance(request, pki_data.CrmfRequest)
     assert (request.body_part_id, request.cert_req_msg_der) == (REQUEST, csr.csr_der)

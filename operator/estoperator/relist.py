@@ -1,8 +1,10 @@
-"""The periodic re-list: finds what the watch missed, and that a kind is to be watched in another version.
+"""The periodic re-list: finds what the watch missed, that a kind is to be watched in another version, or that it may not be any more.
 
 kopf reconnects and lists again by itself; this is the second pair of eyes. An open request that a list shows and the watch has not
 brought some seconds later was missed. One such miss means that the watch cannot be trusted, so the process is restarted, which
 lists everything; nothing is lost either way. So is the version looked for anew, for an API server that was upgraded may have another.
+A right that was taken away is found here before kopf, which would try for a quarter of an hour and then end over it with every watch:
+after the restart that door is off (`access.open_doors`) and the others work on.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
@@ -10,6 +12,7 @@ from typing import Protocol
 
 import structlog
 
+from estoperator.access import Reviewer
 from estoperator.doors import KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
@@ -20,7 +23,9 @@ from estoperator.served import Discovery, served_version
 log = structlog.get_logger(__name__)
 
 GRACE_SECONDS = 30.0
-"""How far the watch may lag behind a list."""
+"""How far the watch may lag behind a list; and for how long an API server that has just started may forbid what it then permits."""
+
+FORBIDDEN = 403
 
 
 class MustRestart(Exception):
@@ -35,7 +40,11 @@ class VersionChanged(MustRestart):
     """The API server serves the kind in a version that is wanted before the one that is watched, or instead of it."""
 
 
-class RequestLister(Discovery, Protocol):
+class RightGone(MustRestart):
+    """RBAC permits no more what the door needs."""
+
+
+class RequestLister(Reviewer, Protocol):
     """What this module needs of Kubernetes; raises kubernetes_errors."""
 
     def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
@@ -71,6 +80,10 @@ async def watch_for_misses(
                 metrics.door(door.door, off="Absent")
             except KubernetesError as error:
                 log.warning("relist", door=door.door, error=error.message)
+                if error.http_status == FORBIDDEN and await _may_list_no_more(api, door, sleep=sleep):
+                    raise RightGone(
+                        f"the operator's ServiceAccount may not list {door.plural}.{door.group} any more; restarting without this door"
+                    ) from error
                 continue
             else:
                 metrics.door(door.door)
@@ -78,6 +91,24 @@ async def watch_for_misses(
                 metrics.missed.inc(missed)
                 raise WatchMissed(f"the watch of {door.group} {door.plural} missed {missed} objects; restarting")
             metrics.watch_checked.labels(door.door).set_to_current_time()
+
+
+async def _may_list_no_more(api: RequestLister, door: KubernetesDoor, *, sleep: Callable[[float], Awaitable[None]]) -> bool:
+    """Whether a list is still forbidden after a grace, and RBAC says so too: one 403 may be that of an API server which is starting."""
+    await sleep(GRACE_SECONDS)
+    try:
+        async for _ in api.requests(door):
+            pass
+    except KubernetesError as error:
+        if error.http_status != FORBIDDEN:
+            return False
+    else:
+        return False
+    try:
+        return not await api.may("list", door.group, door.plural)
+    except KubernetesError as error:
+        log.warning("relist", door=door.door, error=error.message)
+        return False
 
 
 async def _check_version(api: Discovery, door: KubernetesDoor) -> None:

@@ -13,7 +13,8 @@ log = structlog.get_logger(__name__)
 
 ERROR_BACKOFFS = (1, 1, 2, 3, *repeat(5, 180))
 """kopf's, in seconds: it ends over an error in place of the API server (a load balancer's 503) that lasts longer than these, and over a
-right that is gone. A quarter of an hour, for a process that ends sooner again and again is kept waiting by the kubelet."""
+right that is gone, where the re-list has not ended the process before. A quarter of an hour, for a process that ends sooner again and again
+is kept waiting by the kubelet."""
 
 WATCH_SECONDS = 600
 WORKER_IDLE_SECONDS = 1.0

@@ -9,7 +9,7 @@ from estoperator.doors import EST_ISSUER, POD_CERTIFICATES, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
-from estoperator.relist import VersionChanged, WatchMissed
+from estoperator.relist import GRACE_SECONDS, RightGone, VersionChanged, WatchMissed
 from estoperator.resources import CertRequest, RequestKey
 from tests.estoperator.builders import request_of
 
@@ -22,13 +22,24 @@ class Api:
     error: KubernetesError | None = None
     now: dict[RequestKey, CertRequest] = field(default_factory=dict)
     versions: tuple[str, ...] = ()
+    answers: list[KubernetesError | None] = field(default_factory=list)
+    """Of the next lists, before `error`."""
+    permits: bool | KubernetesError = True
+    reviewed: list[tuple[str, str, str]] = field(default_factory=list)
+
+    async def may(self, verb: str, group: str, resource: str, *, subresource: str = "", name: str = "") -> bool:
+        self.reviewed.append((verb, group, resource))
+        if isinstance(self.permits, KubernetesError):
+            raise self.permits
+        return self.permits
 
     async def serves(self, group: str, version: str, plural: str) -> bool:
         return version in self.versions
 
     async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
-        if self.error is not None:
-            raise self.error
+        error = self.answers.pop(0) if self.answers else self.error
+        if error is not None:
+            raise error
         for request in self.listed:
             yield request
 
@@ -155,3 +166,35 @@ async def test_a_kind_that_is_served_no_more_in_any_version_is_absent_and_ends_n
     metrics = Metrics()
     await turns_without_end(Api(error=Gone("no such kind", http_status=404)), POD_CERTIFICATES, metrics)
     assert metrics.registry.get_sample_value("est_operator_door_off", {"door": POD_CERTIFICATES.door, "why": "Absent"}) == 1
+
+
+FORBIDDEN, AWAY = KubernetesError("no", http_status=403), KubernetesError("away", http_status=503)
+
+
+async def test_a_right_to_list_that_is_gone_ends_the_process_with_a_sentence_that_names_it() -> None:
+    slept = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    api = Api(error=FORBIDDEN, permits=False)
+    with pytest.raises(RightGone, match=r"ServiceAccount may not list certificaterequests\.est-issuer\.io any more; restarting"):
+        await relist.watch_for_misses(api, OpenRequests(), [EST_ISSUER], metrics=Metrics(), sleep=sleep, interval=300)
+    assert slept == [300, GRACE_SECONDS]
+    assert api.reviewed == [("list", "est-issuer.io", "certificaterequests")]
+
+
+@pytest.mark.parametrize(
+    ("answers", "permits", "asked"),
+    [
+        pytest.param([FORBIDDEN, None], False, 0, id="the second list is permitted"),
+        pytest.param([FORBIDDEN, AWAY], False, 0, id="the second list fails otherwise"),
+        pytest.param([AWAY], False, 0, id="another error than 403"),
+        pytest.param([FORBIDDEN, FORBIDDEN], True, 1, id="the review says that it is permitted"),
+        pytest.param([FORBIDDEN, FORBIDDEN], AWAY, 1, id="the review cannot be had"),
+    ],
+)
+async def test_a_403_that_may_pass_ends_nothing(answers: list[KubernetesError | None], permits: bool | KubernetesError, asked: int) -> None:
+    api = Api(answers=answers, permits=permits)
+    await turns_without_end(api, EST_ISSUER, Metrics())
+    assert len(api.reviewed) == asked

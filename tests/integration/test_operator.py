@@ -11,11 +11,13 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from estoperator.relist import GRACE_SECONDS
 from tests import pki
 from tests.collect import collect
 from tests.integration.apiserver import ApiServer
 from tests.integration.operator_system import (
     OURS,
+    SOON_SECONDS,
     THEIRS,
     Object,
     Process,
@@ -353,6 +355,29 @@ def test_a_door_that_rbac_refuses_is_off_and_the_others_work(system: System, alo
         assert "door_off" in operator.log.read_text()
     finally:
         operator.terminate()
+        operator_kubeconfig(system.api, system.namespace)
+
+
+@pytest.mark.timeout(300)
+def test_a_right_that_is_taken_away_ends_the_operator_with_a_sentence_and_started_anew_it_serves_the_other_door(
+    system: System, alone: None, cert_manager: None, tenant: str
+) -> None:
+    operator = system.start_operator("deprived", relist_interval="2s")
+    try:
+        system.request(THEIRS, tenant, "before")
+        system.decide(tenant, "before", "Approved")
+        system.until_reason(THEIRS, tenant, "before", "Issued")
+        operator_kubeconfig(system.api, system.namespace, doors=("est-issuer.io",))
+        assert operator.process.wait(timeout=GRACE_SECONDS + SOON_SECONDS) == 1
+        last = operator.log.read_text().splitlines()[-1]
+        assert "the operator's ServiceAccount may not list certificaterequests.cert-manager.io any more" in last
+        operator = system.start_operator("deprived", relist_interval="2s")
+        assert system.metric(operator, 'est_operator_door_off{door="cert-manager.io",why="Forbidden"}') == 1
+        system.request(OURS, tenant, "after")
+        system.until_reason(OURS, tenant, "after", "Issued")
+        assert operator.alive()
+    finally:
+        operator.kill()
         operator_kubeconfig(system.api, system.namespace)
 
 

@@ -81,8 +81,14 @@ class Cluster:
         return any(resource["name"] == plural for resource in listed["resources"])
 
     async def may_reference(self, user: User, issuer: IssuerRef) -> bool:
-        """Whether the user may use a namespaced issuer: verb `reference` on signers of est-issuer.io there (SubjectAccessReview)."""
-        attributes = {"verb": "reference", "group": GROUP, "resource": "signers", "namespace": issuer.namespace, "name": issuer.name}
+        """Whether the user may use a namespaced issuer: verb `reference` on signers of est-issuer.io there (SubjectAccessReview).
+
+        As cert-manager takes it: for its name, or for the name `*`, which RBAC does not read as every name (contract 3a, point 3).
+        """
+        return await self._may_reference(user, issuer.namespace, issuer.name) or await self._may_reference(user, issuer.namespace, "*")
+
+    async def _may_reference(self, user: User, namespace: str, name: str) -> bool:
+        attributes = {"verb": "reference", "group": GROUP, "resource": "signers", "namespace": namespace, "name": name}
         spec = {"user": user.username, "uid": user.uid, "groups": user.groups, "extra": user.extra, "resourceAttributes": attributes}
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": spec}
         answer = await self.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body=review)

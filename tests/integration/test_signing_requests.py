@@ -172,8 +172,9 @@ def test_while_the_issuer_is_absent_an_event_says_so_and_then_it_goes_on(system:
     leaf_of(until_ended(system, "f-early"))
 
 
-def test_a_namespaced_issuer_is_for_who_may_reference_it(system: System, tenant: str) -> None:
-    """Contract 3a, point 3: a ServiceAccount of another namespace, before and after it was let."""
+@pytest.mark.parametrize("named", ["factory", "*"])
+def test_a_namespaced_issuer_is_for_who_may_reference_it(system: System, tenant: str, named: str) -> None:
+    """Contract 3a, point 3: a ServiceAccount of another namespace, before and after it was let: by the issuer's name, or by `*`."""
     stranger = system.api.kubeconfig_for(f"{tenant}-stranger", "builder")
     subject = {"kind": "ServiceAccount", "name": "builder", "namespace": f"{tenant}-stranger"}
     role = f"makes-csrs-{tenant}"
@@ -184,12 +185,13 @@ def test_a_namespaced_issuer_is_for_who_may_reference_it(system: System, tenant:
         system.api.kubectl(f"--kubeconfig={stranger}", "create", "-f", "-", stdin=json.dumps(made))
         system.api.kubectl("certificate", "approve", name)
 
-    ask_as_stranger("g-before")
-    assert condition(until_ended(system, "g-before"), "Failed")["reason"] == "DeniedReference"
-    rules = [{"apiGroups": ["est-issuer.io"], "resources": ["signers"], "verbs": ["reference"], "resourceNames": ["factory"]}]
+    before, after = f"{tenant}-before", f"{tenant}-after"
+    ask_as_stranger(before)
+    assert condition(until_ended(system, before), "Failed")["reason"] == "DeniedReference"
+    rules = [{"apiGroups": ["est-issuer.io"], "resources": ["signers"], "verbs": ["reference"], "resourceNames": [named]}]
     bind(system, "may-reference", rules, subject, namespace=tenant)
-    ask_as_stranger("g-after")
-    leaf_of(until_ended(system, "g-after"))
+    ask_as_stranger(after)
+    leaf_of(until_ended(system, after))
 
 
 def test_a_cluster_issuer_takes_a_service_accounts_own_namespace_for_the_policy(system: System) -> None:

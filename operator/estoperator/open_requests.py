@@ -34,6 +34,8 @@ class OpenRequests:
         if request.finished:
             self.forget(request.key)
             return False
+        if before is not None and before.issuer != request.issuer:
+            self.forget(request.key)
         self._requests[request.key] = request
         self._by_issuer[request.issuer].add(request.key)
         return before is None or before.judgement != request.judgement

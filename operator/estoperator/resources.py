@@ -137,9 +137,13 @@ class CertRequest:
         return self.issuer.kind == "EstIssuer" and not self.issuer.namespace
 
     @property
-    def judgement(self) -> tuple[str, bool, bool, bool, bool]:
-        """What a decision hangs on; while it is the same, a new version of the object is no news."""
-        return self.uid, self.approved, self.approved_by_condition, self.denied, self.finished
+    def judgement(self) -> tuple[object, ...]:
+        """What a decision hangs on; while it is the same, a new version of the object is no news.
+
+        What is asked for is in it, for nobody holds cert-manager's kind to its spec where cert-manager's webhook does not run.
+        """
+        asked = self.issuer, self.csr_b64, self.duration, self.usages, self.is_ca
+        return *asked, self.uid, self.approved, self.approved_by_condition, self.denied, self.finished
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,10 @@
+from typing import Any
+
+import pytest
+
 from estoperator.doors import CERT_MANAGER
 from estoperator.open_requests import OpenRequests, is_older
-from tests.estoperator.builders import APPROVED, FACTORY, READY_ISSUED, approved, request_of
+from tests.estoperator.builders import APPROVED, FACTORY, READY_ISSUED, approved, csr_pem, request_of
 
 
 def test_news_is_what_a_decision_hangs_on_and_nothing_else() -> None:
@@ -9,6 +13,28 @@ def test_news_is_what_a_decision_hangs_on_and_nothing_else() -> None:
     assert not seen.observe(request_of(CERT_MANAGER, version=2, metadata={"labels": {"a": "b"}}))
     assert seen.observe(request_of(CERT_MANAGER, version=3, conditions=[APPROVED]))
     assert not seen.observe(approved(version=4))
+
+
+@pytest.mark.parametrize(
+    "edited",
+    [
+        {"issuer": {"group": "est-issuer.io", "kind": "EstIssuer", "name": "another"}},
+        {"request": csr_pem("another.devices.svc")},
+        {"duration": "2h"},
+        {"usages": ["server auth"]},
+        {"isCA": True},
+    ],
+)
+def test_another_spec_is_news(edited: dict[str, Any]) -> None:
+    """Without cert-manager's webhook the spec of its kind can be edited; a request that waits must not wait for what it no longer asks."""
+    seen = OpenRequests()
+    seen.observe(approved(version=1))
+    assert seen.observe(approved(version=2, **edited))
+    moved = "issuer" in edited
+    assert [key.name for key in seen.of_issuer(FACTORY)] == ([] if moved else ["web"])
+    assert [key.name for key in seen.of_issuer(FACTORY._replace(name="another"))] == (["web"] if moved else [])
+    seen.forget(approved().key)
+    assert len(seen) == 0
 
 
 def test_our_own_pending_is_no_news() -> None:

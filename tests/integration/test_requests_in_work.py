@@ -132,6 +132,17 @@ def test_a_request_that_is_edited_while_in_work_is_judged_again_and_has_one_cert
     assert len(transactions) == len(set(transactions)) == len(DOORWAYS)
 
 
+def test_a_request_that_is_edited_to_name_another_issuer_while_it_waits_is_for_that_one(
+    system: System, operator: Process, served: str
+) -> None:
+    """Of cert-manager's kind, where its webhook does not run: nothing about the issuer that it named before will ever happen."""
+    CERT_MANAGER.ask(system, served, served, issuer="absent")
+    CERT_MANAGER.until_told(system, served, served, "IssuerNotFound")
+    other = json.dumps({"spec": {"issuerRef": {"name": "factory"}}})
+    system.api.kubectl("patch", CERT_MANAGER.plural, served, *CERT_MANAGER.scope(served), "--type=merge", "-p", other)
+    CERT_MANAGER.until_issued(system, served, served)
+
+
 @pytest.mark.spec("THREAT-23")
 def test_a_csr_that_is_exchanged_while_in_work_gets_no_certificate_of_the_one_before(
     system: System, operator: Process, served: str

@@ -98,11 +98,17 @@ def _validity(validity: Reader, what: str) -> tuple[datetime | None, datetime | 
 def duration(validity: tuple[datetime | None, datetime | None], *, now: datetime) -> timedelta | None:
     """The life that a validity asks for: from its notBefore, or from now, to its notAfter; None where it has no notAfter.
 
-    Every certificate begins now, so a notBefore further away than CLOCK_SKEW cannot be honoured. Raises CmcFailed (badRequest).
+    Every certificate begins now, so a notBefore further away than CLOCK_SKEW cannot be honoured. Raises CmcFailed (badTime for that, else
+    badRequest).
     """
     not_before, not_after = validity
     if not_before is not None and abs(not_before - now) > CLOCK_SKEW:
-        raise _refused("the validity begins at another time than now, which is not issued; leave notBefore out")
+        raise CmcFailed(
+            f"the validity begins more than {CLOCK_SKEW // timedelta(minutes=1)} minutes from now, and every certificate begins now: "
+            "set the clock, or leave notBefore out",
+            fail_info=CmcFailInfo.BAD_TIME,
+            reason="UnsupportedTemplate",
+        )
     if not_after is None:
         return None
     life = not_after - (not_before or now)

@@ -123,6 +123,7 @@ _BY_REASON: Final = {
     "KeyNotPermitted": CmcFailInfo.BAD_ALG,
     "KeyReused": CmcFailInfo.NO_KEY_REUSE,
     "NotProven": CmcFailInfo.POP_REQUIRED,
+    "DoorWithoutToken": CmcFailInfo.BAD_IDENTITY,
     "SignerError": CmcFailInfo.INTERNAL_CA_ERROR,
 }
 """Where the reason says more than the kind."""

@@ -75,6 +75,10 @@ class EstServer:
         try:
             answer = await client.full_cmc(request, ca_certificates=authorities)
         except FullRefused as refused:
+            if any(info.fail_info is CmcFailInfo.BAD_TIME for info in refused.statuses):
+                raise ServerUnavailable(
+                    "the operator's clock and estserver's are more than 5 minutes apart: set the clocks of their nodes"
+                ) from refused
             if not _OURS.isdisjoint(info.fail_info for info in refused.statuses):
                 # Not the requester's fault: another CA key, a revoked certificate of ours. The next poll of the issuers gets a new one.
                 self.authority.forget(label)

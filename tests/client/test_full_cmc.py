@@ -1,5 +1,6 @@
 """Full PKI Requests over real TLS on a loopback socket: the product's client, the product's server."""
 
+import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,10 +11,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from estclient import Basic, Bearer
 from estcore import cert_template, cmc_controls, csr_builder, full_request, pki_data
 from estcore.cms_signature import signer_of
-from estcore.errors import CmcFailInfo
+from estcore.errors import CmcFailInfo, ServerUnavailable
 from estcore.full_exchange import FullRefused, FullRequest
 from estcore.full_request import Vouched
 from estcore.keys import PrivateKey
+from estoperator.est_server import EstServer, MountedFile
 from tests import pki
 from tests.client.double import Identity
 from tests.client.test_client_and_server import CA, Served, keep, serving
@@ -50,6 +52,33 @@ async def test_an_operator_enrols_itself_as_registration_authority_and_then_asks
     assert first.subject == name("web-1")
     assert first.not_valid_after_utc - NOW <= timedelta(hours=1)
     assert answers[0].response is None
+
+
+@pytest.mark.spec("EST-CMC-27")
+async def test_the_operator_holds_a_clock_that_is_not_estservers_against_nobody(served: Served, tmp_path: Path) -> None:
+    """A request is tried again then, and not failed: the same may pass once the clocks are set."""
+    anchors, token = tmp_path / "anchors.pem", tmp_path / "token"
+    anchors.write_bytes(served.anchors_pem)
+    token.write_text(served.app.reviewer.add(RA, audience="est-issuer"))
+    server = EstServer(
+        url=f"https://localhost:{served.port}",
+        anchors=MountedFile(anchors, what="anchors", clock=time.monotonic),
+        token=MountedFile(token, what="token", clock=time.monotonic),
+        now=lambda: NOW,
+    )
+    try:
+        await server.authority.register("factory", None)
+        key = new_key()
+        for skew in (timedelta(minutes=6), -timedelta(minutes=6), timedelta(minutes=4)):
+            template = cert_template.build(subject=name("web-1"), not_before=NOW + skew, not_after=NOW + skew + timedelta(hours=1))
+            vouched = Vouched(csr_der=make_csr("web", key=key), transaction_id=78, cert_template_der=template, reg_info=REG_INFO)
+            if abs(skew) > cert_template.CLOCK_SKEW:
+                with pytest.raises(ServerUnavailable, match="set the clocks of their nodes"):
+                    await server.enrol("factory", vouched, public_key=key.public_key(), authorities=[CA])
+            else:
+                keep(await server.enrol("factory", vouched, public_key=key.public_key(), authorities=[CA]))
+    finally:
+        await server.aclose()
 
 
 @pytest.mark.spec("EST-CMC-05", "EST-CMC-17", "EST-CMC-18", "EST-SRVID-09", "EST-HTTP-07")

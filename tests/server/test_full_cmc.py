@@ -193,7 +193,7 @@ async def test_an_outside_registration_authority_needs_no_token_but_has_no_kuber
     reply = await send(server, ra.pass_on(vouched(make_csr("anything", "x.example", key=key))))
     assert reply.certificate_for(key).subject == name("anything")
     refusal = await send(server, ra.pass_on(vouched(make_csr("web-1"), reg_info=REG_INFO)))
-    refused(refusal, CmcFailInfo.BAD_REQUEST, (0,), http_status=403)
+    refused(refusal, CmcFailInfo.BAD_IDENTITY, (0,), http_status=403)
     assert "token" in (refusal.statuses[0].text or "")
 
 

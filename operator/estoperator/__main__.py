@@ -225,7 +225,7 @@ async def _run_until_stopped(
 def _publishers(loaded: Settings, cluster: Cluster, program: Program) -> list[Publisher]:
     source = IssuerTrusts(program.issuers, now=_now)
     bundles = ClusterTrustBundles(cluster, now=_now) if loaded.cluster_trust_bundles else None
-    config_maps = ConfigMaps(cluster, permitted=loaded.trust_config_maps, bundles=bundles)
+    config_maps = ConfigMaps(cluster, permitted=loaded.trust_config_maps, bundles=bundles, namespace=loaded.namespace, now=_now)
     kinds: list[Kind] = [config_maps] if bundles is None else [bundles, config_maps]
     return [Publisher(kind=kind, api=cluster, source=source, metrics=program.metrics, clock=time.monotonic) for kind in kinds]
 

@@ -2,7 +2,8 @@
 
 A roll-over (`rollover.crt`) says itself what is trusted, and what is taken out of it is withdrawn. A Secret that simply has another CA
 says nothing, and every certificate under the old one would fail at once. So the bundle that was published before is asked: the root that
-signed by then is kept for policy.duration.max, or to its own end where that comes first. Deleting the bundle forgets it.
+signed by then is kept for policy.duration.max, or to its own end where that comes first. A longer maximum of before counts for as long
+as certificates of its time can live. Deleting the bundle forgets it.
 """
 
 import json
@@ -17,8 +18,17 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from estoperator.doors import GROUP
 
+ANCHORS_KEY = "ca.crt"
+"""Of a ConfigMap's data: the trust anchors."""
+
 SIGNING_ANNOTATION = f"{GROUP}/signing-root"
 """SHA-256 of the trust anchor of what is signed now, hexadecimal."""
+
+SIGNED_LIFE_ANNOTATION = f"{GROUP}/signed-life"
+"""How long what the signing root signs lives at most, in seconds: what policy.duration.max was when this was written."""
+
+SIGNED_UNTIL_ANNOTATION = f"{GROUP}/signed-until"
+"""When the last certificate ends that it signed while that maximum was longer, RFC 3339; empty where none outlives the present one."""
 
 KEPT_ANNOTATION = f"{GROUP}/kept-roots"
 """JSON: until when each root is kept that is no longer the issuer's, RFC 3339 by SHA-256."""
@@ -49,7 +59,9 @@ def keep(present_pem: str, before: Mapping[str, Any] | None, *, max_life: timede
             kept.append(root)
     annotations = {
         SIGNING_ANNOTATION: _sha256(present[0]),
-        KEPT_ANNOTATION: json.dumps({digest: end.strftime("%Y-%m-%dT%H:%M:%SZ") for digest, end in sorted(until.items())}),
+        SIGNED_LIFE_ANNOTATION: str(int(max_life.total_seconds())),
+        SIGNED_UNTIL_ANNOTATION: _outliving(_sha256(present[0]), before, max_life=max_life, now=now),
+        KEPT_ANNOTATION: json.dumps({digest: _rfc3339(end) for digest, end in sorted(until.items())}),
     }
     return Anchors(pem="".join(root.public_bytes(Encoding.PEM).decode("ascii") for root in (*present, *kept)), annotations=annotations)
 
@@ -61,19 +73,57 @@ def _until(root: x509.Certificate, before: Mapping[str, Any] | None, *, max_life
     try:
         return datetime.fromisoformat(json.loads(annotations[KEPT_ANNOTATION])[digest]).astimezone(UTC)
     except (KeyError, TypeError, ValueError):
-        return min(now + max_life, root.not_valid_after_utc) if annotations.get(SIGNING_ANNOTATION) == digest else None
+        if annotations.get(SIGNING_ANNOTATION) != digest:
+            return None
+        return min(max(now + max_life, _last_end(annotations, now=now)), root.not_valid_after_utc)
+
+
+def _outliving(signing: str, before: Mapping[str, Any] | None, *, max_life: timedelta, now: datetime) -> str:
+    """SIGNED_UNTIL of the next version; `signing` is the SHA-256 of the root that signs."""
+    annotations = _annotations(before)
+    if annotations.get(SIGNING_ANNOTATION) != signing:
+        return ""
+    shortened = _life(annotations) > max_life
+    end = _last_end(annotations, now=now) if shortened else _signed_until(annotations, now)
+    return _rfc3339(end) if end > now + max_life else ""
+
+
+def _last_end(annotations: Mapping[str, Any], *, now: datetime) -> datetime:
+    """When the last certificate ends that the signing root has signed by now, as far as the annotations say."""
+    return max(now + _life(annotations), _signed_until(annotations, now))
+
+
+def _life(annotations: Mapping[str, Any]) -> timedelta:
+    try:
+        return timedelta(seconds=int(annotations[SIGNED_LIFE_ANNOTATION]))
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return timedelta(0)
+
+
+def _signed_until(annotations: Mapping[str, Any], now: datetime) -> datetime:
+    try:
+        return datetime.fromisoformat(annotations[SIGNED_UNTIL_ANNOTATION]).astimezone(UTC)
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return now
 
 
 def _roots(before: Mapping[str, Any] | None) -> list[x509.Certificate]:
-    """What the bundle holds; nothing where somebody made it unreadable."""
+    """What the bundle holds, or the ConfigMap; nothing where somebody made it unreadable."""
+    if before is None:
+        return []
     try:
-        return x509.load_pem_x509_certificates(before["spec"]["trustBundle"].encode("ascii")) if before is not None else []
-    except (KeyError, ValueError):
+        pem: str = before["data"][ANCHORS_KEY] if "data" in before else before["spec"]["trustBundle"]
+        return x509.load_pem_x509_certificates(pem.encode("ascii"))
+    except (KeyError, TypeError, ValueError):
         return []
 
 
 def _annotations(before: Mapping[str, Any] | None) -> Mapping[str, Any]:
     return (before or {}).get("metadata", {}).get("annotations") or {}
+
+
+def _rfc3339(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _sha256(certificate: x509.Certificate) -> str:

@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estcore.issuer_spec import TrustConfigMap
 from estoperator.chain import Chain
 from estoperator.doors import GROUP, ISSUER_PLURALS
+from estoperator.kept_roots import ANCHORS_KEY
 from estoperator.resources import IssuerRef, Object
 
 UID_LABEL = f"{GROUP}/issuer-uid"
@@ -24,7 +25,6 @@ LIVE = "live"
 """Value of LIVE_LABEL, and the free part of a bundle's name: what is trusted now, as against a canary (KEP-3257)."""
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "est-issuer"}
-ANCHORS_KEY = "ca.crt"
 CERTIFICATES_GROUP = "certificates.k8s.io"
 
 
@@ -95,9 +95,16 @@ def cluster_trust_bundle(trust: Trust, *, version: str, annotations: Mapping[str
     }
 
 
-def config_map(trust: Trust, at: Place) -> dict[str, Any]:
+def memory_name(uid: str) -> str:
+    """The name of the ConfigMap that remembers an issuer's roots where no bundle does."""
+    return f"est-issuer-roots-{uid}"
+
+
+def config_map(trust: Trust, at: Place, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
     """The ConfigMap of an issuer in one namespace."""
-    metadata = {"namespace": at.namespace, "name": at.name, "labels": labels(trust)}
+    metadata: dict[str, Any] = {"namespace": at.namespace, "name": at.name, "labels": labels(trust)}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ANCHORS_KEY: trust.anchors_pem}}
 
 

@@ -16,11 +16,12 @@ import structlog
 from estoperator import kept_roots, trust
 from estoperator.doors import GROUP, ISSUER_PLURALS, VERSION
 from estoperator.issuer_state import Facts
+from estoperator.kept_roots import Anchors
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.resources import Issuer, Object
 from estoperator.served import Discovery, served_version
-from estoperator.trust import Plan, Trust
+from estoperator.trust import Place, Plan, Trust
 
 log = structlog.get_logger(__name__)
 
@@ -133,8 +134,8 @@ class ClusterTrustBundles:
     def __init__(self, api: BundleApi, *, now: Callable[[], datetime]) -> None:
         self._api, self._now = api, now
         self._version = self.VERSIONS[0]
-        self.anchors_pem: dict[str, str] = {}
-        """What each has of an issuer, with what is kept, by the issuer's uid."""
+        self.published: dict[str, tuple[str, Anchors]] = {}
+        """What the issuer has, PEM, and what its bundle has for that, with what is kept; by the issuer's uid."""
 
     @property
     def collection(self) -> str:
@@ -154,33 +155,45 @@ class ClusterTrustBundles:
         now = self._now()
         before = {body["metadata"]["labels"][trust.UID_LABEL]: body for body in listed}
         bundles: list[Object] = []
-        published: dict[str, str] = {}
+        published: dict[str, tuple[str, Anchors]] = {}
         for one in trusts:
             anchors = kept_roots.keep(one.anchors_pem, before.get(one.uid), max_life=one.max_life, now=now)
-            published[one.uid] = anchors.pem
+            published[one.uid] = one.anchors_pem, anchors
             kept = replace(one, anchors_pem=anchors.pem)
             bundles.append(trust.cluster_trust_bundle(kept, version=self._version, annotations=anchors.annotations))
-        self.anchors_pem = published
+        self.published = published
         return bundles
 
 
 class ConfigMaps:
-    """ConfigMaps in the namespaces that issuers say; `permitted` is what the installation says of it."""
+    """ConfigMaps in the namespaces that issuers say; `permitted` is what the installation says of it.
+
+    Where there are no bundles, one in the operator's own `namespace` remembers what to keep: in another, tenants might have a say.
+    """
 
     name = "ConfigMap"
     collection = "/api/v1/configmaps"
 
-    def __init__(self, api: TrustApi, *, permitted: bool, bundles: ClusterTrustBundles | None) -> None:
+    def __init__(
+        self, api: TrustApi, *, permitted: bool, bundles: ClusterTrustBundles | None, namespace: str, now: Callable[[], datetime]
+    ) -> None:
         self._api, self._permitted, self._bundles = api, permitted, bundles
+        self._namespace, self._now = namespace, now
 
     async def listed(self) -> list[Object]:
         """All with our label."""
         return await list_ours(self._api, self.collection) if self._permitted else []
 
-    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:  # noqa: ARG002  # what is there decides nothing
-        """One for each issuer that asks, in each of its namespaces that is not about to go; with what its bundle keeps."""
-        kept = {} if self._bundles is None else self._bundles.anchors_pem
-        asking = [replace(one, anchors_pem=kept.get(one.uid, one.anchors_pem)) for one in trusts if one.config_map is not None]
+    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
+        """One for each issuer that asks, in each of its namespaces that is not about to go; with what its bundle or our memory keeps."""
+        there = {trust.place(body): body for body in listed}
+        asking: list[Trust] = []
+        memories: list[Object] = []
+        for one in trusts:
+            if one.config_map is not None:
+                anchors, memory = self._kept(one, there)
+                asking.append(replace(one, anchors_pem=anchors.pem))
+                memories += memory
         if asking and not self._permitted:
             message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
             raise KubernetesError(message, http_status=403)
@@ -189,7 +202,19 @@ class ConfigMaps:
         made, disputed = trust.config_maps(asking, {query: await self._namespaces(query) for query in queries})
         for at, ref in disputed.items():
             log.warning("trust_not_published", kind=self.name, object=str(at), issuer=str(ref), error="another issuer has it")
-        return list(made.values())
+        return [*made.values(), *memories]
+
+    def _kept(self, one: Trust, there: Mapping[Place, Object]) -> tuple[Anchors, list[Object]]:
+        """The anchors of one issuer, and what must remember them where its bundle does not."""
+        present_pem, anchors = (self._bundles.published if self._bundles is not None else {}).get(one.uid, ("", None))
+        if anchors is not None and present_pem == one.anchors_pem:
+            return anchors, []
+        at = Place(self._namespace, trust.memory_name(one.uid))
+        before = there.get(at)
+        if before is None and anchors is not None:  # the bundle could not be brought up to date
+            before = {"metadata": {"annotations": anchors.annotations}, "spec": {"trustBundle": anchors.pem}}
+        anchors = kept_roots.keep(one.anchors_pem, before, max_life=one.max_life, now=self._now())
+        return anchors, [trust.config_map(replace(one, anchors_pem=anchors.pem), at, anchors.annotations)]
 
     async def _namespaces(self, query: str) -> list[str]:
         found = [item async for item in _pages(self._api, "/api/v1/namespaces", [("labelSelector", query)] if query else [])]

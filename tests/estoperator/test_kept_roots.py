@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from estoperator import kept_roots
-from estoperator.kept_roots import KEPT_ANNOTATION, SIGNING_ANNOTATION, Anchors
+from estoperator.kept_roots import KEPT_ANNOTATION, SIGNED_LIFE_ANNOTATION, SIGNED_UNTIL_ANNOTATION, SIGNING_ANNOTATION, Anchors
 from tests import pki
 from tests.estoperator.builders import NOW
 
@@ -52,6 +52,41 @@ def test_two_replaced_one_after_the_other_are_both_kept_each_for_its_time() -> N
 def test_a_change_of_the_policy_moves_no_end_that_was_set() -> None:
     second = publish(NEW, before=publish(OLD))
     assert publish(NEW, before=second, max_life=timedelta(0)).pem == pem(NEW, OLD)
+
+
+def test_a_shorter_maximum_of_today_does_not_shorten_what_yesterdays_certificates_live() -> None:
+    """90 days at first; then a day, and a second later half a day; then another root."""
+    shorter = publish(OLD, before=publish(OLD), max_life=timedelta(days=1))
+    shortest = publish(OLD, before=shorter, max_life=timedelta(hours=12), now=NOW + timedelta(seconds=1))
+    replaced = publish(NEW, before=shortest, max_life=timedelta(hours=12), now=NOW + timedelta(days=30))
+    assert publish(NEW, before=replaced, now=NOW + LIFE - timedelta(seconds=1)).pem == pem(NEW, OLD)
+    assert publish(NEW, before=replaced, now=NOW + LIFE).pem == pem(NEW)
+
+
+def test_the_maximum_counts_that_was_there_where_it_and_the_root_changed_while_nobody_looked() -> None:
+    replaced = publish(NEW, before=publish(OLD), max_life=timedelta(hours=1), now=NOW + timedelta(days=5))
+    ends = NOW + timedelta(days=5) + LIFE
+    assert publish(NEW, before=replaced, now=ends - timedelta(seconds=1)).pem == pem(NEW, OLD)
+    assert publish(NEW, before=replaced, now=ends).pem == pem(NEW)
+
+
+def test_what_is_remembered_of_a_longer_maximum_stays_the_same_until_it_says_nothing_more() -> None:
+    shorter = publish(OLD, before=publish(OLD), max_life=timedelta(days=1))
+    assert shorter.annotations[SIGNED_UNTIL_ANNOTATION] == (NOW + LIFE).strftime("%Y-%m-%dT%H:%M:%SZ")
+    later = publish(OLD, before=shorter, max_life=timedelta(days=1), now=NOW + timedelta(days=80))
+    assert later == shorter
+    over = publish(OLD, before=later, max_life=timedelta(days=1), now=NOW + timedelta(days=89))
+    assert over.annotations[SIGNED_UNTIL_ANNOTATION] == ""
+
+
+@pytest.mark.parametrize(
+    "annotations", [{SIGNED_LIFE_ANNOTATION: "long"}, {SIGNED_LIFE_ANNOTATION: "9" * 30}, {SIGNED_UNTIL_ANNOTATION: "x"}]
+)
+def test_a_life_that_cannot_be_read_counts_for_nothing(annotations: dict[str, str]) -> None:
+    signing = publish(OLD).annotations[SIGNING_ANNOTATION]
+    replaced = publish(NEW, before=Anchors(pem=pem(OLD), annotations={SIGNING_ANNOTATION: signing} | annotations))
+    assert replaced.pem == pem(NEW, OLD)
+    assert publish(NEW, before=replaced, now=NOW + LIFE).pem == pem(NEW)
 
 
 def test_what_is_taken_out_of_a_roll_over_is_withdrawn_at_once() -> None:

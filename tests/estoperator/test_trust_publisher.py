@@ -247,7 +247,7 @@ async def test_an_object_of_that_name_that_is_not_ours_is_left(world: World) -> 
 
 async def test_a_config_map_that_the_installation_does_not_permit_is_told_with_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
     world = World()
-    kind = ConfigMaps(world.api, permitted=False, bundles=None)
+    kind = ConfigMaps(world.api, permitted=False, bundles=None, namespace="est", now=lambda: NOW)
     publisher = Publisher(kind=kind, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock)
     await publisher.turn()
     assert "trust_off" not in capsys.readouterr().out
@@ -269,8 +269,44 @@ async def test_a_root_that_was_replaced_without_a_roll_over_stays_and_config_map
     world.source.say("B", max_life=timedelta(days=1), config_map=config_map)
     await bundles_turn(world, bundles)
     assert world.api.bundles[NAME]["spec"]["trustBundle"] == pem("B", "A")
-    (made,) = await ConfigMaps(world.api, permitted=True, bundles=bundles).wanted(world.source.there.values(), [])
+    kind = ConfigMaps(world.api, permitted=True, bundles=bundles, namespace="est", now=lambda: NOW)
+    (made,) = await kind.wanted(world.source.there.values(), [])
     assert made["data"] == {"ca.crt": pem("B", "A")}
+
+
+async def test_without_bundles_a_config_map_of_the_operators_own_namespace_remembers_what_to_keep() -> None:
+    world = World()
+    kind = ConfigMaps(world.api, permitted=True, bundles=None, namespace="est", now=lambda: NOW)
+    config_map = TrustConfigMap.model_validate({"name": "roots"})
+    world.source.say("A", max_life=timedelta(days=1), config_map=config_map)
+    first = await kind.wanted(world.source.there.values(), [])
+    assert {trust.place(body): body["data"] for body in first} == {
+        ("devices", "roots"): {"ca.crt": pem("A")},
+        ("est", "est-issuer-roots-u1"): {"ca.crt": pem("A")},
+    }
+    world.source.say("B", max_life=timedelta(days=1), config_map=config_map)
+    roots, memory = await kind.wanted(world.source.there.values(), first)
+    assert roots["data"] == memory["data"] == {"ca.crt": pem("B", "A")}
+    # what a tenant writes into its own is no memory
+    forged = {**memory, "metadata": {**memory["metadata"], "namespace": "devices", "name": "roots"}, "data": {"ca.crt": pem("B", "C")}}
+    roots, _ = await kind.wanted(world.source.there.values(), [forged])
+    assert roots["data"] == {"ca.crt": pem("B")}
+
+
+async def test_while_bundles_cannot_be_written_config_maps_have_the_new_root_and_the_old_one() -> None:
+    world = World()
+    bundles = ClusterTrustBundles(world.api, now=lambda: NOW)
+    kind = ConfigMaps(world.api, permitted=True, bundles=bundles, namespace="est", now=lambda: NOW)
+    config_map = TrustConfigMap.model_validate({"name": "roots"})
+    world.source.say("A", max_life=timedelta(days=1), config_map=config_map)
+    await bundles_turn(world, bundles)
+    assert len(await kind.wanted(world.source.there.values(), [])) == 1
+    world.api.errors["GET", BUNDLES] = FORBIDDEN
+    world.source.say("B", max_life=timedelta(days=1), config_map=config_map)
+    await bundles_turn(world, bundles)
+    roots, memory = await kind.wanted(world.source.there.values(), [])
+    assert roots["data"] == {"ca.crt": pem("B", "A")}
+    assert trust.place(memory) == ("est", "est-issuer-roots-u1")
 
 
 async def bundles_turn(world: World, bundles: ClusterTrustBundles) -> None:

@@ -195,9 +195,8 @@ def ask(system: System, kind: str, name: str, namespace: str | None, config_map:
 
 
 @pytest.fixture
-def with_config_maps(system: System) -> Iterator[None]:
-    """An operator of an installation with `trust.configMaps.enabled`."""
-    system.end_shared_operator()
+def config_map_rights(system: System) -> None:
+    """Those of an installation with `trust.configMaps.enabled`."""
     subject = {"kind": "ServiceAccount", "name": "operator", "namespace": system.namespace}
     rules = [
         {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "create", "update", "delete"]},
@@ -209,6 +208,12 @@ def with_config_maps(system: System) -> Iterator[None]:
         {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules},
         {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
     )
+
+
+@pytest.fixture
+def with_config_maps(system: System, config_map_rights: None) -> Iterator[None]:
+    """An operator of an installation with `trust.configMaps.enabled`."""
+    system.end_shared_operator()
     operator = system.start_operator("with-config-maps", trust_config_maps="true")
     yield
     assert operator.terminate() == 0
@@ -236,6 +241,45 @@ def test_config_maps_are_where_issuers_say_and_go_with_what_they_say(system: Sys
     until_config_maps(system, f"{tenant}-own")
     system.api.kubectl("delete", "estclusterissuer", tenant)
     until_config_maps(system, f"{tenant}-roots")
+
+
+def test_without_bundles_config_maps_keep_the_root_that_was_replaced_also_over_a_restart(
+    system: System, tenant: str, config_map_rights: None
+) -> None:
+    """As where the API server has no ClusterTrustBundles, for which ConfigMaps are."""
+    system.end_shared_operator()
+
+    def pem_of(*cas: pki.Ca) -> str:
+        return b"".join(pki.pem(ca.certificate) for ca in cas).decode()
+
+    def until_config_map(content: str) -> None:
+        wait_for(
+            "the ConfigMap",
+            lambda: config_maps(system, f"{tenant}-own").get(tenant, {}).get("data") == {"ca.crt": content},
+            what=lambda: config_maps(system, f"{tenant}-own"),
+            log=system.directory / "without-bundles.log",
+        )
+
+    old, new = living_ca("old"), living_ca("new")
+    ca_secret(system, tenant, old)
+    operator = system.start_operator("without-bundles", trust_config_maps="true", cluster_trust_bundles="false")
+    ask(system, "EstIssuer", "factory", tenant, {"name": f"{tenant}-own"})
+    until_config_map(pem_of(old))
+    uid = system.api.kubectl("-n", tenant, "get", "estissuer", "factory", "-o", "jsonpath={.metadata.uid}")
+    memory = f"est-issuer-roots-{uid}"
+    until_config_maps(system, memory, system.namespace)
+    assert operator.terminate() == 0
+    ca_secret(system, tenant, new)
+    operator = system.start_operator("without-bundles", trust_config_maps="true", cluster_trust_bundles="false")
+    until_config_map(pem_of(new, old))
+    assert operator.terminate() == 0
+    system.api.kubectl("-n", system.namespace, "delete", "configmap", memory)
+    operator = system.start_operator("without-bundles", trust_config_maps="true", cluster_trust_bundles="false")
+    until_config_map(pem_of(new))
+    system.api.kubectl("-n", tenant, "delete", "estissuer", "factory")
+    until_config_maps(system, memory)
+    until_config_maps(system, f"{tenant}-own")
+    assert operator.terminate() == 0
 
 
 def test_a_config_map_that_is_somebody_elses_is_left(system: System, tenant: str, with_config_maps: None) -> None:

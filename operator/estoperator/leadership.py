@@ -93,7 +93,7 @@ class Leadership:
             group.create_task(self._watch_for_ever())
             while True:
                 await self.round()
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(self.seconds_to_next_round())
 
     async def round(self) -> None:
         """One attempt to acquire or renew, bounded by the deadline; afterwards `leading` is true to the facts."""
@@ -109,6 +109,13 @@ class Leadership:
             self.heartbeat.unknown()
         if self.leading.is_set() and self._clock() - self._renewed_at >= RENEW_DEADLINE_SECONDS:
             self._lose("not renewed in time")
+
+    def seconds_to_next_round(self) -> float:
+        """RETRY_SECONDS, or less where another's Lease runs out sooner: who waits begins then, not at its next look."""
+        if self.leading.is_set() or self._lease is None or not (self._lease.get("spec") or {}).get("holderIdentity"):
+            return RETRY_SECONDS
+        left = self._seen_at + self._duration() - self._clock()
+        return left if 0.0 < left < RETRY_SECONDS else RETRY_SECONDS
 
     async def release(self) -> None:
         """Let another begin at once. Errors are logged: the Lease then runs out by itself."""
@@ -182,7 +189,11 @@ class Leadership:
         spec = (self._lease or {}).get("spec") or {}
         if not spec.get("holderIdentity"):
             return True
-        return self._clock() - self._seen_at >= float(spec.get("leaseDurationSeconds") or LEASE_SECONDS)
+        return self._clock() - self._seen_at >= self._duration()
+
+    def _duration(self) -> float:
+        """For how long the Lease holds once it was seen to change, in seconds."""
+        return float(((self._lease or {}).get("spec") or {}).get("leaseDurationSeconds") or LEASE_SECONDS)
 
     def _lead(self, renewed_at: float) -> None:
         self._renewed_at = renewed_at

@@ -71,7 +71,7 @@ class Program:
             self.metrics.leader.set(1)
             self.issuers.start_over()
             while self.leadership.leading.is_set():
-                await self.issuers.poll()
+                await self._poll()
                 if self.issuers.known and self.leadership.leading.is_set():
                     self.requests.resume()
                     self.issuer_queue.resume()
@@ -79,6 +79,16 @@ class Program:
                 await self._until_lost(self.poll_interval)
             self._pause()
             self.metrics.leader.set(0)
+
+    async def _poll(self) -> None:
+        """Ask estserver, but only while this replica leads: one that hangs must not keep the queues of a former leader open."""
+        polling, lost = asyncio.create_task(self.issuers.poll()), asyncio.create_task(self.leadership.lost.wait())
+        try:
+            await asyncio.wait([polling, lost], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            polling.cancel()
+            lost.cancel()
+            await asyncio.gather(polling, lost, return_exceptions=True)
 
     def _pause(self) -> None:
         self.requests.pause()

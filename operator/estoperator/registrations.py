@@ -7,7 +7,7 @@ from typing import Protocol
 
 import structlog
 
-from estcore.errors import ClientError, ConfigurationError, EstError, Refused
+from estcore.errors import ClientError, ConfigurationError, EstError, MalformedResponse, Refused
 from estoperator.issuer_state import Facts
 
 log = structlog.get_logger(__name__)
@@ -15,8 +15,11 @@ log = structlog.get_logger(__name__)
 REFUSED = "RegistrationAuthorityRefused"
 UNAVAILABLE = "RegistrationAuthorityPending"
 RETRY_SECONDS = 15.0
-AT_ONCE = 8
+AT_ONCE = 32
 """Issuers that are asked at the same time."""
+
+PATIENCE_SECONDS = 1.0
+"""How long the others wait for the issuers that are asked: one that hangs, as over its authorization webhook, must not hold them up."""
 
 
 class Registrar(Protocol):
@@ -36,11 +39,12 @@ class Registrar(Protocol):
 
 
 class Registrations:
-    """Belongs to one event loop. `clock` gives monotonic seconds."""
+    """Belongs to one event loop. `clock` gives monotonic seconds; `patience` is in seconds."""
 
-    def __init__(self, registrar: Registrar, *, clock: Callable[[], float]) -> None:
-        self._registrar, self._clock = registrar, clock
+    def __init__(self, registrar: Registrar, *, clock: Callable[[], float], patience: float = PATIENCE_SECONDS) -> None:
+        self._registrar, self._clock, self._patience = registrar, clock, patience
         self._failed: dict[str, tuple[float, str, str]] = {}  # uid → when to try again, reason, message
+        self._asking: dict[str, asyncio.Task[None]] = {}  # uid →
         self._at_once = asyncio.Semaphore(AT_ONCE)
 
     async def judge(self, told: Mapping[str, Facts]) -> dict[str, Facts]:
@@ -48,19 +52,30 @@ class Registrations:
         for uid in self._failed.keys() - told.keys():
             del self._failed[uid]
         stale = [facts for facts in told.values() if facts.ready and not self._registrar.is_fresh(facts.label, _ca(facts))]
-        if stale:
-            await asyncio.gather(*map(self._register, stale))
+        asked = [self._ask(facts) for facts in stale if self._is_due(facts)]
+        if asked:
+            await asyncio.wait(asked, timeout=self._patience)
         return {uid: self._judged(facts) for uid, facts in told.items()}
 
-    async def _register(self, facts: Facts) -> None:
+    def _is_due(self, facts: Facts) -> bool:
         again_at, *_ = self._failed.get(facts.uid, (0.0, "", ""))
-        if self._clock() < again_at:
-            return
+        return facts.uid not in self._asking and self._clock() >= again_at
+
+    def _ask(self, facts: Facts) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._register(facts))
+        self._asking[facts.uid] = task
+        task.add_done_callback(lambda _: self._asking.pop(facts.uid))
+        return task
+
+    async def _register(self, facts: Facts) -> None:
         try:
             async with self._at_once:
                 await self._registrar.register(facts.label, _ca(facts))
         except (ClientError, ConfigurationError) as error:
             self._note(facts, error)
+        except Exception:
+            log.exception("internal_error", work="registration", issuer=str(facts.ref))
+            self._note(facts, MalformedResponse("internal error; the operator's log has it"))
         else:
             if self._failed.pop(facts.uid, None) is not None:
                 log.info("registration_authority_accepted", issuer=str(facts.ref))
@@ -74,8 +89,10 @@ class Registrations:
 
     def _judged(self, facts: Facts) -> Facts:
         failed = self._failed.get(facts.uid)
-        if failed is None or not facts.ready or self._registrar.is_usable(facts.label, _ca(facts)):
+        if not facts.ready or self._registrar.is_usable(facts.label, _ca(facts)):
             return facts
+        if failed is None:
+            failed = (0.0, UNAVAILABLE, "the issuer has not answered yet")
         _, reason, message = failed
         return replace(
             facts,

@@ -49,6 +49,21 @@ async def test_the_second_leads_once_the_lease_has_not_changed_for_its_duration(
     assert server.lease["spec"]["leaseTransitions"] == 2
 
 
+async def test_who_waits_looks_again_when_the_lease_runs_out_and_not_later() -> None:
+    """Seen 2 s after its last renewal at the latest, a leader that was killed is followed 12 s after it."""
+    server, clock = LeaseServer(), Clock()
+    first, second = candidate(server, clock, "first"), candidate(server, clock, "second")
+    await first.round()
+    await second.round()
+    clock.seconds += LEASE_SECONDS - RETRY_SECONDS + 0.5
+    await second.round()
+    assert second.seconds_to_next_round() == RETRY_SECONDS - 0.5
+    clock.seconds += second.seconds_to_next_round()
+    await second.round()
+    assert second.leading.is_set()
+    assert second.seconds_to_next_round() == RETRY_SECONDS  # as for whoever leads
+
+
 @pytest.mark.spec("THREAT-31")
 async def test_a_leader_that_cannot_renew_stops_before_another_may_begin() -> None:
     server, clock = LeaseServer(), Clock()

@@ -1,0 +1,71 @@
+"""The operator becomes registration authority of many issuers, of which some hang or fail."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any
+
+from estoperator.registrations import AT_ONCE, RETRY_SECONDS, UNAVAILABLE, Registrations
+from tests.estoperator.test_issuer_state import facts
+from tests.estoperator.test_workqueue import Clock
+
+
+@dataclass
+class Registrar:
+    """Gets a certificate of an issuer at once, unless the issuer's label is in `hanging`: then when `answers` is set."""
+
+    hanging: frozenset[str] = frozenset()
+    fault: Exception | None = None
+    answers: asyncio.Event = field(default_factory=asyncio.Event)
+    asked: list[str | None] = field(default_factory=list)
+    got: set[str | None] = field(default_factory=set)
+
+    def is_fresh(self, label: str | None, ca_sha256: str | None) -> bool:
+        return label in self.got
+
+    def is_usable(self, label: str | None, ca_sha256: str | None) -> bool:
+        return label in self.got
+
+    async def register(self, label: str | None, ca_sha256: str | None) -> None:
+        self.asked.append(label)
+        if self.fault is not None:
+            raise self.fault
+        if label in self.hanging:
+            await self.answers.wait()
+        self.got.add(label)
+
+
+def told(*names: str) -> dict[str, Any]:
+    return {name: facts(uid=name, name=name, label=name) for name in names}
+
+
+async def test_issuers_that_hang_hold_up_no_other_and_become_ready_when_they_answer() -> None:
+    """As where a tenant's issuer asks an authorization webhook that takes connections and says nothing."""
+    hanging = tuple(f"hangs-{number}" for number in range(AT_ONCE - 1))
+    registrar = Registrar(hanging=frozenset(hanging))
+    registrations = Registrations(registrar, clock=Clock(), patience=0.05)
+    issuers = told(*hanging, "good")
+    async with asyncio.timeout(5):
+        judged = await registrations.judge(issuers)
+    assert judged["good"].ready
+    assert {judged[name].reason for name in hanging} == {UNAVAILABLE}
+    assert "has not answered yet" in judged[hanging[0]].message
+    async with asyncio.timeout(5):
+        await registrations.judge(issuers)
+    assert len(registrar.asked) == len(issuers), "one that is asked is not asked again meanwhile"
+    registrar.answers.set()
+    await asyncio.sleep(0)
+    judged = await registrations.judge(issuers)
+    assert all(one.ready for one in judged.values())
+
+
+async def test_a_fault_of_ours_over_one_issuer_leaves_the_others_as_they_are() -> None:
+    registrar, clock = Registrar(), Clock()
+    registrations = Registrations(registrar, clock=clock, patience=0.05)
+    await registrations.judge(told("good"))
+    registrar.fault = ZeroDivisionError()
+    judged = await registrations.judge(told("good", "odd"))
+    assert judged["good"].ready
+    assert judged["odd"].reason == UNAVAILABLE
+    registrar.fault = None
+    clock.seconds += RETRY_SECONDS
+    assert (await registrations.judge(told("good", "odd")))["odd"].ready

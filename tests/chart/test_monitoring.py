@@ -94,6 +94,14 @@ def test_every_series_in_alerts_and_dashboard_is_exported_with_the_labels_that_a
                 assert set(part.modifier.labels) <= known, f"{where}: {part}"
 
 
+def test_the_queue_is_that_of_the_replica_that_leads() -> None:
+    """Who waits for the Lease works on nothing: what an issuer that is not ready holds up grows old in its queue."""
+    queues = [(where, text) for where, text in expressions() if "est_operator_queue_" in text]
+    assert {where for where, _ in queues} >= {"EstRequestsStuck", "Queue", "Oldest request ready for work"}
+    for where, text in queues:
+        assert "and on (namespace, pod) est_operator_leader == 1" in text, where
+
+
 def test_the_check_finds_a_series_and_a_label_that_do_not_exist(exported: dict[str, set[str]]) -> None:
     expression = promql.parse('sum by (reason) (rate(est_refused_total{door="EST"}[5m])) / on (pod) est_operator_leader')
     assert series_in(expression) == {"est_refused_total", "est_operator_leader"}

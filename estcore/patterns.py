@@ -264,6 +264,10 @@ class TextPattern:
         fits = len(value) > len(before) + len(after) and value.startswith(before) and value.endswith(after)
         return fits and "." not in run and "*" not in run
 
+    def permits_wildcard(self, value: str, values: Values) -> bool:
+        """Whether a value is this very pattern, its placeholders filled: `*.apps.example.com` of `*.apps.example.com`."""
+        return not self.before and self.after is not None and value == "*" + fill(self.after, values)
+
 
 def parse_ip_pattern(text: str) -> IPNetwork:
     """Read an address or a network in CIDR form; raises ValueError."""

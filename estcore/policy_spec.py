@@ -81,20 +81,50 @@ def _text_pattern(text: str) -> str:
 SubjectText = Annotated[ShortText, AfterValidator(_text_pattern)]
 
 
+SubjectTexts = Annotated[tuple[SubjectText, ...], Field(min_length=1, max_length=64, strict=False)]
+
+_ATTRIBUTES_OF_LISTS = {"organizations": "organization", "organizationalUnits": "organizationalUnit", "domainComponents": "domainComponent"}
+"""Fields that list several patterns, and those for one of the same attribute."""
+
+
 class SubjectRule(SpecPart):
-    """Subject attributes a request may have; what is not listed must be absent. Values are patterns or templates."""
+    """Subject attributes a request may have; what is not listed must be absent. Values are patterns or templates.
+
+    Of a list (`organizations`) each value of the attribute fits one pattern; neither their number nor their order is fixed.
+    """
 
     common_name: SubjectText | None = None
     organization: SubjectText | None = None
+    organizations: SubjectTexts = ()
     organizational_unit: SubjectText | None = None
+    organizational_units: SubjectTexts = ()
     country: SubjectText | None = None
     state_or_province: SubjectText | None = None
     locality: SubjectText | None = None
     street_address: SubjectText | None = None
     postal_code: SubjectText | None = None
     domain_component: SubjectText | None = None
+    domain_components: SubjectTexts = ()
     user_id: SubjectText | None = None
     serial_number: SubjectText | None = None
+
+    @model_validator(mode="after")
+    def _one_field_for_an_attribute(self) -> Self:
+        given = self._given()
+        for several, one in _ATTRIBUTES_OF_LISTS.items():
+            if several in given and one in given:
+                raise ValueError(f"{one} and {several} are both set: put all patterns into {several}, and leave {one} out")
+        return self
+
+    def by_attribute(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """The field of each attribute and its patterns, by the name of the field for one (`organization`)."""
+        return {
+            _ATTRIBUTES_OF_LISTS.get(field, field): (field, (texts,) if isinstance(texts, str) else texts)
+            for field, texts in self._given().items()
+        }
+
+    def _given(self) -> dict[str, str | tuple[str, ...]]:
+        return {field: texts for field, texts in self.model_dump(by_alias=True).items() if texts}
 
 
 def _dns_pattern(text: str) -> str:
@@ -155,7 +185,7 @@ class Rule(SpecPart):
             ip_addresses=self.ip_addresses,
             email_addresses=self.email_addresses,
             other_names=((name.oid, name.utf8_value) for name in self.other_names),
-            subject=self.subject.model_dump(by_alias=True, exclude_none=True) if self.subject else None,
+            subject=self.subject.by_attribute() if self.subject else None,
         )
 
 

@@ -43,12 +43,12 @@ _IN_ORDER = (
 
 
 def subject(rule: Rule, values: Values) -> tuple[RdnTemplate, ...] | None:
-    """The components that the rule lists, each with its value where that is fixed; None where the rule says nothing of the subject."""
+    """The components that the rule lists, each once, with its value where that is fixed; None where it says nothing of the subject."""
     patterns = rule.patterns.subject
     if patterns is None:
         return None
     return tuple(
-        (NameComponent(type=oid.dotted_string, value=_component_value(oid, patterns[SUBJECT_FIELDS[oid]], values)),)
+        (NameComponent(type=oid.dotted_string, value=_component_value(oid, patterns[SUBJECT_FIELDS[oid]].patterns, values)),)
         for oid in _IN_ORDER
         if SUBJECT_FIELDS[oid] in patterns
     )
@@ -93,10 +93,10 @@ def names_any(rule: Rule) -> bool:
     return bool(rule.dns_names or rule.uris or rule.ip_addresses or rule.email_addresses or rule.other_names)
 
 
-def _component_value(oid: ObjectIdentifier, pattern: TextPattern, values: Values) -> bytes | None:
-    if pattern.after is not None:
+def _component_value(oid: ObjectIdentifier, patterns: Sequence[TextPattern], values: Values) -> bytes | None:
+    if len(patterns) > 1 or patterns[0].after is not None:
         return None
-    text = fill(pattern.before, values)
+    text = fill(patterns[0].before, values)
     try:
         check_name(x509.Name([x509.NameAttribute(oid, text)]))
     except (BadCsr, ValueError):

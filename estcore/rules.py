@@ -209,13 +209,30 @@ def _check_subject(
                 continue
             permitting = "of a subject only", ("a commonName equal to one of the subject alternative names asked for",)
         elif field is None or field not in patterns:
-            permitting = "subject", tuple(patterns)
+            permitting = "subject", tuple(map(str, patterns.values()))
         else:
-            pattern = patterns[field]
-            if isinstance(value, str) and pattern.permits(value, values) and not _impersonates_cluster(field, value, pattern):
+            if isinstance(value, str) and _permits_value(field, value, rule, sans, values):
                 continue
-            permitting = f"subject.{field}", (pattern.text,)
+            permitting = f"subject.{patterns[field]}", tuple(pattern.text for pattern in patterns[field].patterns)
         _refuse(f"subject {describe_name(x509.Name([attribute]))}", requester, place, permitting)
+
+
+def _permits_value(field: str, value: str, rule: Rule, sans: Sequence[x509.GeneralName], values: Values) -> bool:
+    """Whether one of the patterns of a subject attribute that the rule lists permits this value.
+
+    A wildcard as commonName is a name to old clients: it is had where the rule has `wildcards`, as the very pattern, and for a dNSName
+    of the request, which passed as such.
+    """
+    for pattern in (rule.patterns.subject or {})[field].patterns:
+        permitted = pattern.permits(value, values) or (
+            field == "commonName"
+            and rule.wildcards
+            and pattern.permits_wildcard(value, values)
+            and any(isinstance(san, x509.DNSName) and _is_same_text(value, san) for san in sans)
+        )
+        if permitted and not _impersonates_cluster(field, value, pattern):
+            return True
+    return False
 
 
 def _is_same_text(value: str | bytes, san: x509.GeneralName) -> bool:

@@ -269,6 +269,16 @@ def test_ill_formed_wishes_by_hand_are_refused() -> None:
         CsrAdvice.written((EXTENSION_REQUEST,), NOTHING_TO_PROVE)
 
 
+@pytest.mark.spec("EST-ATTR-13")
+def test_of_a_list_one_pattern_is_fixed_and_of_several_the_attribute_is_wanted_once_and_left_open() -> None:
+    rule = {"subject": {"organizations": ["Acme"], "organizationalUnits": ["Dept.", "Line"], "domainComponents": ["{user}*"]}}
+    assert subject(wishes(rule, basic("device-7"))) == [
+        ("0.9.2342.19200300.100.1.25", None),
+        (ORGANIZATION, b"\x0c\x04Acme"),
+        (UNIT, None),
+    ]
+
+
 @pytest.mark.spec("EST-ATTR-02")
 def test_nothing_to_say_is_empty() -> None:
     assert CsrAdvice.written((), NOTHING_TO_PROVE).is_empty
@@ -302,7 +312,14 @@ rules = st.fixed_dictionaries(
             max_size=2,
         ),
         "subject": st.fixed_dictionaries(
-            {}, optional={"commonName": texts, "organization": texts, "country": texts, "serialNumber": texts}
+            {},
+            optional={
+                "commonName": texts,
+                "organization": texts,
+                "organizationalUnits": st.lists(texts, min_size=1, max_size=2),
+                "country": texts,
+                "serialNumber": texts,
+            },
         ),
     },
 )

@@ -113,6 +113,22 @@ POLICY_MISTAKES: list[tuple[dict[str, Any], str, str]] = [
     ({"rules": [{"otherNames": [{"oid": "1.03", "utf8Value": "a"}]}]}, "spec.policy.rules[0].otherNames[0].oid", "pattern"),
     ({"rules": [{"otherNames": [{"oid": "1.3", "value": "a"}]}]}, "spec.policy.rules[0].otherNames[0].utf8Value", "required"),
     ({"rules": [{"otherNames": [{"oid": "1.3", "utf8Value": "a"}] * 65}]}, "spec.policy.rules[0].otherNames", "64"),
+    *(
+        (
+            {"rules": [{"subject": {one: "a", several: ["b"]}}]},
+            "spec.policy.rules[0].subject",
+            f"put all patterns into {several}, and leave",
+        )
+        for one, several in (
+            ("organization", "organizations"),
+            ("organizationalUnit", "organizationalUnits"),
+            ("domainComponent", "domainComponents"),
+        )
+    ),
+    ({"rules": [{"subject": {"organizations": []}}]}, "spec.policy.rules[0].subject.organizations", "at least 1"),
+    ({"rules": [{"subject": {"organizations": ["a", "{o}"]}}]}, "spec.policy.rules[0].subject.organizations[1]", "{o} is unknown"),
+    ({"rules": [{"subject": {"domainComponents": ["a"] * 65}}]}, "spec.policy.rules[0].subject.domainComponents", "64"),
+    ({"rules": [{"subject": {"commonNames": ["a"]}}]}, "spec.policy.rules[0].subject.commonNames", "unknown"),
     ({"rules": [{"subject": {"commonName": "{cn}"}}]}, "spec.policy.rules[0].subject.commonName", "{cn} is unknown"),
     ({"rules": [{"subject": {"title": "x"}}]}, "spec.policy.rules[0].subject.title", "unknown"),
     ({"rules": [{"wildcards": "yes"}]}, "spec.policy.rules[0].wildcards", "boolean"),

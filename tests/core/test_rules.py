@@ -361,3 +361,101 @@ def test_a_common_name_that_kubernetes_gives_a_meaning_to_must_be_written_out(pa
         assert refusal(basic(), rules, subject=pki.name(value)).reason == "NameNotPermitted"
     registration.authorize(basic(), csr(subject=pki.name(None, organization_name="kubernetes")), rules)
     assert refusal(basic(), rules, subject=pki.name("worker-1", organization_name="system:masters")).reason == "NameNotPermitted"
+
+
+# ---- several patterns for one attribute, and a wildcard as common name
+
+O, OU, DC = NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.DOMAIN_COMPONENT  # noqa: E741  # as X.500 writes it
+LISTS = {"organizations": ["Corp.", "{user} *"], "organizationalUnits": ["Dept.", "Line *"], "domainComponents": ["example", "com"]}
+
+
+def dn(*attributes: tuple[x509.ObjectIdentifier, str]) -> x509.Name:
+    return x509.Name([x509.NameAttribute(oid, value) for oid, value in attributes])
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        dn((O, "Corp.")),
+        dn((O, "device-1 Works")),
+        dn((DC, "com"), (DC, "example"), (O, "Corp."), (O, "device-1 Works"), (OU, "Line 7"), (OU, "Dept."), (OU, "Line 7")),
+        dn((DC, "example"), (DC, "com")),
+    ],
+)
+def test_each_value_fits_one_of_the_patterns_of_its_list(subject: x509.Name) -> None:
+    assert registration.authorize(basic(), csr(subject=subject), policy({"subject": LISTS})).subject == subject
+
+
+@pytest.mark.spec("THREAT-04")
+@pytest.mark.parametrize(
+    ("subject", "said"),
+    [
+        (
+            dn((O, "Corp.x")),
+            "subject O=Corp.x is not permitted to basic user 'device-1': rule 1 permits subject.organizations Corp., {user}",
+        ),
+        (dn((O, "Corp."), (O, "device-2 Works")), "subject O=device-2 Works is not permitted"),
+        (dn((OU, "Dept.")), None),
+        (dn((OU, "Dept.."), (OU, "Dept.")), "permits subject.organizationalUnits Dept., Line *"),
+        (dn((OU, "Line 7.evil")), "permits subject.organizationalUnits"),
+        (dn((DC, "evil"), (DC, "example"), (DC, "com")), "subject DC=evil is not permitted"),
+        (dn((DC, "Example"), (DC, "com")), "permits subject.domainComponents example, com"),
+        (dn((NameOID.COMMON_NAME, "Corp.")), "permits subject organizations, organizationalUnits, domainComponents"),
+    ],
+)
+def test_a_value_that_fits_none_is_refused_and_the_list_is_named(subject: x509.Name, said: str | None) -> None:
+    rules = policy({"subject": LISTS})
+    if said is None:
+        registration.authorize(basic(), csr(subject=subject), rules)
+    else:
+        assert said in refusal(basic(), rules, subject=subject).message
+
+
+def test_a_list_is_for_requesters_that_have_the_values_of_all_its_patterns() -> None:
+    rules = policy({"subject": {"organizations": ["Corp.", "{namespace}"]}})
+    assert refusal(basic(), rules, subject=dn((O, "Corp."))).reason == "NoRule"
+    assert registration.authorize(pod("shop"), csr(subject=dn((O, "shop"))), rules).subject == dn((O, "shop"))
+
+
+@pytest.mark.spec("THREAT-05")
+def test_a_list_with_a_star_lends_no_name_of_the_cluster() -> None:
+    rules = policy({"subject": {"organizations": ["Acme", "*"]}})
+    assert refusal(basic(), rules, subject=dn((O, "system:masters"))).reason == "NameNotPermitted"
+    literal = policy({"subject": {"organizations": ["*", "system:nodes"]}})
+    assert registration.authorize(basic(), csr(subject=dn((O, "system:nodes"))), literal).subject == dn((O, "system:nodes"))
+
+
+STARRED = {"dnsNames": ["*.apps.example.com", "*.example.com"], "subject": {"commonName": "*.apps.example.com"}, "wildcards": True}
+
+
+@pytest.mark.spec("THREAT-03")
+@pytest.mark.parametrize(
+    ("changes", "common_name", "dns_name", "permitted"),
+    [
+        ({}, "*.apps.example.com", "*.apps.example.com", True),
+        ({}, "*.apps.example.com", "*.APPS.example.com", True),
+        ({"wildcards": False}, "*.apps.example.com", "a.apps.example.com", False),
+        ({}, "*.apps.example.com", "a.apps.example.com", False),
+        ({}, "*.apps.example.com", "*.example.com", False),
+        ({}, "*.example.com", "*.example.com", False),
+        ({}, "*", "*.apps.example.com", False),
+        ({"subject": {"commonName": "*.example.com"}}, "*.apps.example.com", "*.apps.example.com", False),
+        ({"subject": {"commonName": "a*.apps.example.com"}}, "a*.apps.example.com", "*.apps.example.com", False),
+        ({"subject": {"commonName": "*"}}, "*", "*.apps.example.com", False),
+        ({"subject": {"organization": "*.apps.example.com"}}, "*.apps.example.com", "*.apps.example.com", False),
+    ],
+)
+def test_a_wildcard_as_common_name_is_the_very_pattern_and_a_dns_name_of_the_request(
+    changes: dict[str, Any], common_name: str, dns_name: str, *, permitted: bool
+) -> None:
+    rules = policy({**STARRED, **changes})
+    if permitted:
+        assert registration.authorize(basic(), csr(DNS(dns_name), subject=pki.name(common_name)), rules).subject == pki.name(common_name)
+    else:
+        assert refusal(basic(), rules, DNS(dns_name), subject=pki.name(common_name)).reason == "NameNotPermitted"
+
+
+@pytest.mark.spec("THREAT-05")
+def test_a_wildcard_over_the_api_server_is_no_common_name_of_a_star() -> None:
+    rules = policy({"dnsNames": ["*.default.svc"], "subject": {"commonName": "*.default.svc"}, "wildcards": True})
+    assert refusal(basic(), rules, DNS("*.default.svc"), subject=pki.name("*.default.svc")).reason == "NameNotPermitted"

@@ -57,7 +57,11 @@ SUBJECTS = {
     "words": {"commonName": "*"},
     "authority": {"commonName": "*"},
     "hosts": {"commonName": f"*.{DOMAIN}"},
-    "literal": {"commonName": f"*.literal.{DOMAIN}", "organization": "Corp.", "organizationalUnit": "*"},
+    "literal": {
+        "commonName": f"*.literal.{DOMAIN}",
+        "organization": "Corp.",
+        "organizationalUnits": ["Dept.", "Baz", "Bar", "FooLong"],
+    },
 }
 """An issuer for each form of common name, and one for CAs."""
 
@@ -73,6 +77,7 @@ def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytes
         started.issuer(TENANT, issuer, rules=[PERMITTED | {"subject": subject}], usages=usages, isCA=True, duration={"max": "10000h"})
     plain = {field: names for field, names in PERMITTED.items() if field != "otherNames"}
     started.issuer(TENANT, "plain", rules=[plain | {"subject": SUBJECTS["words"]}])
+    started.issuer(TENANT, "one-unit", rules=[PERMITTED | {"subject": {"organization": "Corp.", "organizationalUnit": "*"}}])
     started.shared_operator()
     yield started
     started.stop()
@@ -246,6 +251,15 @@ def test_other_names_are_refused_where_no_rule_lists_them_and_the_message_names_
     assert ready["reason"] == "Failed"
     assert f"otherName:{UPN};UTF8:upn@domain.test is not permitted" in ready["message"]
     assert "rule 1 permits otherNames none" in ready["message"]
+
+
+def test_a_literal_subject_is_refused_where_no_rule_lists_its_parts_and_the_message_names_the_field(system: System) -> None:
+    """The row LiteralCertificateSubject is by opt-in: this rule has one pattern for every unit, whose `*` stands for no dot."""
+    (case,) = (case for case in CERTIFICATES if case.organizational_units)
+    ready = condition(ask(system, "unpinned", case, issuer="one-unit")["status"], "Ready")
+    assert ready["reason"] == "Failed"
+    assert "subject OU=Dept. is not permitted" in ready["message"]
+    assert "rule 1 permits subject.organizationalUnit *" in ready["message"]
 
 
 def test_reuse_private_key_gives_another_certificate_for_the_same_key(system: System) -> None:

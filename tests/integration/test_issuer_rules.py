@@ -65,6 +65,16 @@ def test_a_rule_lists_other_names_by_type_and_value(rules: ApiServer) -> None:
             rules.apply(est_issuer("refused", policy={"rules": [{"otherNames": [other_name]}]}))
 
 
+def test_a_subject_has_one_pattern_or_a_list_for_an_attribute(rules: ApiServer) -> None:
+    lists = {field: ["a"] * 64 for field in ("organizations", "organizationalUnits", "domainComponents")}
+    rules.apply(est_issuer("listed", policy={"rules": [{"subject": {"commonName": "*", **lists}}] * 64}))
+    for one in ("organization", "organizationalUnit", "domainComponent"):
+        with pytest.raises(RuntimeError, match=f"put all patterns into {one}s, and leave {one} out"):
+            rules.apply(est_issuer("refused", policy={"rules": [{"subject": {one: "a", f"{one}s": ["b"]}}]}))
+    with pytest.raises(RuntimeError, match="at least 1 items"):
+        rules.apply(est_issuer("refused", policy={"rules": [{"subject": {"organizations": []}}]}))
+
+
 @pytest.mark.spec("THREAT-22")
 def test_only_an_est_cluster_issuer_says_which_namespaces_may_name_it(rules: ApiServer) -> None:
     with pytest.raises(RuntimeError, match="an EstIssuer serves its own namespace"):

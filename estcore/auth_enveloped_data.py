@@ -9,8 +9,8 @@ from typing import Final, NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from estcore import encrypted_content, recipient_info
-from estcore.der import CONTEXT_1, CONTEXT_2, OBJECT_IDENTIFIER, SEQUENCE, SET, integer, object_identifier, tlv
+from estcore import cms_attributes, encrypted_content, recipient_info
+from estcore.der import CONTEXT_1, CONTEXT_2, SEQUENCE, SET, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.encrypted_content import MAX_OCTETS, EncryptedContent, Syntax
 from estcore.errors import MalformedBody
@@ -30,7 +30,6 @@ AES_GCM_OIDS: Final = {16: "2.16.840.1.101.3.4.1.6", 24: "2.16.840.1.101.3.4.1.2
 """Octets of the content key → dotted OID (RFC 5084 section 3.2)."""
 _KEY_OCTETS = {oid: octets for octets, oid in AES_GCM_OIDS.items()}
 _SHORTEST_TAG: Final = 12
-_CONTENT_TYPE = object_identifier("1.2.840.113549.1.9.3")
 _SYNTAX = Syntax("AuthEnvelopedData", AUTH_ENVELOPED_DATA, "RFC 5083 section 2")
 
 
@@ -44,7 +43,7 @@ def encrypt(content: bytes, content_type: str, recipients: Sequence[Recipient], 
         raise ValueError(f"AES-GCM takes a content key of 16, 24 or 32 octets and a nonce of {NONCE_OCTETS}")
     recipient_infos = encrypted_content.recipient_infos(encrypted_content.encode_recipients(recipients, content_key))
     # RFC 5083 section 2.1: they are there where the content is not id-data; section 2.2: authenticated with the tag of a SET OF.
-    attribute = tlv(SEQUENCE, _CONTENT_TYPE + tlv(SET, object_identifier(content_type)))
+    attribute = cms_attributes.attribute(cms_attributes.CONTENT_TYPE, object_identifier(content_type))
     encryptor = Cipher(algorithms.AES(content_key), modes.GCM(nonce)).encryptor()
     encryptor.authenticate_additional_data(tlv(SET, attribute))
     encrypted = encryptor.update(content) + encryptor.finalize()
@@ -114,16 +113,9 @@ def _check_attributes(attributes_der: bytes, content_type: str) -> None:
         if content_type != DATA:
             raise MalformedBody(f"{_SYNTAX.what} has no authAttrs, though its content is not id-data (RFC 5083 section 2.1)")
         return
-    types: dict[bytes, bytes] = {}
-    for attribute_der in only(attributes_der, SET, what="the authAttrs").each(SEQUENCE, at_most=MAX_ATTRIBUTES):
-        attribute = only(attribute_der, what="an authenticated attribute")
-        oid = attribute.whole(OBJECT_IDENTIFIER)
-        values = attribute.content(SET)
-        attribute.close()
-        if oid in types:
-            raise MalformedBody("an authenticated attribute is there twice")
-        types[oid] = values
-    if types.get(_CONTENT_TYPE) != object_identifier(content_type):
+    attributes = only(attributes_der, SET, what="the authAttrs").each(SEQUENCE, at_most=MAX_ATTRIBUTES)
+    said = cms_attributes.read(attributes, what="an authenticated attribute").get(cms_attributes.CONTENT_TYPE)
+    if said is None or said.rest() != object_identifier(content_type):
         raise MalformedBody("the authenticated attribute contentType is not there, or names another type than the content has")
 
 

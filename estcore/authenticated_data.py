@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from estcore import cms_attributes, pwri_kek
 from estcore import der as der_module
-from estcore import pwri_kek
-from estcore.der import CONTEXT_0, CONTEXT_1, OBJECT_IDENTIFIER, SEQUENCE, SET, integer, object_identifier, tlv
+from estcore.cms_attributes import CONTENT_TYPE, MESSAGE_DIGEST
+from estcore.der import CONTEXT_0, CONTEXT_1, SEQUENCE, SET, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.errors import CmcFailed, CmcFailInfo, MalformedBody
 from estcore.foreign import foreign
@@ -29,9 +30,6 @@ _CONTEXT_3 = 0xA3
 _PWRI = 0xA3
 ID_CT_AUTH_DATA: Final = "1.2.840.113549.1.9.16.1.2"
 _WHAT = "the AuthenticatedData"
-
-_CONTENT_TYPE = object_identifier("1.2.840.113549.1.9.3")
-_MESSAGE_DIGEST = object_identifier("1.2.840.113549.1.9.4")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +133,10 @@ def verify(message: AuthenticatedData, password: bytes, *, accept_sha1: bool = F
     )
     if len(mac_key) < MIN_MAC_KEY_OCTETS or not same(message._mac, expected):
         raise _does_not_verify()
-    attributes = _attributes(message._authenticated_attributes)
-    signed_type = attributes.get(_CONTENT_TYPE)
-    signed_digest = attributes.get(_MESSAGE_DIGEST)
-    if signed_type != object_identifier(message.content_type) or not same(signed_digest or b"", tlv(OCTET_STRING, content_digest)):
+    attributes = only(message._authenticated_attributes, SET, what="the authAttrs").each(SEQUENCE, at_most=MAX_ATTRIBUTES)
+    said = {oid: values.rest() for oid, values in cms_attributes.read(attributes, what="an authenticated attribute").items()}
+    right_type = said.get(CONTENT_TYPE) == object_identifier(message.content_type)
+    if not right_type or not same(said.get(MESSAGE_DIGEST, b""), tlv(OCTET_STRING, content_digest)):
         raise _does_not_verify()
     return message.unverified_content
 
@@ -180,21 +178,6 @@ def _read_password_recipient(recipient: bytes, *, accept_sha1: bool) -> _Passwor
     return _PasswordRecipient(pbkdf2, key_octets, lambda key: pwri_kek.unwrap(encrypted_key, key_encryption_key=key, iv=iv))
 
 
-def _attributes(attributes_der: bytes) -> dict[bytes, bytes]:
-    """The DER of the type of each attribute → its one value."""
-    attributes: dict[bytes, bytes] = {}
-    for attribute_der in only(attributes_der, SET, what="the authAttrs").each(SEQUENCE, at_most=MAX_ATTRIBUTES):
-        attribute = only(attribute_der, what="an authenticated attribute")
-        oid = attribute.whole(OBJECT_IDENTIFIER)
-        values = attribute.inside(SET)
-        attribute.close()
-        value = values.opaque()
-        if oid in attributes or not values.at_end:
-            raise MalformedBody("an authenticated attribute is there twice, or has more than one value")
-        attributes[oid] = value
-    return attributes
-
-
 def build(content: bytes, content_type: str, password: bytes, *, salt: bytes, mac_key: bytes, iterations: int) -> bytes:
     """Authenticate `content`, whose dotted type is `content_type`, under a password; returns DER ContentInfo.
 
@@ -213,8 +196,10 @@ def build(content: bytes, content_type: str, password: bytes, *, salt: bytes, ma
     content_digest = digest(SHA256_DER, content, accept_sha1=False, what="")
     attributes = b"".join(
         sorted(
-            tlv(SEQUENCE, oid + tlv(SET, value))
-            for oid, value in ((_CONTENT_TYPE, object_identifier(content_type)), (_MESSAGE_DIGEST, tlv(OCTET_STRING, content_digest)))
+            (
+                cms_attributes.attribute(CONTENT_TYPE, object_identifier(content_type)),
+                cms_attributes.attribute(MESSAGE_DIGEST, tlv(OCTET_STRING, content_digest)),
+            )
         )
     )
     octets = mac(HMAC_SHA256_DER, tlv(SET, attributes), key=mac_key, accept_sha1=False, what="")

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from estcore import cms_attributes
+from estcore.cms_attributes import CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME
 from estcore.cms_signature import BadSignature, Digest, MessageSigner, digest_of
 from estcore.cms_signature import verify as verify_signature
 from estcore.der import CONTEXT_0, CONTEXT_1, INTEGER, SEQUENCE, SET, integer, object_identifier, tlv
@@ -27,9 +29,6 @@ DATA: Final = "1.2.840.113549.1.7.1"
 SIGNED_DATA: Final = "1.2.840.113549.1.7.2"
 ENVELOPED_DATA: Final = "1.2.840.113549.1.7.3"
 
-_CONTENT_TYPE: Final = "1.2.840.113549.1.9.3"
-_MESSAGE_DIGEST: Final = "1.2.840.113549.1.9.4"
-_SIGNING_TIME: Final = "1.2.840.113549.1.9.5"
 _SIGNED_DATA_OID = object_identifier(SIGNED_DATA)
 _PRIMITIVE_0 = 0x80
 _WHAT = "the SignedData"
@@ -252,20 +251,13 @@ def _signer_identifier(reader: Reader) -> SignerIdentifier:
 
 def _check_signed_attributes(attributes: Sequence[bytes], content_type: str, content: bytes | None, digest: Digest) -> datetime | None:
     """Check contentType and messageDigest, which must be there, and return the signingTime (RFC 5652 sections 5.3 and 11)."""
-    values: dict[str, Reader] = {}
-    for attribute in attributes:
-        reader = only(attribute, what="a signed attribute")
-        attribute_type = reader.oid()
-        if attribute_type in values:
-            raise MalformedBody("a SignerInfo has the same signed attribute twice")
-        values[attribute_type] = reader.inside(SET)
-        reader.close()
-    if _CONTENT_TYPE not in values or _MESSAGE_DIGEST not in values:
+    values = cms_attributes.read(attributes, what="a signed attribute")
+    if CONTENT_TYPE not in values or MESSAGE_DIGEST not in values:
         raise MalformedBody("a SignerInfo lacks the signed attribute contentType or messageDigest (RFC 5652 section 5.3)")
-    signed_type = values[_CONTENT_TYPE].oid()
-    message_digest = values[_MESSAGE_DIGEST].octets()
-    signing_time = values[_SIGNING_TIME].time() if _SIGNING_TIME in values else None
-    for known in (_CONTENT_TYPE, _MESSAGE_DIGEST, _SIGNING_TIME):
+    signed_type = values[CONTENT_TYPE].oid()
+    message_digest = values[MESSAGE_DIGEST].octets()
+    signing_time = values[SIGNING_TIME].time() if SIGNING_TIME in values else None
+    for known in (CONTENT_TYPE, MESSAGE_DIGEST, SIGNING_TIME):
         if known in values:
             values[known].close()
     if signed_type != content_type:
@@ -279,11 +271,11 @@ def _build_signer(
     identifier: SignerIdentifier, signer: MessageSigner, *, type_der: bytes, content: bytes, signing_time: datetime | None
 ) -> bytes:
     attributes = [
-        _attribute(_CONTENT_TYPE, type_der),
-        _attribute(_MESSAGE_DIGEST, tlv(OCTET_STRING, signer.digest.of(content))),
+        cms_attributes.attribute(CONTENT_TYPE, type_der),
+        cms_attributes.attribute(MESSAGE_DIGEST, tlv(OCTET_STRING, signer.digest.of(content))),
     ]
     if signing_time is not None:
-        attributes.append(_attribute(_SIGNING_TIME, _time(signing_time)))
+        attributes.append(cms_attributes.attribute(SIGNING_TIME, _time(signing_time)))
     encoded = b"".join(sorted(attributes))
     match identifier:
         case SubjectKeyIdentifier():
@@ -292,10 +284,6 @@ def _build_signer(
             head = tlv(INTEGER, b"\x01") + tlv(SEQUENCE, identifier.issuer_der + integer(identifier.serial_number))
     signature = signer.sign(tlv(SET, encoded))
     return tlv(SEQUENCE, head + signer.digest.identifier + tlv(CONTEXT_0, encoded) + signer.algorithm + tlv(OCTET_STRING, signature))
-
-
-def _attribute(attribute_type: str, value_der: bytes) -> bytes:
-    return tlv(SEQUENCE, object_identifier(attribute_type) + tlv(SET, value_der))
 
 
 def _time(moment: datetime) -> bytes:

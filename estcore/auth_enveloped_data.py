@@ -10,12 +10,11 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from estcore import cms_attributes, encrypted_content, recipient_info
-from estcore.der import CONTEXT_1, CONTEXT_2, SEQUENCE, SET, integer, object_identifier, tlv
+from estcore.der import CONTEXT_1, CONTEXT_2, SEQUENCE, SET, algorithm_identifier, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.encrypted_content import MAX_OCTETS, EncryptedContent, Syntax
 from estcore.errors import MalformedBody
 from estcore.foreign import foreign
-from estcore.key_encryption import algorithm_identifier
 from estcore.recipient_info import DecryptionKey, Recipient, cannot_decrypt
 from estcore.signed_data import DATA, content_info, parse_content_info
 

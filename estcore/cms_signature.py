@@ -15,7 +15,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 
-from estcore.der import SEQUENCE, object_identifier, tlv
+from estcore.der import algorithm_identifier
 from estcore.errors import RequestError
 from estcore.keys import PrivateKey, PublicKey, signature_hash
 
@@ -46,12 +46,12 @@ class Digest(StrEnum):
 
 
 _DIGEST_OIDS = {
-    Digest.SHA256: object_identifier("2.16.840.1.101.3.4.2.1"),
-    Digest.SHA384: object_identifier("2.16.840.1.101.3.4.2.2"),
-    Digest.SHA512: object_identifier("2.16.840.1.101.3.4.2.3"),
+    Digest.SHA256: "2.16.840.1.101.3.4.2.1",
+    Digest.SHA384: "2.16.840.1.101.3.4.2.2",
+    Digest.SHA512: "2.16.840.1.101.3.4.2.3",
 }
-_DIGEST_IDENTIFIERS = {digest: tlv(SEQUENCE, oid) for digest, oid in _DIGEST_OIDS.items()}
-_DIGESTS = {tlv(SEQUENCE, oid + parameters): digest for digest, oid in _DIGEST_OIDS.items() for parameters in (b"", _NULL)}
+_DIGEST_IDENTIFIERS = {digest: algorithm_identifier(oid) for digest, oid in _DIGEST_OIDS.items()}
+_DIGESTS = {algorithm_identifier(oid, parameters): digest for digest, oid in _DIGEST_OIDS.items() for parameters in (b"", _NULL)}
 """Parameters are absent when sent, and NULL is accepted (RFC 5754 section 2)."""
 _HASHES: dict[Digest, hashes.HashAlgorithm] = {
     Digest.SHA256: hashes.SHA256(),
@@ -71,19 +71,19 @@ class _Kind(Enum):
 def _algorithms() -> dict[bytes, tuple[_Kind, Digest | None]]:
     """By DER AlgorithmIdentifier: the kind, and the digest where the algorithm names one itself."""
     algorithms: dict[bytes, tuple[_Kind, Digest | None]] = {
-        tlv(SEQUENCE, object_identifier("1.2.840.113549.1.1.1") + _NULL): (_Kind.RSA, None),
-        tlv(SEQUENCE, object_identifier("1.3.101.112")): (_Kind.ED25519, Digest.SHA512),  # RFC 8419 section 3.1
-        tlv(SEQUENCE, object_identifier("1.3.6.1.5.5.7.6.2") + _NULL): (_Kind.NONE, None),
+        algorithm_identifier("1.2.840.113549.1.1.1", _NULL): (_Kind.RSA, None),
+        algorithm_identifier("1.3.101.112"): (_Kind.ED25519, Digest.SHA512),  # RFC 8419 section 3.1
+        algorithm_identifier("1.3.6.1.5.5.7.6.2", _NULL): (_Kind.NONE, None),
     }
     for digest, rsa_number, ecdsa_number in ((Digest.SHA256, 11, 2), (Digest.SHA384, 12, 3), (Digest.SHA512, 13, 4)):
-        algorithms[tlv(SEQUENCE, object_identifier(f"1.2.840.10045.4.3.{ecdsa_number}"))] = (_Kind.ECDSA, digest)
+        algorithms[algorithm_identifier(f"1.2.840.10045.4.3.{ecdsa_number}")] = (_Kind.ECDSA, digest)
         for parameters in (_NULL, b""):  # RFC 5754 section 3.2: NULL when sent, absent is accepted
-            algorithms[tlv(SEQUENCE, object_identifier(f"1.2.840.113549.1.1.{rsa_number}") + parameters)] = (_Kind.RSA, digest)
+            algorithms[algorithm_identifier(f"1.2.840.113549.1.1.{rsa_number}", parameters)] = (_Kind.RSA, digest)
     return algorithms
 
 
 _ALGORITHMS = _algorithms()
-NO_SIGNATURE = tlv(SEQUENCE, object_identifier("1.3.6.1.5.5.7.6.2") + _NULL)
+NO_SIGNATURE = algorithm_identifier("1.3.6.1.5.5.7.6.2", _NULL)
 """id-alg-noSignature: the "signature" is the digest of what would be signed, and proves nothing (RFC 5272 Appendix C.1)."""
 
 

@@ -120,6 +120,11 @@ def object_identifier(dotted: str) -> bytes:
     return tlv(OBJECT_IDENTIFIER, b"".join(_base_128(arc) for arc in (first * 40 + second, *rest)))
 
 
+def algorithm_identifier(oid: str, parameters: bytes = b"") -> bytes:
+    """The DER AlgorithmIdentifier of a dotted OID (RFC 5280 section 4.1.1.2); `parameters` is DER, empty where they are absent."""
+    return tlv(SEQUENCE, object_identifier(oid) + parameters)
+
+
 def children(value: bytes, identifier: int, *, what: str) -> tuple[bytes, ...]:
     """The values, headers included, that make up one constructed value with this identifier octet; raises MalformedBody."""
     position, end = member(value, 0, len(value), identifier, what=what)

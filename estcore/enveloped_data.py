@@ -11,12 +11,11 @@ from cryptography.hazmat.primitives import padding
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from estcore import encrypted_content, recipient_info
-from estcore.der import CONTEXT_1, SEQUENCE, integer, tlv
+from estcore.der import CONTEXT_1, SEQUENCE, algorithm_identifier, integer, tlv
 from estcore.der_reader import OCTET_STRING, Reader
 from estcore.encrypted_content import EncryptedContent, Syntax
 from estcore.errors import MalformedBody
 from estcore.foreign import foreign
-from estcore.key_encryption import algorithm_identifier
 from estcore.recipient_info import DecryptionKey, Recipient, cannot_decrypt
 from estcore.signed_data import ENVELOPED_DATA, content_info
 

@@ -12,15 +12,10 @@ from cryptography.hazmat.primitives import hashes, keywrap, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.kdf.x963kdf import X963KDF
 
-from estcore.der import CONTEXT_0, CONTEXT_1, CONTEXT_2, SEQUENCE, object_identifier, tlv
+from estcore.der import CONTEXT_0, CONTEXT_1, CONTEXT_2, SEQUENCE, algorithm_identifier, tlv
 from estcore.der_reader import OCTET_STRING
 
 _NULL = b"\x05\x00"
-
-
-def algorithm_identifier(oid: str, parameters: bytes = b"") -> bytes:
-    """The DER AlgorithmIdentifier of a dotted OID; `parameters` is DER, empty where they are absent."""
-    return tlv(SEQUENCE, object_identifier(oid) + parameters)
 
 
 class KeyWrap(Enum):

@@ -9,7 +9,7 @@ import hmac
 from dataclasses import dataclass
 from typing import Final
 
-from estcore.der import INTEGER, SEQUENCE, integer, object_identifier, tlv
+from estcore.der import INTEGER, SEQUENCE, algorithm_identifier, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.errors import CmcFailed, CmcFailInfo
 
@@ -23,15 +23,11 @@ _NULL = b"\x05\x00"
 _PBKDF2_OID = "1.2.840.113549.1.5.12"
 
 
-def _identifier(oid: str, parameters: bytes = b"") -> bytes:
-    return tlv(SEQUENCE, object_identifier(oid) + parameters)
-
-
-SHA256_DER: Final = _identifier("2.16.840.1.101.3.4.2.1")
+SHA256_DER: Final = algorithm_identifier("2.16.840.1.101.3.4.2.1")
 """AlgorithmIdentifier of SHA-256 without parameters (RFC 5754 section 2)."""
-SHA1_DER: Final = _identifier("1.3.14.3.2.26")
-HMAC_SHA256_DER: Final = _identifier("1.2.840.113549.2.9")
-HMAC_SHA1_DER: Final = _identifier("1.3.6.1.5.5.8.1.2")
+SHA1_DER: Final = algorithm_identifier("1.3.14.3.2.26")
+HMAC_SHA256_DER: Final = algorithm_identifier("1.2.840.113549.2.9")
+HMAC_SHA1_DER: Final = algorithm_identifier("1.3.6.1.5.5.8.1.2")
 """hMAC-SHA1 without parameters (RFC 3370 section 3.1)."""
 
 _DIGEST_OIDS = {
@@ -47,8 +43,8 @@ _MAC_OIDS = {
     "1.2.840.113549.2.7": "sha1",
     "1.3.6.1.5.5.8.1.2": "sha1",
 }
-_DIGESTS = {_identifier(oid, parameters): name for oid, name in _DIGEST_OIDS.items() for parameters in (b"", _NULL)}
-_MACS = {_identifier(oid, parameters): name for oid, name in _MAC_OIDS.items() for parameters in (b"", _NULL)}
+_DIGESTS = {algorithm_identifier(oid, parameters): name for oid, name in _DIGEST_OIDS.items() for parameters in (b"", _NULL)}
+_MACS = {algorithm_identifier(oid, parameters): name for oid, name in _MAC_OIDS.items() for parameters in (b"", _NULL)}
 """DER AlgorithmIdentifier → name in hashlib."""
 
 
@@ -88,7 +84,7 @@ class Pbkdf2:
         """The SEQUENCE PBKDF2-params."""
         key_length = b"" if self.key_octets is None else integer(self.key_octets)
         # DEFAULT algid-hmacWithSHA1: DER leaves it out.
-        prf = b"" if self.digest == "sha1" else _identifier(_PRF_OIDS[self.digest], _NULL)
+        prf = b"" if self.digest == "sha1" else algorithm_identifier(_PRF_OIDS[self.digest], _NULL)
         return tlv(SEQUENCE, tlv(OCTET_STRING, self.salt) + integer(self.iterations) + key_length + prf)
 
     @property

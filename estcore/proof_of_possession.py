@@ -10,7 +10,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from estcore.der import SEQUENCE, object_identifier
+from estcore.der import CONTEXT_0, CONTEXT_1, CONTEXT_2, SEQUENCE, algorithm_identifier, integer, tlv
 from estcore.errors import BadCsr
 from estcore.foreign import foreign
 from estcore.keys import PublicKey, check_public_key
@@ -51,26 +51,18 @@ _NEVER = b"\xff"
 _NULL = b"\x05\x00"
 
 
-def _algorithm_identifier(oid: str, parameters: bytes = b"") -> bytes:
-    return _sequence(object_identifier(oid) + parameters)
-
-
-def _sequence(content: bytes, identifier: int = SEQUENCE) -> bytes:
-    return bytes((identifier, len(content))) + content
-
-
 def _pss_identifiers() -> dict[bytes, hashes.HashAlgorithm]:
     """RSASSA-PSS with the one sane set of parameters per hash (RFC 4055 section 3.1): MGF1 of the same hash, salt as long as the hash."""
     identifiers: dict[bytes, hashes.HashAlgorithm] = {}
     for oid, digest in _DIGESTS.items():
         for hash_parameters in (_NULL, b""):
-            hash_identifier = _algorithm_identifier(oid, hash_parameters)
+            hash_identifier = algorithm_identifier(oid, hash_parameters)
             parameters = (
-                _sequence(hash_identifier, 0xA0)
-                + _sequence(_algorithm_identifier("1.2.840.113549.1.1.8", hash_identifier), 0xA1)
-                + _sequence(bytes((0x02, 0x01, digest.digest_size)), 0xA2)
+                tlv(CONTEXT_0, hash_identifier)
+                + tlv(CONTEXT_1, algorithm_identifier("1.2.840.113549.1.1.8", hash_identifier))
+                + tlv(CONTEXT_2, integer(digest.digest_size))
             )
-            identifiers[_algorithm_identifier("1.2.840.113549.1.1.10", _sequence(parameters))] = digest
+            identifiers[algorithm_identifier("1.2.840.113549.1.1.10", tlv(SEQUENCE, parameters))] = digest
     return identifiers
 
 
@@ -80,14 +72,14 @@ _DIGESTS: dict[str, hashes.HashAlgorithm] = {
     "2.16.840.1.101.3.4.2.3": hashes.SHA512(),
 }
 _ECDSA: dict[bytes, ec.EllipticCurveSignatureAlgorithm] = {
-    _algorithm_identifier("1.2.840.10045.4.3.2"): ec.ECDSA(hashes.SHA256()),
-    _algorithm_identifier("1.2.840.10045.4.3.3"): ec.ECDSA(hashes.SHA384()),
-    _algorithm_identifier("1.2.840.10045.4.3.4"): ec.ECDSA(hashes.SHA512()),
+    algorithm_identifier("1.2.840.10045.4.3.2"): ec.ECDSA(hashes.SHA256()),
+    algorithm_identifier("1.2.840.10045.4.3.3"): ec.ECDSA(hashes.SHA384()),
+    algorithm_identifier("1.2.840.10045.4.3.4"): ec.ECDSA(hashes.SHA512()),
 }
 _RSA: dict[bytes, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = {
     **{
         # RFC 4055 section 5: parameters are NULL, and absent ones are accepted.
-        _algorithm_identifier(oid, parameters): (padding.PKCS1v15(), digest)
+        algorithm_identifier(oid, parameters): (padding.PKCS1v15(), digest)
         for oid, digest in zip(("1.2.840.113549.1.1.11", "1.2.840.113549.1.1.12", "1.2.840.113549.1.1.13"), _DIGESTS.values(), strict=True)
         for parameters in (_NULL, b"")
     },
@@ -96,7 +88,7 @@ _RSA: dict[bytes, tuple[padding.AsymmetricPadding, hashes.HashAlgorithm]] = {
         for identifier, digest in _pss_identifiers().items()
     },
 }
-_ED25519 = _algorithm_identifier("1.3.101.112")
+_ED25519 = algorithm_identifier("1.3.101.112")
 """Signature algorithms by the DER of their AlgorithmIdentifier, parameters included: what is not here is refused.
 
 Missing on purpose: SHA-1 and MD5 (collisions), SHA-224 (weaker than any key we accept), SHA-3 and Ed448 (nothing sends them), and
@@ -125,7 +117,7 @@ def verify(public_key: PublicKey, *, signed: bytes, algorithm: bytes, signature:
         raise BadCsr("the CSR's signature is not valid for its own public key", reason="BadSignature") from error
 
 
-_NO_SIGNATURE = frozenset(_algorithm_identifier("1.3.6.1.5.5.7.6.2", parameters) for parameters in (_NULL, b""))
+_NO_SIGNATURE = frozenset(algorithm_identifier("1.3.6.1.5.5.7.6.2", parameters) for parameters in (_NULL, b""))
 """id-alg-noSignature (RFC 5272 Appendix C.1): parameters are NULL, and absent ones are accepted."""
 
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple, assert_never
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from estcore.der import BIT_STRING, CONTEXT_0, CONTEXT_1, CONTEXT_2, SEQUENCE, integer, tlv
+from estcore.der import BIT_STRING, CONTEXT_0, CONTEXT_1, CONTEXT_2, SEQUENCE, algorithm_identifier, integer, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.errors import EstError, MalformedBody
 from estcore.foreign import foreign
@@ -22,7 +22,6 @@ from estcore.key_encryption import (
     KeyAgreement,
     KeyTransport,
     KeyWrap,
-    algorithm_identifier,
     uncompressed_point,
 )
 from estcore.signed_data import IssuerAndSerialNumber, SubjectKeyIdentifier

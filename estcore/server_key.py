@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from estcore import auth_enveloped_data, certs_only, enveloped_data, exchange, key_package, multipart, transfer
 from estcore.auth_enveloped_data import AES_GCM_OIDS
-from estcore.der import SEQUENCE, tlv
+from estcore.der import SEQUENCE, algorithm_identifier, tlv
 from estcore.der_reader import OCTET_STRING
 from estcore.enveloped_data import AES_CBC_OIDS
 from estcore.errors import EstError, MalformedResponse
 from estcore.exchange import HttpRequest, HttpResponse
-from estcore.key_encryption import KeyAgreement, KeyTransport, KeyWrap, algorithm_identifier
+from estcore.key_encryption import KeyAgreement, KeyTransport, KeyWrap
 from estcore.keys import PrivateKey
 from estcore.multipart import MEDIA_MULTIPART, Part
 from estcore.recipient_info import DecryptionKey, KeyEncryptionKey, key_identifier

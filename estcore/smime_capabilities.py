@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from estcore import der as der_module
 from estcore.auth_enveloped_data import AES_GCM_OIDS
-from estcore.der import SEQUENCE
+from estcore.der import SEQUENCE, algorithm_identifier
 from estcore.der_reader import only
 from estcore.enveloped_data import AES_CBC_OIDS
 from estcore.errors import BadCsr
@@ -26,7 +26,6 @@ from estcore.key_encryption import (
     KeyAgreement,
     KeyTransport,
     KeyWrap,
-    algorithm_identifier,
 )
 
 MAX_CAPABILITIES: Final = 64

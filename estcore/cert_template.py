@@ -12,6 +12,7 @@ from typing import Final
 from cryptography import x509
 
 from estcore import extension_request
+from estcore.csr_vocabulary import EXTENSION_REQUEST
 from estcore.der import BIT_STRING, CONTEXT_0, CONTEXT_1, SEQUENCE, SET, algorithm_identifier, integer, object_identifier, tlv
 from estcore.der_reader import OCTET_STRING, Reader, only
 from estcore.errors import BadCsr, CmcFailed, CmcFailInfo
@@ -135,7 +136,7 @@ def load_extensions(extensions_der: bytes, *, spki_der: bytes) -> x509.Extension
     return extension_request.load(extensions_der, lambda: x509.load_der_x509_csr(carrier).extensions)
 
 
-_EXTENSION_REQUEST = object_identifier("1.2.840.113549.1.9.14")
+_EXTENSION_REQUEST = object_identifier(EXTENSION_REQUEST)
 _ECDSA_WITH_SHA256 = algorithm_identifier("1.2.840.10045.4.3.2")
 _NO_NAME = b"\x30\x00"
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 from estcore import cmc_controls as controls
 from estcore import cmc_status
 from estcore.cmc_controls import Control, UnknownControl
-from estcore.cmc_status import BodyPartPath, read_numbers, read_references, write_numbers, write_reference
+from estcore.cmc_status import BodyPartPath, read_number, read_numbers, read_references, write_numbers, write_reference
 from estcore.der import BIT_STRING, SEQUENCE, UTF8_STRING, integer, tlv
 from estcore.der_reader import ENUMERATED, GENERALIZED_TIME, OCTET_STRING, Reader
 from estcore.errors import CmcFailed, CmcFailInfo, MalformedBody
@@ -73,13 +73,6 @@ def _numbers(reader: Reader) -> tuple[int, ...]:
     if not numbers:
         raise MalformedBody("a list of body parts is empty")
     return numbers
-
-
-def _number(reader: Reader) -> int:
-    number = reader.integer()
-    if not 0 <= number <= 0xFFFFFFFF:
-        raise MalformedBody(f"there is no body part {number}; numbers have 32 bits")
-    return number
 
 
 def _status_v1(reader: Reader) -> Control:
@@ -162,7 +155,7 @@ _READING: Final[dict[str, Callable[[Reader], Control]]] = {
         24: _confirm,
         25: _status_v2,
         26: _trust_anchors,
-        27: lambda reader: controls.AuthData(_number(reader)),
+        27: lambda reader: controls.AuthData(read_number(reader)),
         28: lambda reader: controls.BatchRequests(_numbers(reader)),
         29: lambda reader: controls.BatchResponses(_numbers(reader)),
         30: lambda reader: controls.PublishCert(reader.whole(SEQUENCE)),

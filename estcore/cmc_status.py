@@ -167,7 +167,7 @@ def read_references(reader: Reader) -> list[BodyPartPath]:
     """Read each BodyPartReference that is left: a number, or a path. Raises MalformedBody, also where there is none."""
     references: list[BodyPartPath] = []
     while not reader.at_end:
-        references.append(tuple(read_numbers(reader.inside(SEQUENCE))) if reader.next_is(SEQUENCE) else (_number(reader),))
+        references.append(tuple(read_numbers(reader.inside(SEQUENCE))) if reader.next_is(SEQUENCE) else (read_number(reader),))
         if len(references) > MAX_REFERENCES or not 0 < len(references[-1]) <= MAX_PATH:
             raise MalformedBody("a list of body parts is too long, or a path in it is empty or too long")
     if not references:
@@ -181,7 +181,7 @@ def read_numbers(reader: Reader) -> list[int]:
     while not reader.at_end:
         if len(numbers) == MAX_REFERENCES:
             raise MalformedBody(f"a list of body parts has more than {MAX_REFERENCES} members")
-        numbers.append(_number(reader))
+        numbers.append(read_number(reader))
     return numbers
 
 
@@ -195,7 +195,8 @@ def write_reference(path: BodyPartPath) -> bytes:
     return integer(path[0]) if len(path) == 1 else write_numbers(path)
 
 
-def _number(reader: Reader) -> int:
+def read_number(reader: Reader) -> int:
+    """A BodyPartID. Raises MalformedBody."""
     number = reader.integer()
     if not 0 <= number <= 0xFFFFFFFF:
         raise MalformedBody(f"there is no body part {number}; numbers have 32 bits")

@@ -16,6 +16,14 @@ from estcore import der as der_module
 from estcore.cert_template import CertTemplate
 from estcore.certification_request import CertificationRequest, RequestForm
 from estcore.cms_signature import signer_of
+from estcore.csr_vocabulary import (
+    CHALLENGE_PASSWORD,
+    EST_IDENTITY_LINKING,
+    OTP_CHALLENGE,
+    POP_LINK_WITNESS,
+    POP_LINK_WITNESS_V2,
+    REVOCATION_CHALLENGE,
+)
 from estcore.der import BIT_STRING, CONTEXT_0, CONTEXT_1, SEQUENCE, integer, object_identifier, tlv
 from estcore.der_reader import Reader, only
 from estcore.errors import CmcFailed, CmcFailInfo, MalformedBody
@@ -36,14 +44,7 @@ _ENCR_CERT, _CHALLENGE_RESP = b"\x00", b"\x01"
 _OTHER_PROOFS = {0x80: "thisMessage", 0x82: "dhMAC", 0xA3: "agreeMAC", 0xA4: "encryptedKey"}
 
 _ATTRIBUTES = frozenset(
-    {
-        "1.2.840.113549.1.9.7",  # challengePassword
-        "1.2.840.113549.1.9.16.2.56",  # otpChallenge
-        "1.2.840.113549.1.9.16.2.57",  # revocationChallenge
-        "1.2.840.113549.1.9.16.2.58",  # estIdentityLinking
-        "1.3.6.1.5.5.7.7.23",  # popLinkWitness
-        "1.3.6.1.5.5.7.7.33",  # popLinkWitnessV2
-    }
+    {CHALLENGE_PASSWORD, OTP_CHALLENGE, REVOCATION_CHALLENGE, EST_IDENTITY_LINKING, POP_LINK_WITNESS, POP_LINK_WITNESS_V2}
 )
 """Controls that are read as the PKCS#10 attributes of the same number: RFC 5272 section 6.3.1 says so of the last two, and channel binding
 and RFC 7894 have no other place in CRMF."""

@@ -33,6 +33,7 @@ MAX_REASON_CHARACTERS = 300
 DEFAULT_RETRY_AFTER = timedelta(seconds=5)
 DEFAULT_PENDING = timedelta(seconds=60)
 """Where a 202 names no time although RFC 7030 section 4.2.3 wants one."""
+MIN_RETRY_AFTER = timedelta(seconds=1)
 MAX_RETRY_AFTER = timedelta(days=1)
 
 _LABEL = re.compile(r"[A-Za-z0-9][-A-Za-z0-9._:~]{0,316}")
@@ -233,7 +234,7 @@ def _retry_after(response: HttpResponse, *, now: datetime, default: timedelta) -
             wait = datetime.strptime(value, "%a, %d %b %Y %H:%M:%S GMT").replace(tzinfo=UTC) - now
         except ValueError:
             wait = default
-    return min(max(wait, timedelta(seconds=1)), MAX_RETRY_AFTER)
+    return min(max(wait, MIN_RETRY_AFTER), MAX_RETRY_AFTER)
 
 
 def _reason(response: HttpResponse) -> str:

@@ -18,7 +18,17 @@ from estcore import certs_only, pki_response, signed_data, signer_certificate, t
 from estcore.cmc_controls import RecipientNonce, TransactionId
 from estcore.cmc_status import CmcStatus, PendInfo, StatusInfo
 from estcore.errors import CmcFailInfo, EstError, MalformedResponse, Pending, Refused
-from estcore.exchange import MAX_REASON_CHARACTERS, HttpRequest, HttpResponse, check_status, media_type, target
+from estcore.exchange import (
+    DEFAULT_PENDING,
+    MAX_REASON_CHARACTERS,
+    MAX_RETRY_AFTER,
+    MIN_RETRY_AFTER,
+    HttpRequest,
+    HttpResponse,
+    check_status,
+    media_type,
+    target,
+)
 from estcore.extension_request import CMC_RA
 from estcore.foreign import foreign
 from estcore.keys import PublicKey
@@ -28,9 +38,6 @@ from estcore.signed_data import SignedData
 MEDIA_CMC_REQUEST = "application/pkcs7-mime; smime-type=CMC-request"
 ID_KP_CMC_CA = ObjectIdentifier("1.3.6.1.5.5.7.3.27")
 _CMC_SIGNERS = frozenset({ID_KP_CMC_CA, CMC_RA})
-_RETRY_AT_LEAST = timedelta(seconds=1)
-_RETRY_AT_MOST = timedelta(days=1)
-_DEFAULT_PENDING = timedelta(seconds=60)
 
 _T = TypeVar("_T")
 
@@ -157,10 +164,10 @@ def _full(
     _check_echoes(answer, sender_nonce=sender_nonce, transaction_id=transaction_id)
     for info in answer.statuses:
         if info.status in (CmcStatus.PENDING, CmcStatus.PARTIAL) and info.pend_info is not None:
-            wait = min(max(info.pend_info.time - now, _RETRY_AT_LEAST), _RETRY_AT_MOST)
+            wait = min(max(info.pend_info.time - now, MIN_RETRY_AFTER), MAX_RETRY_AFTER)
             raise FullPending(info.text or "the request waits for approval", retry_after=wait, pend_info=info.pend_info)
         if info.status is CmcStatus.PENDING:
-            raise FullPending(info.text or "the request waits for approval", retry_after=_DEFAULT_PENDING, pend_info=None)
+            raise FullPending(info.text or "the request waits for approval", retry_after=DEFAULT_PENDING, pend_info=None)
     return FullAnswer(certificates=certificates, response=answer, signer=signer, signing_time=signing_time)
 
 

@@ -3,17 +3,16 @@
 RFC 5272 section 6.8 (lraPOPWitness). Whether the signer of that layer may say so is a fact that the caller knows; where it may not, the
 message fails and no challenge is started.
 
-A BodyPartPath here is a tuple of bodyPartIDs from the outermost PKIData inwards.
+A BodyPartPath begins at the outermost PKIData.
 """
 
 from collections.abc import Collection
 from typing import Final
 
+from estcore.cmc_status import BodyPartPath
 from estcore.der import SEQUENCE, integer, tlv
 from estcore.der_reader import only
 from estcore.errors import CmcFailed, CmcFailInfo
-
-BodyPartPath = tuple[int, ...]
 
 MAX_BODY_IDS: Final = 100
 

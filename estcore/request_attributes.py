@@ -10,6 +10,19 @@ from typing import Final, TypedDict, cast
 
 from estcore import der
 from estcore.certification_request import ChangeSubjectName
+from estcore.csr_vocabulary import (
+    ASYMMETRIC_DECRYPT_KEY_ID,
+    CHALLENGE_PASSWORD,
+    CHANGE_SUBJECT_NAME,
+    DECRYPT_KEY_ID,
+    EST_IDENTITY_LINKING,
+    EXTENSION_REQUEST,
+    OTP_CHALLENGE,
+    POP_LINK_WITNESS,
+    POP_LINK_WITNESS_V2,
+    REVOCATION_CHALLENGE,
+    SMIME_CAPABILITIES,
+)
 from estcore.der import OCTET_STRING, SEQUENCE, SET, member, object_identifier
 from estcore.errors import BadCsr
 from estcore.general_names import parse_general_names
@@ -20,8 +33,6 @@ MAX_TEXT_CHARACTERS: Final = 255
 MAX_KEY_ID_OCTETS: Final = 255
 MAX_WITNESS_OCTETS: Final = 64
 
-_CHALLENGE_PASSWORD: Final = "1.2.840.113549.1.9.7"
-_EXTENSION_REQUEST: Final = "1.2.840.113549.1.9.14"
 _MICROSOFT_EXTENSION_REQUEST: Final = "1.3.6.1.4.1.311.2.1.14"
 
 _STRING_ENCODINGS: Final = {0x0C: "utf-8", 0x13: "ascii", 0x14: "latin-1", 0x1C: "utf-32-be", 0x1E: "utf-16-be"}
@@ -141,22 +152,22 @@ def _change_subject_name(value: bytes, name: str) -> ChangeSubjectName:
     )
 
 
-_EXTENSION_REQUESTS = frozenset({object_identifier(_EXTENSION_REQUEST), object_identifier(_MICROSOFT_EXTENSION_REQUEST)})
+_EXTENSION_REQUESTS = frozenset({object_identifier(EXTENSION_REQUEST), object_identifier(_MICROSOFT_EXTENSION_REQUEST)})
 """extensionRequest, and Microsoft's number for the same: `cryptography` reads the first of them that it meets, so there may be only one."""
 
 _KNOWN: Final[Mapping[bytes, tuple[str, str, Callable[[bytes, str], object]]]] = {
     object_identifier(oid): (member_name, name, read_value)
     for oid, member_name, name, read_value in (
-        (_CHALLENGE_PASSWORD, "challenge_password", "challengePassword", _text),
-        ("1.2.840.113549.1.9.15", "smime_capabilities_der", "SMIMECapabilities", _sequence),
-        ("1.2.840.113549.1.9.16.2.37", "decrypt_key_id", "DecryptKeyIdentifier", _octets(MAX_KEY_ID_OCTETS)),
-        ("1.2.840.113549.1.9.16.2.54", "asymmetric_decrypt_key_id", "AsymmetricDecryptKeyIdentifier", _octets(MAX_KEY_ID_OCTETS)),
-        ("1.2.840.113549.1.9.16.2.56", "one_time_password", "otpChallenge", _text),
-        ("1.2.840.113549.1.9.16.2.57", "revocation_challenge", "revocationChallenge", _text),
-        ("1.2.840.113549.1.9.16.2.58", "identity_linking", "estIdentityLinking", _text),
-        ("1.3.6.1.5.5.7.7.23", "pop_link_witness", "popLinkWitness", _octets(MAX_WITNESS_OCTETS)),
-        ("1.3.6.1.5.5.7.7.33", "pop_link_witness_v2_der", "popLinkWitnessV2", _sequence),
-        ("1.3.6.1.5.5.7.7.36", "name_change", "ChangeSubjectName", _change_subject_name),
+        (CHALLENGE_PASSWORD, "challenge_password", "challengePassword", _text),
+        (SMIME_CAPABILITIES, "smime_capabilities_der", "SMIMECapabilities", _sequence),
+        (DECRYPT_KEY_ID, "decrypt_key_id", "DecryptKeyIdentifier", _octets(MAX_KEY_ID_OCTETS)),
+        (ASYMMETRIC_DECRYPT_KEY_ID, "asymmetric_decrypt_key_id", "AsymmetricDecryptKeyIdentifier", _octets(MAX_KEY_ID_OCTETS)),
+        (OTP_CHALLENGE, "one_time_password", "otpChallenge", _text),
+        (REVOCATION_CHALLENGE, "revocation_challenge", "revocationChallenge", _text),
+        (EST_IDENTITY_LINKING, "identity_linking", "estIdentityLinking", _text),
+        (POP_LINK_WITNESS, "pop_link_witness", "popLinkWitness", _octets(MAX_WITNESS_OCTETS)),
+        (POP_LINK_WITNESS_V2, "pop_link_witness_v2_der", "popLinkWitnessV2", _sequence),
+        (CHANGE_SUBJECT_NAME, "name_change", "ChangeSubjectName", _change_subject_name),
     )
 }
 """DER of the OID → member of CertificationRequest, name in the RFC, how the one value is read."""

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from estcore import auth_enveloped_data, certs_only, enveloped_data, exchange, key_package, multipart, transfer
 from estcore.auth_enveloped_data import AES_GCM_OIDS
+from estcore.csr_vocabulary import ASYMMETRIC_DECRYPT_KEY_ID, DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from estcore.der import SEQUENCE, algorithm_identifier, tlv
 from estcore.der_reader import OCTET_STRING
 from estcore.enveloped_data import AES_CBC_OIDS
@@ -22,10 +23,6 @@ from estcore.keys import PrivateKey
 from estcore.multipart import MEDIA_MULTIPART, Part
 from estcore.recipient_info import DecryptionKey, KeyEncryptionKey, key_identifier
 from estcore.signed_data import SubjectKeyIdentifier
-
-SMIME_CAPABILITIES = "1.2.840.113549.1.9.15"
-DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.37"
-ASYMMETRIC_DECRYPT_KEY_ID = "1.2.840.113549.1.9.16.2.54"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ RFC 5272 section 6.5: modCertTemplate replaces or removes fields, extensions one
 adds. Layers are applied from the innermost outwards, so that the outermost wins; two controls of one PKIData never touch the same field
 of a request. Whether the signer of that layer is a registration authority is asked elsewhere, before.
 
-A BodyPartPath here is a tuple of bodyPartIDs from the outermost PKIData inwards: `(5, 1)` is request 1 of the message that is body part 5.
+A BodyPartPath begins at the outermost PKIData: `(5, 1)` is request 1 of the message that is body part 5.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,13 +19,11 @@ from cryptography.x509.oid import ExtensionOID
 from estcore import cert_template, extension_request
 from estcore.cert_template import CertTemplate
 from estcore.certification_request import CertificationRequest
-from estcore.cmc_status import failure_of
+from estcore.cmc_status import BodyPartPath, failure_of
 from estcore.der import SEQUENCE, integer, tlv
 from estcore.der_reader import BOOLEAN, Reader, only
 from estcore.errors import CmcFailed, CmcFailInfo, EstError
 from estcore.usages import KEY_USAGES, Usage
-
-BodyPartPath = tuple[int, ...]
 
 MAX_REFERENCES: Final = 100
 MAX_LAYERS: Final = 8

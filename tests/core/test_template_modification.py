@@ -14,8 +14,9 @@ from pyasn1_alt_modules import rfc6402
 
 from estcore import cert_template, pkcs10, template_modification
 from estcore.certification_request import CertificationRequest
+from estcore.cmc_status import BodyPartPath
 from estcore.errors import BadCsr, CmcFailed, CmcFailInfo, MalformedBody
-from estcore.template_modification import BodyPartPath, Change, Modification, Placed
+from estcore.template_modification import Change, Modification, Placed
 from estcore.usages import Usage
 from tests import pki
 from tests.core.template_fields import TemplateFields

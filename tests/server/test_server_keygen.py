@@ -18,12 +18,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from estcore import auth_enveloped_data, csr_builder, der, enveloped_data, key_package, multipart, server_key, transfer
+from estcore.csr_vocabulary import DECRYPT_KEY_ID, SMIME_CAPABILITIES
 from estcore.errors import Busy
 from estcore.exchange import HttpResponse
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.keys import PrivateKey
 from estcore.recipient_info import DecryptionKey, KeyEncryptionKey, RecipientKey, identifiers_of
-from estcore.server_key import SMIME_CAPABILITIES, ServerGeneratedKey
+from estcore.server_key import ServerGeneratedKey
 from estcore.usages import Usage
 from estserver.held_requests import HeldRequests, State
 from estserver.key_generator import THREADS, WAITING, KeyGenerator
@@ -293,8 +294,8 @@ async def test_a_certificate_that_may_only_sign_is_refused(server: Server) -> No
 @pytest.mark.spec("EST-SKG-08")
 async def test_capabilities_without_the_fitting_algorithm_are_refused(server: Server) -> None:
     attributes: Mapping[str, bytes] = {
-        server_key.DECRYPT_KEY_ID: pki.tlv(0x04, b"device-1"),
-        server_key.SMIME_CAPABILITIES: pki.sequence(pki.sequence(pki.oid("2.16.840.1.101.3.4.1.5"))),
+        DECRYPT_KEY_ID: pki.tlv(0x04, b"device-1"),
+        SMIME_CAPABILITIES: pki.sequence(pki.sequence(pki.oid("2.16.840.1.101.3.4.1.5"))),
     }
     assert "do not list it" in refused(server, await ask(server, csr_with(attributes)))
 

@@ -22,8 +22,8 @@ SECOND = timedelta(seconds=1)
 
 
 def installed(kind: str, at: datetime = pki.EPOCH) -> dict[str, Any]:
-    """What the chart makes of it."""
-    (found,) = copy.deepcopy(of_kind(render(), kind)).values()
+    """What the chart makes of it, for CertificateRequests."""
+    found = copy.deepcopy(of_kind(render(), kind)[NAME])
     found["metadata"]["creationTimestamp"] = at.strftime("%Y-%m-%dT%H:%M:%SZ")
     return dict(found)
 

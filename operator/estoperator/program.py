@@ -85,6 +85,8 @@ class Program:
         polling, lost = asyncio.create_task(self.issuers.poll()), asyncio.create_task(self.leadership.lost.wait())
         try:
             await asyncio.wait([polling, lost], return_when=asyncio.FIRST_COMPLETED)
+            if polling.done():
+                polling.result()  # a fault of ours ends the process, as it would without the task
         finally:
             polling.cancel()
             lost.cancel()

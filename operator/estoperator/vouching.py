@@ -21,8 +21,8 @@ from estcore.full_request import Vouched
 from estcore.usages import Usage, extended_key_usage, key_usage
 from estoperator.resources import CertRequest
 
-MAX_TEXT_CHARACTERS = 1024
-"""Longest member of regInfo that estserver takes."""
+MAX_TEXT_OCTETS = 900
+"""Longest name and requester in regInfo: the two together, each character of them escaped, are within what estserver takes of it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,9 +83,15 @@ def _extensions(wishes: Wishes) -> list[x509.Extension[x509.ExtensionType]]:
 
 
 def _reg_info(request: CertRequest) -> bytes:
-    told = {"door": str(request.key.door), "name": request.key.name}
+    told = {"door": str(request.key.door), "name": _printable(request.key.name)}
     if request.key.namespace:
         told["namespace"] = request.key.namespace
-    if request.username and request.username.isprintable():
-        told["requester"] = request.username[:MAX_TEXT_CHARACTERS]
+    if request.username:
+        told["requester"] = _printable(request.username)
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _printable(text: str) -> str:
+    """What the records keep of a name that may be anything: a CertificateSigningRequest's, or a user's of some identity provider."""
+    shown = "".join(character if character.isprintable() else "\ufffd" for character in text)
+    return shown.encode()[:MAX_TEXT_OCTETS].decode(errors="ignore")

@@ -1,6 +1,7 @@
 """What the operator says as registration authority, read again with the code that estserver reads it with."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -8,16 +9,22 @@ from cryptography import x509
 
 from estcore import cert_template, cmc_control_codec, crmf, full_request, pkcs10, pki_data, ra_witness, template_modification
 from estcore.certification_request import RequestForm
-from estcore.cmc_controls import LraPopWitness
+from estcore.cmc_controls import LraPopWitness, RegInfo
 from estcore.full_request import REQUEST
+from estcore.requester import AuthenticatedBy, Requester
+from estcore.signatory import Signatory
 from estcore.template_modification import Modification
 from estcore.usages import Usage
-from estoperator import vouching
 from estoperator.vouching import Wishes, transaction_id, vouched
+from estserver import reg_info
+from estserver.full_cmc_requester import Sender
 from tests import pki
 from tests.estoperator.builders import NOW, WEB, approved, pod_request, request_of
 
 CSR = pkcs10.parse(pki.csr())
+REGISTRATION_AUTHORITY = Requester(
+    authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN, identity="est-issuer/operator", registration_authority=True
+)
 UID = "1d9f4cde-5a37-4f6e-9f0e-7e0f3c1d2b3a"
 
 
@@ -80,9 +87,20 @@ def test_the_records_say_for_whom_it_was_and_drop_a_name_that_no_record_takes() 
         "name": "web",
         "requester": "system:serviceaccount:devices:web",
     }
-    assert "requester" not in json.loads(vouched(request_of(username="a\nb"), CSR, Wishes(), now=NOW).reg_info or b"")
-    longest = json.loads(vouched(request_of(username="u" * 5000), CSR, Wishes(), now=NOW).reg_info or b"")["requester"]
-    assert len(longest) == vouching.MAX_TEXT_CHARACTERS
+
+
+@pytest.mark.parametrize("text", ["a\nb", "l" * 5000, "\U0001f600" * 5000, '"' * 5000, "\\" * 5000, "\u202e"])
+def test_whatever_objects_and_users_are_called_estserver_takes_what_it_is_told_of_them(text: str) -> None:
+    """A CertificateSigningRequest may have any name without a slash or a percent sign."""
+    request = request_of(username=text)
+    told = vouched(replace(request, key=request.key._replace(name=text)), CSR, Wishes(), now=NOW).reg_info or b""
+    read = reg_info.read(
+        RegInfo(told), Sender(requester=REGISTRATION_AUTHORITY, signatory=Signatory(), registration_authority=True, token=True)
+    )
+    members = json.loads(read.on_behalf_of or "")
+    assert members["name"] == members["requester"]
+    assert members["name"] == text.replace("\n", "\ufffd").replace("\u202e", "\ufffd")[: len(members["name"])]
+    assert len(members["name"]) >= min(len(text), 225)
 
 
 def _spki() -> bytes:

@@ -18,6 +18,30 @@ from estoperator.resources import Issuer, IssuerRef
 
 READY_REASON = "Checked"
 UNAVAILABLE_REASON = "EstServerUnavailable"
+REFUSED_REASON = "RegistrationAuthorityRefused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Untold:
+    """Why estserver tells nothing of any issuer, as their Ready condition says it."""
+
+    status: str
+    reason: str
+    message: str
+
+
+def unavailable(why: str) -> Untold:
+    """Estserver does not answer."""
+    return Untold(status="Unknown", reason=UNAVAILABLE_REASON, message=f"estserver does not answer: {why}")
+
+
+def refused(why: str) -> Untold:
+    """Estserver answers, and not to us."""
+    return Untold(
+        status="False",
+        reason=REFUSED_REASON,
+        message=f"estserver does not let the operator be registration authority (its setting ra_service_accounts): {why}",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,9 +104,9 @@ def read_facts(entry: object) -> Facts:
         raise MalformedResponse(f"estserver's list of issuers cannot be read: {type(error).__name__} {error}") from error
 
 
-def state(issuer: Issuer, facts: Facts | None, *, unavailable: str | None, ready_since: datetime | None) -> IssuerState:
-    """The issuer for the requests that name it. `unavailable` says why estserver has not answered for long, else None."""
-    ready, _, message = _judge(issuer, facts, unavailable=unavailable)
+def state(issuer: Issuer, facts: Facts | None, *, untold: Untold | None, ready_since: datetime | None) -> IssuerState:
+    """The issuer for the requests that name it. `untold` says why estserver has told nothing for long, else None."""
+    ready, _, message = _judge(issuer, facts, untold=untold)
     if ready != "True" or issuer.spec is None or facts is None:
         return IssuerState(ref=issuer.ref, ready=False, message=message)
     return IssuerState(
@@ -99,13 +123,13 @@ def state(issuer: Issuer, facts: Facts | None, *, unavailable: str | None, ready
     )
 
 
-def status(issuer: Issuer, facts: Facts | None, *, unavailable: str | None, settled: bool, now: datetime) -> dict[str, Any] | None:
+def status(issuer: Issuer, facts: Facts | None, *, untold: Untold | None, settled: bool, now: datetime) -> dict[str, Any] | None:
     """The status to write, every field that we own, or None while what is there may stay.
 
     `settled` is false for some seconds after a change of the spec: estserver is about to read it, and the condition that is there
     says by its observedGeneration that it is of the spec before.
     """
-    verdict, reason, message = _judge(issuer, facts, unavailable=unavailable)
+    verdict, reason, message = _judge(issuer, facts, untold=untold)
     if reason == "Pending" and not settled:
         return None
     ready = conditions.ready_condition(
@@ -120,12 +144,12 @@ def status(issuer: Issuer, facts: Facts | None, *, unavailable: str | None, sett
     return {"conditions": [conditions.as_json(ready)], **published}
 
 
-def _judge(issuer: Issuer, facts: Facts | None, *, unavailable: str | None) -> tuple[str, str, str]:
+def _judge(issuer: Issuer, facts: Facts | None, *, untold: Untold | None) -> tuple[str, str, str]:
     """Status, reason and message of Ready."""
     if issuer.spec is None:
         return "False", "InvalidSpec", issuer.problem
-    if unavailable is not None:
-        return "Unknown", UNAVAILABLE_REASON, f"estserver does not answer: {unavailable}"
+    if untold is not None:
+        return untold.status, untold.reason, untold.message
     if facts is None or facts.uid != issuer.uid or facts.generation != issuer.generation:
         return "False", "Pending", f"estserver has not read generation {issuer.generation} of this issuer yet"
     if facts.ready:

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import structlog
 
-from estcore.errors import EstError, MalformedResponse
+from estcore.errors import EstError, MalformedResponse, Refused
 from estoperator import issuer_state
 from estoperator.doors import GROUP, VERSION
 from estoperator.events import Event, Events, Subject
-from estoperator.issuer_state import Facts, IssuerState
+from estoperator.issuer_state import Facts, IssuerState, Untold
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
@@ -81,12 +81,12 @@ class Issuers:
         self._ready_since: dict[str, datetime] = {}
         self._settling: dict[str, tuple[int, float]] = {}  # uid → generation that estserver has not read, and since when we know
         self._answered_at = clock()
-        self._unavailable: str | None = None
+        self._untold: Untold | None = None
 
     @property
     def known(self) -> bool:
         """Whether requests can be decided: estserver has answered, or has not for long enough to say so."""
-        return self._facts is not None or self._unavailable is not None
+        return self._facts is not None or self._untold is not None
 
     def attach(self, index: Index) -> None:
         """Use kopf's index for one kind of issuer."""
@@ -105,7 +105,7 @@ class Issuers:
         if issuer is None:
             return None
         facts = (self._facts or {}).get(issuer.uid)
-        return issuer_state.state(issuer, facts, unavailable=self._unavailable, ready_since=self._ready_since.get(issuer.uid))
+        return issuer_state.state(issuer, facts, untold=self._untold, ready_since=self._ready_since.get(issuer.uid))
 
     def known_facts(self) -> Iterator[tuple[Issuer, Facts]]:
         """Each issuer with what estserver says of it, where that names a CA."""
@@ -126,7 +126,7 @@ class Issuers:
 
     def start_over(self) -> None:
         """Forget what estserver said: this replica begins to lead, and will ask afresh."""
-        self._told, self._facts, self._unavailable, self._answered_at = None, None, None, self._clock()
+        self._told, self._facts, self._untold, self._answered_at = None, None, None, self._clock()
         self._source.forget_issuers()
 
     async def poll(self) -> None:
@@ -144,9 +144,9 @@ class Issuers:
             self._poll_failed(MalformedResponse("internal error while reading its list of issuers"))
             return
         self._answered_at = self._clock()
-        if self._unavailable is not None:
+        if self._untold is not None:
             log.info("estserver_answers_again")
-            self._unavailable = None
+            self._untold = None
             self._all_changed()
         if facts is not None:
             self._take(facts)
@@ -158,7 +158,7 @@ class Issuers:
             return
         facts = (self._facts or {}).get(issuer.uid)
         settled = self._is_settled(issuer, facts)
-        status = issuer_state.status(issuer, facts, unavailable=self._unavailable, settled=settled, now=self._now())
+        status = issuer_state.status(issuer, facts, untold=self._untold, settled=settled, now=self._now())
         if not settled:
             self._queue.add_after(ref, SETTLE_SECONDS)
         if status is None:
@@ -175,11 +175,12 @@ class Issuers:
 
     def _poll_failed(self, error: EstError) -> None:
         self._metrics.poll_failures.labels(error.reason).inc()
-        if self._clock() - self._answered_at < self._unavailable_after:
+        refused = isinstance(error, Refused) and error.http_status == 403
+        if not refused and self._clock() - self._answered_at < self._unavailable_after:
             return
-        if self._unavailable is None:
-            log.warning("estserver_unavailable", error=error.message)
-            self._unavailable = error.message
+        if self._untold is None or refused != (self._untold.reason == issuer_state.REFUSED_REASON):
+            log.warning("estserver_refuses" if refused else "estserver_unavailable", error=error.message)
+            self._untold = (issuer_state.refused if refused else issuer_state.unavailable)(error.message)
             self._source.forget_issuers()
             self._all_changed()
 

@@ -8,11 +8,11 @@ from typing import Protocol
 import structlog
 
 from estcore.errors import ClientError, ConfigurationError, EstError, MalformedResponse, Refused
-from estoperator.issuer_state import Facts
+from estoperator import issuer_state
+from estoperator.issuer_state import REFUSED_REASON, Facts
 
 log = structlog.get_logger(__name__)
 
-REFUSED = "RegistrationAuthorityRefused"
 UNAVAILABLE = "RegistrationAuthorityPending"
 RETRY_SECONDS = 15.0
 AT_ONCE = 32
@@ -81,7 +81,7 @@ class Registrations:
                 log.info("registration_authority_accepted", issuer=str(facts.ref))
 
     def _note(self, facts: Facts, error: EstError) -> None:
-        reason = REFUSED if isinstance(error, Refused) else UNAVAILABLE
+        reason = REFUSED_REASON if isinstance(error, Refused) else UNAVAILABLE
         before = self._failed.get(facts.uid)
         self._failed[facts.uid] = (self._clock() + RETRY_SECONDS, reason, error.message)
         if before is None or before[1:] != (reason, error.message):
@@ -94,14 +94,10 @@ class Registrations:
         if failed is None:
             failed = (0.0, UNAVAILABLE, "the issuer has not answered yet")
         _, reason, message = failed
-        return replace(
-            facts,
-            ready=False,
-            reason=reason,
-            message=f"estserver does not let the operator be registration authority (its setting ra_service_accounts): {message}"
-            if reason == REFUSED
-            else f"the operator could not get its registration authority certificate, and tries again: {message}",
-        )
+        if reason == REFUSED_REASON:
+            return replace(facts, ready=False, reason=reason, message=issuer_state.refused(message).message)
+        told = f"the operator could not get its registration authority certificate, and tries again: {message}"
+        return replace(facts, ready=False, reason=reason, message=told)
 
 
 def _ca(facts: Facts) -> str | None:

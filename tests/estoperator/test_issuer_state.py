@@ -6,7 +6,7 @@ import pytest
 
 from estcore.errors import MalformedResponse
 from estoperator import issuer_state, resources
-from estoperator.issuer_state import Facts
+from estoperator.issuer_state import Facts, Untold
 from estoperator.resources import Issuer, IssuerRef
 from tests.estoperator.builders import FACTORY, NOW, authority
 
@@ -50,7 +50,7 @@ NOT_READ = "estserver has not read generation 2 of this issuer yet"
 
 
 @pytest.mark.parametrize(
-    ("known", "unavailable", "expected"),
+    ("known", "untold", "expected"),
     [
         pytest.param(facts(), None, ("True", "Checked", "Succeeded checking the issuer", 2), id="ready"),
         pytest.param(
@@ -68,41 +68,46 @@ NOT_READ = "estserver has not read generation 2 of this issuer yet"
         pytest.param(facts(generation=1), None, ("False", "Pending", NOT_READ, 2), id="another-generation"),
         pytest.param(facts(uid="u0"), None, ("False", "Pending", NOT_READ, 2), id="another-uid"),
         pytest.param(None, None, ("False", "Pending", NOT_READ, 2), id="not-listed"),
-        pytest.param(facts(), "gone", ("Unknown", "EstServerUnavailable", "estserver does not answer: gone", 2), id="estserver-away"),
+        pytest.param(
+            facts(),
+            issuer_state.unavailable("gone"),
+            ("Unknown", "EstServerUnavailable", "estserver does not answer: gone", 2),
+            id="estserver-away",
+        ),
     ],
 )
 @pytest.mark.spec("K8S-CONTRACT-26")
-def test_the_ready_condition(known: Facts | None, unavailable: str | None, expected: tuple[str, str, str, int]) -> None:
-    status = issuer_state.status(issuer(), known, unavailable=unavailable, settled=True, now=NOW)
+def test_the_ready_condition(known: Facts | None, untold: Untold | None, expected: tuple[str, str, str, int]) -> None:
+    status = issuer_state.status(issuer(), known, untold=untold, settled=True, now=NOW)
     assert ready_of(status) == expected
-    assert issuer_state.state(issuer(), known, unavailable=unavailable, ready_since=NOW).ready == (expected[0] == "True")
+    assert issuer_state.state(issuer(), known, untold=untold, ready_since=NOW).ready == (expected[0] == "True")
 
 
 def test_a_spec_that_does_not_parse_is_not_ready_whatever_estserver_says() -> None:
     broken = issuer(spec={"ca": {"secretName": "A/B"}})
-    status = issuer_state.status(broken, facts(), unavailable=None, settled=True, now=NOW)
+    status = issuer_state.status(broken, facts(), untold=None, settled=True, now=NOW)
     assert ready_of(status)[:2] == ("False", "InvalidSpec")
 
 
 def test_estserver_has_some_seconds_to_read_a_change_before_anything_is_written() -> None:
-    assert issuer_state.status(issuer(), facts(generation=1), unavailable=None, settled=False, now=NOW) is None
+    assert issuer_state.status(issuer(), facts(generation=1), untold=None, settled=False, now=NOW) is None
 
 
 def test_the_status_publishes_the_bundle_and_where_est_is() -> None:
-    status = issuer_state.status(issuer(), facts(url="https://est.example/x"), unavailable=None, settled=True, now=NOW)
+    status = issuer_state.status(issuer(), facts(url="https://est.example/x"), untold=None, settled=True, now=NOW)
     assert status is not None
     assert status["ca"] == {**CA, "phase": "Active", "bundle": authority().pem.decode()}
     assert status["est"] == {"url": "https://est.example/x", "label": "devices.factory"}
 
 
 def test_nothing_is_written_when_it_is_there_already() -> None:
-    first = issuer_state.status(issuer(), facts(), unavailable=None, settled=True, now=NOW)
-    assert issuer_state.status(issuer(status=first), facts(), unavailable=None, settled=True, now=NOW) is None
+    first = issuer_state.status(issuer(), facts(), untold=None, settled=True, now=NOW)
+    assert issuer_state.status(issuer(status=first), facts(), untold=None, settled=True, now=NOW) is None
 
 
 def test_what_was_published_stays_while_estserver_is_away() -> None:
-    first = issuer_state.status(issuer(), facts(), unavailable=None, settled=True, now=NOW)
-    away = issuer_state.status(issuer(status=first), None, unavailable="gone", settled=True, now=NOW)
+    first = issuer_state.status(issuer(), facts(), untold=None, settled=True, now=NOW)
+    away = issuer_state.status(issuer(status=first), None, untold=issuer_state.unavailable("gone"), settled=True, now=NOW)
     assert first is not None
     assert away is not None
     assert (away["ca"], away["est"]) == (first["ca"], first["est"])
@@ -111,7 +116,7 @@ def test_what_was_published_stays_while_estserver_is_away() -> None:
 @pytest.mark.spec("THREAT-24")
 def test_a_forged_status_does_not_make_an_issuer_ready() -> None:
     forged = {"conditions": [{"type": "Ready", "status": "True", "reason": "Checked", "observedGeneration": 2}]}
-    assert not issuer_state.state(issuer(status=forged), None, unavailable=None, ready_since=None).ready
+    assert not issuer_state.state(issuer(status=forged), None, untold=None, ready_since=None).ready
 
 
 @pytest.mark.parametrize(

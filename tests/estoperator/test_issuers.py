@@ -241,6 +241,29 @@ async def test_an_issuer_that_refuses_the_registration_authority_is_not_ready_an
     assert "this is for nobody" in condition["message"]
 
 
+async def test_an_estserver_that_tells_the_operator_of_no_issuer_is_not_called_away_and_says_what_to_set(world: World) -> None:
+    """Its setting names another ServiceAccount: then even the list of issuers is refused, and no wait mends that."""
+    await world.poll([entry()])
+    await world.poll(Refused("this is for the registration authority only", http_status=403))
+    assert not world.is_ready()
+    await world.issuers.work(FACTORY)
+    assert world.last == ("False", "RegistrationAuthorityRefused")
+    (condition,) = world.api.written[-1]["conditions"]
+    assert "ra_service_accounts" in condition["message"]
+    world.clock.seconds += UNAVAILABLE_AFTER
+    await world.poll(ServerUnavailable("restarting"))
+    await world.issuers.work(FACTORY)
+    assert world.last == ("Unknown", "EstServerUnavailable")
+    await world.poll([entry()])
+    assert world.is_ready()
+
+
+async def test_a_token_that_is_not_confirmed_for_a_moment_changes_nothing(world: World) -> None:
+    await world.poll([entry()])
+    await world.poll(Refused("the API server does not confirm it", http_status=401))
+    assert world.is_ready()
+
+
 async def test_a_registration_that_failed_is_tried_again_after_a_while_though_estserver_tells_nothing_new(world: World) -> None:
     world.registrar.error = ServerUnavailable("estserver is restarting")
     await world.poll([entry()])

@@ -140,6 +140,7 @@ def _program(
         now=_now,
         max_retry=loaded.max_retry_duration,
         labels_of=namespaces.labels,
+        seen=namespaces.seen,
         believes=lambda request: any(guard.believes(request) for guard in guards),
     )
     removals: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=1)

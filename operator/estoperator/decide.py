@@ -5,6 +5,7 @@ In this order: finished or somebody else's, not approved, denied, the issuer, th
 enrolment, in the one function `after_error`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -108,10 +109,13 @@ class Enroll:
 Step = Ignore | Deny | Wait | Retry | Refuse | Enroll
 
 
-def next_step(request: CertRequest, issuer: IssuerState | None, labels_of: LabelsOf = name_alone) -> Step:
+def next_step(
+    request: CertRequest, issuer: IssuerState | None, labels_of: LabelsOf = name_alone, seen: Callable[[str], bool] = lambda _: True
+) -> Step:
     """The step for a request as it stands.
 
-    `issuer` is the one that it names, None where there is none; `labels_of` gives the labels of a namespace.
+    `issuer` is the one that it names, None where there is none; `labels_of` gives the labels of a namespace, and `seen` says whether
+    they are known: a refusal for want of labels that are about to come would be for good.
     """
     if request.finished:
         return Ignore()
@@ -132,6 +136,9 @@ def next_step(request: CertRequest, issuer: IssuerState | None, labels_of: Label
     try:
         enroll = _enroll(request, requester, issuer, issuer.policy)
     except RequestError as error:  # nobody is asked to approve what is refused anyway
+        if requester.namespace is not None and not seen(requester.namespace):
+            message = f"namespace {requester.namespace!r} is not known to the operator yet, and the policy may go by its labels"
+            return Wait(message=message, reason="NamespaceNotSeen", until=_until(request))
         return _refused(error, request)
     if issuer.approval is Approval.MANUAL and request.key.door is Door.EST_ISSUER and not request.approved_by_condition:
         until = request.created + issuer.approval_within

@@ -91,6 +91,8 @@ class Issuing:
     now: Callable[[], datetime]
     max_retry: timedelta
     labels_of: LabelsOf = name_alone
+    seen: Callable[[str], bool] = lambda _: True
+    """Whether the labels of a namespace are known, where they are to be."""
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished."""
@@ -170,7 +172,7 @@ class Issuing:
 
     def _next_step(self, request: CertRequest) -> Step:
         try:
-            step = decide.next_step(request, self.issuers.state(request.issuer), self.labels_of)
+            step = decide.next_step(request, self.issuers.state(request.issuer), self.labels_of, self.seen)
             return self.waiting.judge(step, request, self.open_requests, now=self.now())
         except Exception as fault:  # noqa: BLE001  # a request whose reading fails must not be silent for ever
             return self._after_fault(fault, request)

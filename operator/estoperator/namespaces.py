@@ -31,6 +31,10 @@ class Namespaces:
         """Its labels; of one that is not known, its name alone."""
         return {**(self.known_labels(namespace) or {}), **name_alone(namespace)}
 
+    def seen(self, namespace: str) -> bool:
+        """Whether the watch has told of it, or tells of none. A request and its new namespace come by two watches, in any order."""
+        return self._index is None or namespace in self._index
+
     def known_labels(self, namespace: str) -> Mapping[str, str] | None:
         """Its labels, None where they are not known."""
         if self._index is None or namespace not in self._index:

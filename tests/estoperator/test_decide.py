@@ -27,7 +27,19 @@ from estoperator.resources import CertRequest, IssuerRef
 from estoperator.vouching import Wishes
 from tests import pki
 from tests.estoperator import builders
-from tests.estoperator.builders import APPROVED, DENIED, NOW, READY_ISSUED, WEB, approved, csr_pem, ready_issuer, request_of, unready_issuer
+from tests.estoperator.builders import (
+    APPROVED,
+    DENIED,
+    NOW,
+    READY_ISSUED,
+    WEB,
+    approved,
+    csr_pem,
+    pod_request,
+    ready_issuer,
+    request_of,
+    unready_issuer,
+)
 
 FAILED = "Failed to sign CertificateRequest: "
 TEN_MINUTES, HOUR = timedelta(minutes=10), timedelta(hours=1)
@@ -299,6 +311,18 @@ def test_a_ca_certificate_is_a_wish_where_the_policy_has_them() -> None:
     step = decide.next_step(approved(isCA=True, usages=["cert sign"]), ready_issuer(isCA=True))
     assert isinstance(step, Enroll)
     assert step.wishes == Wishes(is_ca=True)
+
+
+def test_a_request_in_a_namespace_whose_labels_are_not_known_yet_waits_for_them_and_is_not_refused() -> None:
+    """A namespace and the first request in it come by two watches: a refusal would be for good, and keep a pod from starting."""
+    rules = [{"from": {"namespaceSelector": {"matchLabels": {"tier": "edge"}}}, "dnsNames": ["*.{namespace}.svc"]}]
+    issuer = ready_issuer(rules=rules)
+    for request in (approved(), request_of(), pod_request()):
+        waiting = decide.next_step(request, issuer, seen=lambda _: False)
+        assert isinstance(waiting, Wait)
+        assert waiting.reason == "NamespaceNotSeen"
+        assert isinstance(decide.next_step(request, issuer), Refuse)
+    assert isinstance(decide.next_step(approved(), ready_issuer(), seen=lambda _: False), Enroll)
 
 
 @pytest.mark.spec("K8S-CONTRACT-21")

@@ -11,7 +11,6 @@ from typing import Any
 
 from cryptography import x509
 
-from estcore.usages import Usage
 from estoperator.doors import DOORS, Form
 from estoperator.resources import CertRequest, Condition
 
@@ -30,6 +29,8 @@ class RequestStatus:
     ca_pem: bytes | None = field(default=None, repr=False)
     failure_time: str | None = None
     times: "Times | None" = None
+    note: str = ""
+    """What is told of an end that has no condition to say it."""
 
     @property
     def finished(self) -> bool:
@@ -48,18 +49,25 @@ class Times:
 
 
 def issued(
-    request: CertRequest, *, leaf: x509.Certificate, certificate_pem: bytes, ca_pem: bytes | None, left_out: frozenset[Usage], now: datetime
+    request: CertRequest,
+    *,
+    leaf: x509.Certificate,
+    certificate_pem: bytes,
+    ca_pem: bytes | None,
+    left_out: frozenset[str],
+    asked_life: timedelta | None = None,
+    now: datetime,
 ) -> RequestStatus:
-    """The certificate is there (contracts 16 to 18). `left_out` names the usages that this key type cannot have."""
+    """The certificate is there (contracts 16 to 18).
+
+    What it has not is told, where it was asked for: usages `left_out`, and of `asked_life` what is missing.
+    """
     if request.pod is not None:
         ended = ready_condition(None, type_="Issued", status="True", reason="Issued", message=ISSUED, now=now)
         return RequestStatus(conditions=(ended,), certificate_pem=certificate_pem, times=times_of(leaf))
+    message = ISSUED + _less_than_asked(request, leaf, left_out, asked_life)
     if request.user is not None:
-        return RequestStatus(conditions=(), certificate_pem=certificate_pem)
-    message = ISSUED
-    if left_out:
-        names = " and ".join(sorted(left_out))
-        message = f"{message}; {names} left out, for such a key cannot encipher (RFC 8813, RFC 8410)"
+        return RequestStatus(conditions=(), certificate_pem=certificate_pem, note=message)
     ready = ready_condition(request.ready, status="True", reason="Issued", message=message, now=now)
     return RequestStatus(conditions=(ready,), certificate_pem=certificate_pem, ca_pem=ca_pem)
 
@@ -152,6 +160,19 @@ def one_line(text: str) -> str:
     """A message holds names that a tenant chose: nothing in it may steer a terminal, and it has an end."""
     line = "".join(character if character.isprintable() else " " for character in text).strip()
     return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 1] + "…"
+
+
+def _less_than_asked(request: CertRequest, leaf: x509.Certificate, left_out: frozenset[str], asked_life: timedelta | None) -> str:
+    """Clauses that follow ISSUED, or nothing."""
+    told = ""
+    if left_out:
+        why = "a CA's certificate signs certificates and CRLs alone" if request.is_ca else "such a key cannot encipher (RFC 8813, RFC 8410)"
+        told += f"; {' and '.join(sorted(left_out))} left out, for {why}"
+    life = leaf.not_valid_after_utc - leaf.not_valid_before_utc
+    if asked_life is not None and asked_life - life >= timedelta(seconds=1):
+        end = timestamp(leaf.not_valid_after_utc)
+        told += f"; it ends on {end}, sooner than asked for: none outlives the issuer's CA, and who is asked about it may give it less"
+    return told
 
 
 def _told(condition: Condition) -> tuple[str, str, str, int | None]:

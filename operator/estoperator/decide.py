@@ -19,7 +19,7 @@ from estcore.requester import Door, Requester
 from estcore.usages import Usage, parse_usage_names
 from estoperator import request_body
 from estoperator.chain import Chain
-from estoperator.doors import DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
+from estoperator.doors import CERT_MANAGER, DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.issuer_state import IssuerState
 from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.requesters import not_served, requester_of, serves
@@ -42,6 +42,12 @@ approved waiting. estserver itself names ten minutes at most."""
 
 WAIT_LIMIT = timedelta(hours=168)
 """How long a request of est-issuer.io waits for an issuer that is absent or not ready."""
+
+CERT_MANAGER_USAGES = frozenset({Usage.DIGITAL_SIGNATURE, Usage.KEY_ENCIPHERMENT})
+"""What a request of cert-manager.io asks for where neither its spec nor its CSR names a usage: the default of that API (contract 21)."""
+
+CA_USAGES = frozenset({"cert sign", "crl sign"})
+"""What the certificate of a CA has, and nothing else."""
 
 AWAITS_APPROVAL = (
     "Waiting for approval (spec.est.approval is Manual): whoever has the verb approve on signers of est-issuer.io sets Approved or Denied"
@@ -103,7 +109,8 @@ class Enroll:
     wishes: Wishes
     label: str | None
     chains: tuple[Chain, ...] = field(repr=False)
-    left_out: frozenset[Usage]
+    left_out: frozenset[str]
+    """Usages that were asked for and that this kind of certificate cannot have."""
 
 
 Step = Ignore | Deny | Wait | Retry | Refuse | Enroll
@@ -231,7 +238,7 @@ def _never(request: CertRequest) -> Refuse | Wait | None:
 
 def _enroll(request: CertRequest, requester: Requester, issuer: IssuerState, policy: Policy) -> Enroll:
     csr = request_body.read(request)
-    wishes = _wishes(request, csr) if request.pod is None else _wishes_of_pod(requester, request.pod, csr, issuer, policy)
+    wishes = _wishes(request, csr, policy) if request.pod is None else _wishes_of_pod(requester, request.pod, csr, issuer, policy)
     if wishes.subject is not None:
         csr = replace(csr, subject=wishes.subject, sans=wishes.sans)
     csr = replace(csr, duration=wishes.duration, usages=csr.usages if wishes.usages is None else wishes.usages, ca=wishes.is_ca)
@@ -241,7 +248,9 @@ def _enroll(request: CertRequest, requester: Requester, issuer: IssuerState, pol
         raise Forbidden(
             f"The rule for namespace {request.key.namespace} requires channel binding (RFC 7030 section 3.5): no Kubernetes request has it"
         )
-    _, left_out = registration.without_encipherment(authorized.usages, csr.key_algorithm)
+    left_out: frozenset[str] = registration.without_encipherment(authorized.usages, csr.key_algorithm)[1]
+    if request.is_ca:
+        left_out = frozenset(request.usages) - CA_USAGES
     return Enroll(csr=csr, wishes=wishes, label=issuer.label, chains=issuer.chains, left_out=left_out)
 
 
@@ -262,7 +271,7 @@ def _wishes_of_pod(requester: Requester, pod: Pod, csr: CertificationRequest, is
     if found is not None and not names:
         raise Forbidden(
             f"rule {found[0] + 1} does not write out the names of {rules.describe(requester)}: a pod asks for none, so a rule for pods "
-            "lists each, without * and with values that hold no dot in DNS names",
+            "lists each, without *, and in a DNS name a value holds no dot and makes no label longer than 63 characters",
             reason="NoNames",
         )
     # Without a rule `authorize` refuses.
@@ -270,7 +279,7 @@ def _wishes_of_pod(requester: Requester, pod: Pod, csr: CertificationRequest, is
     return Wishes(duration=life, subject=x509.Name([]), sans=names or ())
 
 
-def _wishes(request: CertRequest, csr: CertificationRequest) -> Wishes:
+def _wishes(request: CertRequest, csr: CertificationRequest, policy: Policy) -> Wishes:
     """What the object asks for beyond its CSR. Raises Forbidden for what cannot be read, BadCsr for what contradicts the CSR."""
     duration = None
     if request.duration is not None:
@@ -290,6 +299,8 @@ def _wishes(request: CertRequest, csr: CertificationRequest) -> Wishes:
             f"spec.usages ({_names(usages)}) differ from the usages in the CSR ({_names(csr.usages)}): make them the same",
             reason="UsagesContradict",
         )
+    if usages is None and csr.usages is None and not request.is_ca and request.key.door is CERT_MANAGER.door:
+        usages = CERT_MANAGER_USAGES & policy.allowed_usages or CERT_MANAGER_USAGES
     if csr.ca and not request.is_ca:
         raise BadCsr("the CSR asks for a CA certificate and spec.isCA does not: make them the same", reason="IsCAContradicts")
     return Wishes(duration=duration, usages=usages, is_ca=request.is_ca)

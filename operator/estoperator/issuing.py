@@ -159,6 +159,7 @@ class Issuing:
                     certificate_pem=issued.certificate_pem,
                     ca_pem=issued.ca_pem,
                     left_out=step.left_out,
+                    asked_life=step.wishes.duration,
                     now=self.now(),
                 )
                 await self._write(request, status, result="issued", event="CertificateIssued")
@@ -217,7 +218,7 @@ class Issuing:
 
     async def _write_end(self, request: CertRequest, status: RequestStatus, *, result: str, event: str, reason: str) -> None:
         """Of a door that says nothing before the end: what is not the end is an Event, each told once."""
-        note = status.conditions[0].message if status.conditions else conditions.ISSUED
+        note = status.conditions[0].message if status.conditions else status.note
         if status.finished:
             await self.api.apply_status(request, status)
             self.metrics.written.labels(request.key.door, result).inc()

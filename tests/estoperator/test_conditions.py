@@ -11,6 +11,7 @@ from tests import pki
 from tests.estoperator.builders import APPROVED, NOW, approved, authority, pod_request, request_of, signing_request
 
 BEFORE = {"type": "Ready", "status": "False", "reason": "Pending", "message": "m", "lastTransitionTime": "2026-01-01T00:00:30Z"}
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 NOW_TEXT = "2026-01-01T00:01:00Z"
 
 
@@ -40,6 +41,27 @@ def test_issued_says_which_usage_was_left_out() -> None:
     left_out = frozenset({Usage.KEY_ENCIPHERMENT})
     status = conditions.issued(approved(), leaf=leaf(), certificate_pem=b"leaf", ca_pem=None, left_out=left_out, now=NOW)
     assert "key encipherment left out" in status.conditions[0].message
+
+
+def test_issued_says_which_usages_a_ca_has_not() -> None:
+    left_out = frozenset({"server auth"})
+    status = conditions.issued(approved(isCA=True), leaf=leaf(), certificate_pem=b"leaf", ca_pem=None, left_out=left_out, now=NOW)
+    assert "server auth left out, for a CA's certificate" in status.conditions[0].message
+
+
+@pytest.mark.parametrize(("asked", "told"), [(None, False), (2 * HOUR, False), (2 * HOUR + 0.9 * SECOND, False), (3 * HOUR, True)])
+@pytest.mark.spec("K8S-CONTRACT-20")
+def test_a_life_shorter_than_asked_for_is_told_with_its_end(asked: timedelta | None, told: bool) -> None:
+    """By the condition, and where there is none for success by the Event."""
+    certificate = leaf(hours=2)
+    end = conditions.timestamp(certificate.not_valid_after_utc)
+    for request in (approved(), signing_request()):
+        status = conditions.issued(
+            request, leaf=certificate, certificate_pem=b"", ca_pem=None, left_out=frozenset(), asked_life=asked, now=NOW
+        )
+        said = status.conditions[0].message if status.conditions else status.note
+        assert (f"it ends on {end}, sooner than asked for" in said) == told
+        assert said.startswith(conditions.ISSUED)
 
 
 @pytest.mark.spec("K8S-CONTRACT-13")

@@ -313,6 +313,29 @@ def test_a_ca_certificate_is_a_wish_where_the_policy_has_them() -> None:
     assert step.wishes == Wishes(is_ca=True)
 
 
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_what_a_ca_cannot_have_of_the_usages_that_were_asked_for_is_left_out_and_the_step_says_so() -> None:
+    step = decide.next_step(approved(isCA=True, usages=["cert sign", "digital signature", "server auth"]), ready_issuer(isCA=True))
+    assert isinstance(step, Enroll)
+    assert step.left_out == {"digital signature", "server auth"}
+
+
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_without_any_usage_cert_managers_request_asks_for_its_apis_default_as_far_as_policy_has_that() -> None:
+    """Its API: digital signature and key encipherment, if not specified. Ours leaves it to the policy."""
+    narrow = ready_issuer(usages=["digital signature", "server auth"])
+    for issuer, usages in ((ready_issuer(), set(CERT_MANAGER_DEFAULT)), (narrow, {Usage.DIGITAL_SIGNATURE})):
+        step = decide.next_step(approved(), issuer)
+        assert isinstance(step, Enroll)
+        assert step.wishes.usages == usages
+        ours = decide.next_step(request_of(), issuer)
+        assert isinstance(ours, Enroll)
+        assert ours.wishes.usages is None
+    named = decide.next_step(approved(request=csr_pem(WEB, usages=SERVER_ONLY)), ready_issuer())
+    assert isinstance(named, Enroll)
+    assert named.wishes.usages is None, "those of the CSR"
+
+
 def test_a_request_in_a_namespace_whose_labels_are_not_known_yet_waits_for_them_and_is_not_refused() -> None:
     """A namespace and the first request in it come by two watches: a refusal would be for good, and keep a pod from starting."""
     rules = [{"from": {"namespaceSelector": {"matchLabels": {"tier": "edge"}}}, "dnsNames": ["*.{namespace}.svc"]}]

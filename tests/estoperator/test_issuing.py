@@ -382,6 +382,15 @@ async def test_what_a_native_request_waits_for_is_an_event_told_once_and_nothing
     assert [event.reason for event in world.told.events] == ["IssuerNotFound"]
 
 
+async def test_what_a_native_request_did_not_get_as_asked_is_in_its_event(world: World) -> None:
+    """Contract 3a, point 4: its status has no place for it."""
+    await world.work(builders.signing_request("Approved", usages=["digital signature", "key encipherment"], expirationSeconds=86400 * 300))
+    (event,) = world.told.events
+    assert (event.reason, event.warning) == ("CertificateIssued", False)
+    assert "key encipherment left out" in event.note
+    assert "sooner than asked for" in event.note
+
+
 async def test_what_is_remembered_of_deleted_requests_has_an_end(world: World) -> None:
     world.known.issuers.clear()
     for number in range(3 * MAX_TOLD):

@@ -324,7 +324,7 @@ def test_what_a_ca_cannot_have_of_the_usages_that_were_asked_for_is_left_out_and
 def test_without_any_usage_cert_managers_request_asks_for_its_apis_default_as_far_as_policy_has_that() -> None:
     """Its API: digital signature and key encipherment, if not specified. Ours leaves it to the policy."""
     narrow = ready_issuer(usages=["digital signature", "server auth"])
-    for issuer, usages in ((ready_issuer(), set(CERT_MANAGER_DEFAULT)), (narrow, {Usage.DIGITAL_SIGNATURE})):
+    for issuer, usages in ((ready_issuer(), frozenset(CERT_MANAGER_DEFAULT)), (narrow, frozenset({Usage.DIGITAL_SIGNATURE}))):
         step = decide.next_step(approved(), issuer)
         assert isinstance(step, Enroll)
         assert step.wishes.usages == usages

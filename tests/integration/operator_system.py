@@ -73,7 +73,8 @@ class System:
         self._anchors = directory / "ca.crt"
         wait_for("the serving root", self._publish_anchors)
 
-    def start_server(self) -> Process:
+    def start_server(self, *, registration_authority: str = "") -> Process:
+        """Start estserver, which knows the operator by its ServiceAccount, or another one, and nobody else."""
         arguments = [sys.executable, "-m", "estserver", "serve", "--kubernetes"]
         environment = {
             "EST_KUBECONFIG": str(self._server_kubeconfig),
@@ -82,7 +83,7 @@ class System:
             "EST_LISTEN": f"127.0.0.1:{self.port}",
             "EST_METRICS_LISTEN": f"127.0.0.1:{free_port()}",
             "EST_SERVER_NAME": "localhost,127.0.0.1",
-            "EST_RA_SERVICE_ACCOUNTS": f"{self.namespace}/operator",
+            "EST_RA_SERVICE_ACCOUNTS": registration_authority or f"{self.namespace}/operator",
         }
         self.server = Process(arguments, environment, self.directory / "estserver.log")
         return self.server

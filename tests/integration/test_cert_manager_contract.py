@@ -10,6 +10,7 @@ from cryptography import x509
 
 from tests import pki
 from tests.chart.rendering import of_kind, render
+from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer
 from tests.integration.claim import Claim
 from tests.integration.operator_system import OURS, THEIRS, Object, System, condition, request_manifest
@@ -209,6 +210,40 @@ def test_a_ca_below_two_others_gives_the_chain_without_the_root_and_the_root_apa
     leaf.verify_directly_issued_by(issuing.certificate)
     assert above == [issuing.certificate, middle.certificate]
     assert x509.load_pem_x509_certificates(base64.b64decode(status["ca"])) == [root.certificate]
+
+
+@pytest.mark.spec("K8S-CONTRACT-20")
+def test_a_life_that_the_ca_does_not_have_any_more_ends_with_it_and_says_so(system: System) -> None:
+    """Contract 20: what is not to the second is not in silence."""
+    ending = authority("Ending CA", not_after=now() + timedelta(hours=30))
+    system.api.apply(secret(TENANT, "ending-ca", crt=ending.pem, key=ending.key_pem), issuer(TENANT, "ending"))
+    for name, duration in (("whole", "20h"), ("cut", "100h")):
+        system.request(THEIRS, TENANT, name, issuer="ending", duration=duration)
+        system.decide(TENANT, name, "Approved")
+    whole = system.until_reason(THEIRS, TENANT, "whole", "Issued")
+    assert "sooner" not in message_of(whole)
+    cut = system.until_reason(THEIRS, TENANT, "cut", "Issued")
+    leaf = x509.load_pem_x509_certificates(base64.b64decode(cut["status"]["certificate"]))[0]
+    assert leaf.not_valid_after_utc == ending.certificate.not_valid_after_utc
+    assert f"ends on {leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}, sooner than asked for" in message_of(cut)
+
+
+@pytest.mark.spec("K8S-CONTRACT-21")
+def test_a_request_that_names_no_usages_gets_those_of_cert_managers_api_and_not_all_of_the_policy(system: System) -> None:
+    """Contract 21: digital signature and key encipherment, where neither the spec nor the CSR names any."""
+    manifest = request_manifest(THEIRS, TENANT, "bare")
+    manifest["spec"]["request"] = base64.b64encode(
+        armour(pki.csr(pki.key(), subject=pki.name(None), sans=pki.dns(f"bare.{TENANT}.svc")))
+    ).decode()
+    system.api.apply(manifest)
+    system.decide(TENANT, "bare", "Approved")
+    issued = system.until_reason(THEIRS, TENANT, "bare", "Issued")
+    extensions = x509.load_pem_x509_certificates(base64.b64decode(issued["status"]["certificate"]))[0].extensions
+    bits = extensions.get_extension_for_class(x509.KeyUsage).value
+    assert bits.digital_signature
+    assert not bits.key_encipherment  # the key is an EC key
+    assert not [extension for extension in extensions if isinstance(extension.value, x509.ExtendedKeyUsage)]
+    assert "key encipherment left out" in message_of(issued)
 
 
 @pytest.mark.spec("K8S-CONTRACT-19")

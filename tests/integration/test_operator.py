@@ -280,6 +280,25 @@ def test_estserver_away_leaves_requests_pending_until_it_is_back(system: System,
     system.until_reason(OURS, tenant, "web", "Issued")
 
 
+@pytest.mark.spec("K8S-CONTRACT-15")
+def test_an_estserver_that_knows_another_operator_leaves_requests_pending_and_its_issuers_say_what_to_set(
+    system: System, operator: Process, tenant: str
+) -> None:
+    system.until_reason("estissuers", tenant, "factory", "Checked")
+    system.server.terminate()
+    system.start_server(registration_authority=f"{system.namespace}/another")
+    refused = system.until_reason("estissuers", tenant, "factory", "RegistrationAuthorityRefused")["status"]
+    assert condition(refused, "Ready")["status"] == "False"
+    assert "ra_service_accounts" in condition(refused, "Ready")["message"]
+    system.request(OURS, tenant, "web")
+    status = system.until_reason(OURS, tenant, "web", "Pending")["status"]
+    assert "ra_service_accounts" in condition(status, "Ready")["message"]
+    assert "failureTime" not in status
+    system.server.terminate()
+    system.start_server()
+    system.until_reason(OURS, tenant, "web", "Issued")
+
+
 @pytest.mark.parametrize("plural", [OURS, THEIRS])
 @pytest.mark.spec("THREAT-31")
 def test_an_operator_killed_in_the_middle_of_fifty_requests_loses_and_doubles_nothing(

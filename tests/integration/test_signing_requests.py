@@ -151,7 +151,7 @@ def test_what_is_denied_or_not_approved_or_another_signers_is_left_alone(system:
     assert [found["type"] for found in get(system, "e-foreign")["status"]["conditions"]] == ["Approved"]
 
 
-@pytest.mark.parametrize("name", ["node-csr-AbC_9x", "what?", "No#1 \U0001f600"])
+@pytest.mark.parametrize("name", ["node-csr-AbC_9x", "what?", "No#1 \U0001f600", "a\tb", "l" * 1100])
 def test_a_request_may_be_called_anything(system: System, tenant: str, name: str) -> None:
     """Contract 3a, points 2 and 5: kube-apiserver takes every name without a slash or a percent sign; an Event tells of it too."""
     system.api.apply(manifest(name, f"estissuers.est-issuer.io/{tenant}.later", f"web.{tenant}.svc"))

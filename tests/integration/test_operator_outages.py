@@ -5,6 +5,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import ssl
 import time
 import urllib.error
@@ -16,6 +17,7 @@ import pytest
 
 from estoperator import leadership, watching, workqueue
 from estserver import reflector
+from tests import pki
 from tests.integration.apiserver import ApiServer
 from tests.integration.bad_gateway import BadGateway
 from tests.integration.operator_system import OURS, Process, System, condition, request_manifest, wait_for
@@ -204,6 +206,33 @@ def test_of_two_operators_the_other_issues_within_15_s_after_one_was_killed_and_
     wait_for("all of them", lambda: issued(system, "failover") == 31, what=lambda: issued(system, "failover"), log=second.log)
     assert time.monotonic() - since < FAILOVER_SECONDS
     assert len(certificates(system, "failover")) == len(system.transactions(TENANT)) - before == 31
+
+
+@pytest.mark.spec("THREAT-34")
+def test_an_issuer_whose_webhook_hangs_holds_up_neither_the_others_nor_who_takes_over(system: System, operators: list[Process]) -> None:
+    """A tenant chooses the webhook, which estserver asks also before the operator becomes the issuer's registration authority."""
+    first = started(system, operators, "first-beside-hanging")
+    system.until_reason("estissuers", TENANT, "factory", "Checked")
+    hanging = system.tenant("outages-hanging")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        bundle = pki.ca("Nobody").pem.decode()
+        webhook = {"url": f"https://127.0.0.1:{silent.getsockname()[1]}/", "caBundle": bundle, "timeout": "30s"}
+        spec = {"ca": {"secretName": "factory-ca", "generate": {"commonName": "Hanging CA"}}, "authorization": {"webhook": webhook}}
+        metadata = {"name": "factory", "namespace": hanging}
+        system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstIssuer", "metadata": metadata, "spec": spec})
+        system.until_reason("estissuers", hanging, "factory", "RegistrationAuthorityPending")
+        second = started(system, operators, "second-beside-hanging")
+        first.kill()
+        since = time.monotonic()
+        create(system, "beside-hanging", 1)
+        wait_for("the certificate", lambda: issued(system, "beside-hanging") == 1, log=second.log)
+        assert time.monotonic() - since < FAILOVER_SECONDS
+        system.issuer(TENANT, "newer")
+        since = time.monotonic()
+        create(system, "beside-newer", 1, issuer="newer")
+        wait_for("the certificate of the newer one", lambda: issued(system, "beside-newer") == 1, log=second.log)
+        assert time.monotonic() - since < 10
+        system.api.kubectl("delete", "estissuer", "factory", "-n", hanging)
 
 
 @pytest.mark.spec("THREAT-33")

@@ -51,7 +51,18 @@ def test_notes_say_what_stays_and_how_it_goes(chart: Path) -> None:
     printed = notes({}, chart)
     assert "helm uninstall` keeps the CRDs" in printed
     assert sorted(printed.partition("kubectl delete crd ")[2].splitlines()[0].split()) == deleted.split()
-    assert "kubectl delete crd" not in notes({"crds": {"keep": False}}, chart)
+    gone = notes({"crds": {"keep": False}}, chart)
+    assert "kubectl delete crd" not in gone
+    assert "deletes the CRDs, and with them every issuer and request" in gone
+    assert "with them every issuer" not in notes({"crds": {"enabled": False, "keep": False}}, chart)
+
+
+def test_notes_name_the_role_of_those_who_decide_only_where_there_is_one(chart: Path) -> None:
+    assert "ClusterRole est-issuer-approver" in notes({}, chart)
+    without = notes({"approval": {"approverRole": False}}, chart)
+    assert "est-issuer-approver" not in without
+    assert "the verb approve on signers of est-issuer.io" in without
+    assert "estcr" not in notes({"approval": {"objects": False}}, chart)
 
 
 @pytest.mark.parametrize(("values", "warned"), [({}, True), ({"prometheusRule": {"enabled": True}}, False)])

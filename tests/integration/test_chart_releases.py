@@ -99,3 +99,17 @@ def test_a_real_api_server_takes_names_that_yaml_reads_as_numbers_and_booleans(c
     found = cluster.kubectl("-n", "2024", "get", "service,serviceaccount", "-o", "name")
     assert {"service/y", "serviceaccount/on", "serviceaccount/off"} <= set(found.split())
     assert run_helm(cluster, tmp_path, "uninstall", "007", "--namespace", "2024").returncode == 0
+
+
+def test_a_ledger_that_a_statefulset_cannot_change_to_is_refused_with_the_command_that_helps(cluster: ApiServer, tmp_path: Path) -> None:
+    to_postgresql = ("--set", "ledger.urlSecret.name=ledger-url")
+    assert install(cluster, tmp_path, "moving", "pki") == ""
+    refusal = install(cluster, tmp_path, "moving", "pki", *to_postgresql)
+    command = "kubectl -n pki delete statefulset moving-est-issuer-server --cascade=orphan"
+    assert f"ledger.urlSecret: a StatefulSet never changes its volume claims, so the ledger moves with a new one: {command}" in refusal
+    # without a controller-manager nobody would orphan the Pods, of which there are none
+    cluster.kubectl(*command.removeprefix("kubectl ").replace("orphan", "background").split())
+    assert install(cluster, tmp_path, "moving", "pki", *to_postgresql) == ""
+    assert install(cluster, tmp_path, "moving", "pki", *to_postgresql) == ""
+    assert command in install(cluster, tmp_path, "moving", "pki", "--set", "ledger.urlSecret.name=")
+    assert run_helm(cluster, tmp_path, "uninstall", "moving", "--namespace", "pki").returncode == 0

@@ -126,15 +126,16 @@ def apply(answer: Answer, authorized: Authorized, *, default_duration: timedelta
         raise Forbidden(shown or "the authorization service of this issuer refused the request", reason="DeniedByCallout")
     if answer.sans is None and answer.usages is None and answer.duration is None:
         return authorized
-    asked = {describe_general_name(san): san for san in authorized.sans}
-    wanted = asked.keys() if answer.sans is None else frozenset(answer.sans)
+    described = [(describe_general_name(san), san) for san in authorized.sans]  # two long names may look alike
+    asked = frozenset(text for text, _ in described)
+    wanted = asked if answer.sans is None else frozenset(answer.sans)
     usages = authorized.usages if answer.usages is None else answer.usages
     duration = authorized.csr.duration or default_duration
-    if not wanted <= asked.keys() or not usages <= authorized.usages or (answer.duration or duration) > duration:
+    if not wanted <= asked or not usages <= authorized.usages or (answer.duration or duration) > duration:
         raise _wrong("its template holds a name, a usage or a life that was not asked for")
     return narrowed(
         authorized,
-        sans=tuple(san for text, san in asked.items() if text in wanted),
+        sans=tuple(san for text, san in described if text in wanted),
         usages=usages,
         duration=answer.duration or authorized.csr.duration,
     )

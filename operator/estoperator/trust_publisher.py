@@ -241,7 +241,7 @@ class Publisher:
         except Exception:
             self._metrics.errors.labels("trust", "Internal").inc()
             log.exception("internal_error", work="trust", kind=self._kind.name)
-            self._next_at = self._clock() + RETRY_SECONDS
+            self._done, self._next_at = None, self._clock() + RETRY_SECONDS
 
     async def turn(self) -> None:
         """Bring the API server up to date, if something changed or it is time to look. Raises no KubernetesError."""
@@ -262,7 +262,7 @@ class Publisher:
             self._failed(error)
             return
         self._switch(None)
-        self._done = trusts if complete else None
+        self._done = trusts  # what could not be done waits for its time, other changes do not wait for it
         self._failures = 0 if complete else self._failures + 1
         self._next_at = self._clock() + (SWEEP_SECONDS if complete else self._backoff())
 
@@ -288,7 +288,9 @@ class Publisher:
         except Gone:
             return method == "DELETE"
         except KubernetesError as error:
-            if error.http_status == 403:  # every ServiceAccount may read bundles, so the list has not told
+            # Every ServiceAccount may read bundles, so the list has not told. In a namespace it is that one's affair: a quota that is
+            # used up, a policy, its end.
+            if error.http_status == 403 and not at.namespace:
                 raise
             self._metrics.errors.labels("trust", error.reason).inc()
             taken = isinstance(error, Stale) and method == "POST"
@@ -311,6 +313,7 @@ class Publisher:
         return tuple(body for body in orphans if body["metadata"]["labels"][trust.UID_LABEL] not in uids)
 
     def _failed(self, error: KubernetesError) -> None:
+        self._done = None
         if error.http_status == 404:
             self._switch("the API server does not have this kind")
         elif error.http_status == 403:

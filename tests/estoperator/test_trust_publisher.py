@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,6 +12,7 @@ from estcore.issuer_spec import TrustConfigMap
 from estoperator import trust
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
+from estoperator.resources import IssuerRef
 from estoperator.trust import UID_LABEL, Trust
 from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, ClusterTrustBundles, ConfigMaps, Publisher
 from tests import pki
@@ -307,6 +308,30 @@ async def test_while_bundles_cannot_be_written_config_maps_have_the_new_root_and
     roots, memory = await kind.wanted(world.source.there.values(), [])
     assert roots["data"] == {"ca.crt": pem("B", "A")}
     assert trust.place(memory) == ("est", "est-issuer-roots-u1")
+
+
+@pytest.mark.parametrize("error", [KubernetesError("exceeded quota: few", http_status=403), KubernetesError("immutable", http_status=422)])
+async def test_a_namespace_that_takes_no_config_map_keeps_none_from_another_and_changes_do_not_wait_for_it(error: KubernetesError) -> None:
+    world = World()
+    kind = ConfigMaps(world.api, permitted=True, bundles=None, namespace="est", now=lambda: NOW)
+    world.publisher = Publisher(kind=kind, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock)
+    full, other = IssuerRef("EstIssuer", "a-full", "factory"), IssuerRef("EstIssuer", "b-other", "factory")
+    for uid, ref in (("u1", full), ("u2", other)):
+        config_map = TrustConfigMap.model_validate({"name": f"{ref.namespace}-roots"})
+        world.source.there[uid] = Trust(ref=ref, uid=uid, anchors_pem=pem("A"), config_map=config_map, max_life=timedelta(days=1))
+    world.api.errors["POST", "/api/v1/namespaces/a-full/configmaps"] = error
+    await world.turn()
+    assert "a-full-roots" not in world.api.bundles
+    assert world.api.bundles["b-other-roots"]["data"] == {"ca.crt": pem("A")}
+    assert world.metrics.registry.get_sample_value("est_operator_trust_open", {"kind": "ConfigMap"}) == 1
+    assert await world.turn() == [], "not at once"
+    world.source.there["u2"] = replace(world.source.there["u2"], anchors_pem=pem("B"))
+    await world.turn()
+    assert world.api.bundles["b-other-roots"]["data"] == {"ca.crt": pem("B", "A")}
+    del world.api.errors["POST", "/api/v1/namespaces/a-full/configmaps"]
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert world.api.bundles["a-full-roots"]["data"] == {"ca.crt": pem("A")}
 
 
 async def bundles_turn(world: World, bundles: ClusterTrustBundles) -> None:

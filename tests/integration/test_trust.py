@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -241,6 +242,34 @@ def test_config_maps_are_where_issuers_say_and_go_with_what_they_say(system: Sys
     until_config_maps(system, f"{tenant}-own")
     system.api.kubectl("delete", "estclusterissuer", tenant)
     until_config_maps(system, f"{tenant}-roots")
+
+
+def test_a_namespace_that_ends_and_takes_no_config_map_keeps_no_new_root_from_another(
+    system: System, tenant: str, config_map_rights: None
+) -> None:
+    """The API server answers 403 there, as over a quota or a policy of that namespace."""
+    system.end_shared_operator()
+    old, new, ending = living_ca("old"), living_ca("new"), system.tenant(f"{tenant}-ending")
+    ca_secret(system, tenant, old)
+    operator = system.start_operator("beside-ending", trust_config_maps="true")
+    ask(system, "EstIssuer", "factory", tenant, {"name": f"{tenant}-own"})
+    ask(system, "EstIssuer", "factory", ending, {"name": f"{tenant}-ending"})
+    until_config_maps(system, f"{tenant}-own", tenant)
+    until_config_maps(system, f"{tenant}-ending", ending)
+    system.api.kubectl("delete", "namespace", ending, "--wait=false")  # nobody empties it here
+    system.api.kubectl("-n", ending, "delete", "configmap", f"{tenant}-ending")
+    assert operator.terminate() == 0
+    operator = system.start_operator("beside-ending", trust_config_maps="true")
+    wait_for(
+        "the refusal", lambda: f"object={ending}/{tenant}-ending" in operator.log.read_text().rpartition("listening")[2], log=operator.log
+    )
+    ca_secret(system, tenant, new)
+    since = time.monotonic()
+    due = b"".join(pki.pem(ca.certificate) for ca in (new, old)).decode()
+    wait_for("both roots", lambda: config_maps(system, f"{tenant}-own")[tenant]["data"] == {"ca.crt": due}, log=operator.log)
+    assert time.monotonic() - since < 20
+    assert system.metric(operator, 'est_operator_trust_open{kind="ConfigMap"}') == 1
+    assert operator.terminate() == 0
 
 
 def test_without_bundles_config_maps_keep_the_root_that_was_replaced_also_over_a_restart(

@@ -1,8 +1,7 @@
 """Puts the ASGI application together: the only place that knows all its parts, and the only one beside routes that knows FastAPI."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -14,6 +13,7 @@ from estcore.errors import EstError
 from estserver.approval import Approvals
 from estserver.audit import AuditLog
 from estserver.authentication import Authenticator
+from estserver.background import beside
 from estserver.callouts import Callouts
 from estserver.digest import DigestVerifier
 from estserver.held_requests import HeldRequests
@@ -121,13 +121,10 @@ def build_app(
 
     @asynccontextmanager
     async def _running(_: FastAPI) -> AsyncIterator[None]:
-        refreshing = asyncio.create_task(ledger.keep_revoked_fresh(every=REVOKED_REFRESH, on_error=_report), name="revoked")
         try:
-            yield
+            async with beside(ledger.keep_revoked_fresh(every=REVOKED_REFRESH, on_error=_report)):
+                yield
         finally:
-            refreshing.cancel()
-            with suppress(asyncio.CancelledError):
-                await refreshing
             passwords.close()
             await callouts.aclose()
             service.key_generator.close()

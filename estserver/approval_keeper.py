@@ -16,6 +16,7 @@ import structlog
 from estcore.errors import ConfigurationError, EstError
 from estserver.approval import Approvals
 from estserver.audit import AuditLog
+from estserver.background import beside
 from estserver.front import log_format
 from estserver.held_requests import HeldRequest, HeldRequests, State
 from estserver.ledger import Ledger
@@ -139,10 +140,5 @@ async def _board(settings: Settings, keeper: ApprovalKeeper, held: HeldRequests)
 
     async with KubernetesApi(cluster(settings)) as api:
         objects = ApprovalObjects(api, held, namespace=install_namespace(settings), changed=keeper.nudged.set)
-        watching = asyncio.create_task(objects.watch(), name="approval objects")
-        try:
+        async with beside(objects.watch()):
             yield objects
-        finally:
-            watching.cancel()
-            with suppress(asyncio.CancelledError):
-                await watching

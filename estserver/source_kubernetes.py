@@ -8,8 +8,8 @@ import asyncio
 import base64
 import binascii
 import random
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -17,6 +17,7 @@ import structlog
 
 from estcore import authority, issuer_spec
 from estcore.errors import ConfigurationError
+from estserver.background import beside, stop
 from estserver.kubernetes_api import ApiError, KubernetesApi, Object
 from estserver.reflector import Reflector
 from estserver.secret_uses import MEMBERS, SecretReference, SecretUse, references, trim
@@ -81,7 +82,7 @@ class KubernetesSource:
     async def watch(self, publish: Callable[[Snapshot], None]) -> None:
         """Until cancelled. The first snapshot leaves when both kinds were listed and every Secret they name has answered."""
         collections = {kind: Reflector(self.api, path, changed=self._changed.set) for kind, path in COLLECTIONS.items()}
-        async with _running(collections.values()):
+        async with beside(*(reflector.run() for reflector in collections.values())):
             published: Snapshot | None = None
             try:
                 while True:
@@ -190,22 +191,8 @@ class KubernetesSource:
         return Snapshot(issuers=issuers, secrets=secrets, secret_problems=problems, stale=stale)
 
 
-@asynccontextmanager
-async def _running(reflectors: Iterable[Reflector]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(reflector.run()) for reflector in reflectors]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
 async def _stop(watch: _SecretWatch) -> None:
-    tasks = [task for task in (watch.task, watch.making) if task is not None]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await stop(task for task in (watch.task, watch.making) if task is not None)
 
 
 def _path(reference: SecretReference) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import uvloop
 
 from estserver import control, logs
+from estserver.background import beside
 from estserver.front import log_format, serve_est
 from estserver.issuers import Issuers
 from estserver.metrics import Metrics
@@ -72,25 +73,22 @@ async def run(descriptor: int) -> None:
             await asyncio.sleep(control.ALIVE_SECONDS)
             writer.write(control.encode("alive"))
 
-    tasks = [asyncio.create_task(work) for work in (_listen(), registry.run(), _say_alive())]
     try:
-        await registry.judged.wait()
-        await known.certified.wait()
-        assert known.tls is not None  # noqa: S101 - certified says so
-        await serve_est(
-            settings,
-            limits,
-            listening,
-            issuers,
-            known.tls,
-            Metrics(),
-            shutdown=known.shutdown,
-            started=lambda: writer.write(control.encode("ready")),
-        )
+        async with beside(_listen(), registry.run(), _say_alive()):
+            await registry.judged.wait()
+            await known.certified.wait()
+            assert known.tls is not None  # noqa: S101 - certified says so
+            await serve_est(
+                settings,
+                limits,
+                listening,
+                issuers,
+                known.tls,
+                Metrics(),
+                shutdown=known.shutdown,
+                started=lambda: writer.write(control.encode("ready")),
+            )
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
         with suppress(OSError):
             writer.close()
 

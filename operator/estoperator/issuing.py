@@ -94,8 +94,8 @@ class Issuing:
     seen: Callable[[str], bool] = lambda _: True
     """Whether the labels of a namespace are known, where they are to be."""
     waiting: Waiting = field(default_factory=Waiting)
-    told: dict[RequestKey, tuple[str, str]] = field(default_factory=dict, repr=False)
-    """The Event told last of each open request whose status has no place for what is not finished."""
+    told: dict[RequestKey, tuple[str, str, str]] = field(default_factory=dict, repr=False)
+    """The Event told last of each open request whose status has no place for what is not finished: uid, reason and note."""
     believes: Callable[[CertRequest], bool] = lambda _: False
     """Whether the username in a CertificateRequest of either group is the requester's own."""
 
@@ -222,7 +222,7 @@ class Issuing:
         if status.finished:
             await self.api.apply_status(request, status)
             self.metrics.written.labels(request.key.door, result).inc()
-        elif self.told.get(request.key) == (event, note):
+        elif self.told.get(request.key) == (request.uid, event, note):
             return
         fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
         log.info("request_status", **fields, message=note, **({"reason": reason} if reason else {}))
@@ -230,7 +230,7 @@ class Issuing:
         if status.finished:
             self._forget(request.key)
         else:
-            self.told[request.key] = event, note
+            self.told[request.key] = request.uid, event, note
             if len(self.told) > len(self.open_requests) + MAX_TOLD:
                 for gone in [key for key in self.told if self.open_requests.get(key) is None]:
                     del self.told[gone]

@@ -382,6 +382,15 @@ async def test_what_a_native_request_waits_for_is_an_event_told_once_and_nothing
     assert [event.reason for event in world.told.events] == ["IssuerNotFound"]
 
 
+async def test_a_native_request_made_anew_under_its_name_is_told_of_too(world: World) -> None:
+    """Contract 3a, point 2: the Event is all that is said, and `kubectl describe` shows those of the object's uid."""
+    world.known.issuers.clear()
+    first = builders.signing_request()
+    for uid in ("first", "first", "second"):
+        await world.work(replace(first, uid=uid))
+    assert [event.subject.uid for event in world.told.events] == ["first", "second"]
+
+
 async def test_what_a_native_request_did_not_get_as_asked_is_in_its_event(world: World) -> None:
     """Contract 3a, point 4: its status has no place for it."""
     await world.work(builders.signing_request("Approved", usages=["digital signature", "key encipherment"], expirationSeconds=86400 * 300))

@@ -1,8 +1,9 @@
-"""The operator as registration authority: one key in memory, and a certificate of each issuer that lets it sign Full PKI Requests.
+"""The operator as registration authority: of each issuer a certificate that lets it sign Full PKI Requests, its key in memory alone.
 
-A replica makes the key when it starts; estserver gives the certificate (clientAuth and id-kp-cmcRA, RFC 6402 section 2.10) to whoever has
-the ServiceAccount token that the chart names, and takes the signature only together with that token. The certificate of one issuer is
-worth nothing at another.
+Each certificate has a key of its own. For a key that it knows estserver takes a simpleenroll for a retry, for ten minutes, and gives the
+certificate of before, which is worth nothing where the CA was replaced meanwhile. It gives the certificate (clientAuth and id-kp-cmcRA, RFC
+6402 section 2.10) to whoever has the ServiceAccount token that the chart names, and takes the signature only together with that token.
+The certificate of one issuer is worth nothing at another.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from estcore import full_request
-from estcore.cms_signature import signer_of
+from estcore.cms_signature import MessageSigner, signer_of
 from estcore.errors import ServerUnavailable
 from estcore.extension_request import CMC_RA
 from estcore.full_exchange import FullRequest
@@ -30,9 +31,13 @@ Enrol = Callable[[str | None, bytes], Awaitable[x509.Certificate]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credential:
-    """A certificate for our key. `ca_sha256` names the CA certificate that the issuer had then; `renew_at` is half of its life."""
+    """A certificate and who signs with its key.
+
+    `ca_sha256` names the CA certificate that the issuer had then; `renew_at` is half of its life.
+    """
 
     certificate: x509.Certificate = field(repr=False)
+    signer: MessageSigner = field(repr=False)
     ca_sha256: str | None
     renew_at: datetime
 
@@ -42,8 +47,6 @@ class RegistrationAuthority:
 
     def __init__(self, enrol: Enrol, *, now: Callable[[], datetime]) -> None:
         self._enrol, self._now = enrol, now
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._signer = signer_of(self._key)
         self._credentials: dict[str | None, Credential] = {}
 
     def is_fresh(self, label: str | None, ca_sha256: str | None) -> bool:
@@ -58,9 +61,12 @@ class RegistrationAuthority:
 
     async def register(self, label: str | None, ca_sha256: str | None) -> None:
         """Get a certificate of the issuer. Raises errors of the ClientError branch."""
-        certificate = await self._enrol(label, self._csr())
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = await self._enrol(label, _csr(key))
         begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-        self._credentials[label] = Credential(certificate=certificate, ca_sha256=ca_sha256, renew_at=begin + (end - begin) / 2)
+        self._credentials[label] = Credential(
+            certificate=certificate, signer=signer_of(key), ca_sha256=ca_sha256, renew_at=begin + (end - begin) / 2
+        )
 
     def forget(self, label: str | None) -> None:
         """The issuer does not know the certificate any more."""
@@ -71,18 +77,19 @@ class RegistrationAuthority:
         credential = self._credentials.get(label)
         if credential is None:
             raise ServerUnavailable("the operator has no registration authority certificate of this issuer yet")
-        content_info_der = full_request.sign_by_certificate(full_request.vouched_body(vouched), credential.certificate, self._signer)
+        content_info_der = full_request.sign_by_certificate(full_request.vouched_body(vouched), credential.certificate, credential.signer)
         return FullRequest(content_info_der=content_info_der, transaction_id=vouched.transaction_id)
 
     def _of(self, label: str | None, ca_sha256: str | None) -> Credential | None:
         credential = self._credentials.get(label)
         return credential if credential is not None and credential.ca_sha256 == ca_sha256 else None
 
-    def _csr(self) -> bytes:
-        return (
-            x509.CertificateSigningRequestBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)]))
-            .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA]), critical=False)
-            .sign(self._key, hashes.SHA256())
-            .public_bytes(Encoding.DER)
-        )
+
+def _csr(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return (
+        x509.CertificateSigningRequestBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, COMMON_NAME)]))
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH, CMC_RA]), critical=False)
+        .sign(key, hashes.SHA256())
+        .public_bytes(Encoding.DER)
+    )

@@ -6,9 +6,11 @@ from datetime import datetime, timedelta
 import pytest
 from cryptography import x509
 
+from estcore import full_message
 from estcore.errors import ServerUnavailable
 from estcore.extension_request import CMC_RA
 from estcore.full_request import Vouched
+from estcore.signatory import signatory_of
 from estoperator.registration_authority import RegistrationAuthority
 from tests import pki
 from tests.estoperator import builders
@@ -70,6 +72,17 @@ async def test_a_new_ca_and_another_issuer_each_ask_for_another_one(authority: R
     await authority.register(LABEL, "ca")
     assert not authority.is_usable(LABEL, "another ca")
     assert not authority.is_usable("devices.other", "ca")
+
+
+async def test_each_certificate_has_a_key_of_its_own_and_signs_with_that(server: Server, authority: RegistrationAuthority) -> None:
+    """estserver takes a simpleenroll for a key that it knows for a retry, and gives the certificate of the CA before."""
+    for ca in ("first", "second"):
+        await authority.register(LABEL, ca)
+        message = full_message.open_message(authority.sign(LABEL, REQUEST).content_info_der, decrypt=lambda der: ("", der))
+        assert message.signed is not None
+        assert signatory_of(message.signed, {}).certificate is not None
+    first, second = (csr.public_key() for _, csr in server.asked)
+    assert first != second
 
 
 async def test_nothing_is_signed_for_an_issuer_without_its_certificate_or_after_it_was_forgotten(authority: RegistrationAuthority) -> None:

@@ -1,6 +1,7 @@
 """cert-manager's contract of an external issuer on a real API server: the points that other files here do not show."""
 
 import base64
+import functools
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -68,6 +69,10 @@ def approved(system: System, name: str, *, issuer_name: str = "factory") -> None
 
 def message_of(request: Object) -> str:
     return str(condition(request["status"], "Ready")["message"])
+
+
+def publishes(status: Object, *, pem: bytes) -> bool:
+    return bool(status.get("ca", {}).get("bundle", "").strip() == pem.decode().strip())
 
 
 @pytest.mark.spec("K8S-CONTRACT-01")
@@ -179,6 +184,36 @@ def test_an_expired_ca_is_shown_on_the_issuer_and_its_requests_wait(system: Syst
     status = system.until_reason(THEIRS, TENANT, "waits", "Pending")["status"]
     assert "expired" in condition(status, "Ready")["message"]
     assert "failureTime" not in status
+
+
+@pytest.mark.spec("K8S-CONTRACT-15", "K8S-CONTRACT-27")
+def test_a_ca_that_expires_while_it_is_served_takes_its_issuer_out_and_no_request_fails(system: System) -> None:
+    """Contracts 15 and 27: the validity is looked at again without a change of the Secret."""
+    brief = authority("Brief CA", not_after=now() + timedelta(seconds=25))
+    system.api.apply(secret(TENANT, "brief-ca", crt=brief.pem, key=brief.key_pem), issuer(TENANT, "brief"))
+    system.until_reason("estissuers", TENANT, "brief", "Checked")
+    approved(system, "in-time", issuer_name="brief")
+    system.until_reason(THEIRS, TENANT, "in-time", "Issued")
+    system.until_reason("estissuers", TENANT, "brief", "CAExpired")
+    approved(system, "too-late", issuer_name="brief")
+    status = system.until_reason(THEIRS, TENANT, "too-late", "Pending")["status"]
+    assert "expired" in condition(status, "Ready")["message"]
+    assert "failureTime" not in status
+    following = authority("Brief CA")
+    system.api.apply(secret(TENANT, "brief-ca", crt=following.pem, key=following.key_pem))
+    system.until_reason(THEIRS, TENANT, "too-late", "Issued")
+
+
+@pytest.mark.spec("K8S-CONTRACT-27")
+def test_a_ca_that_is_replaced_in_its_secret_signs_the_next_request(system: System) -> None:
+    """Contract 27: also within the minutes in which estserver takes the operator's own enrolment for a retry."""
+    for number, key in enumerate(("one", "two")):
+        found = pki.ca("Swapped CA", private_key=pki.key(owner=key), not_before=now() - DAY, not_after=now() + 400 * DAY)
+        system.api.apply(secret(TENANT, "swapped-ca", crt=found.pem, key=found.key_pem), issuer(TENANT, "swapped"))
+        system.until("estissuers", TENANT, "swapped", functools.partial(publishes, pem=found.pem))
+        approved(system, f"swapped-{number}", issuer_name="swapped")
+        status = system.until_reason(THEIRS, TENANT, f"swapped-{number}", "Issued")["status"]
+        x509.load_pem_x509_certificates(base64.b64decode(status["certificate"]))[0].verify_directly_issued_by(found.certificate)
 
 
 @pytest.mark.spec("K8S-CONTRACT-14")

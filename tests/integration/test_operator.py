@@ -15,6 +15,7 @@ from estoperator.relist import GRACE_SECONDS
 from tests import pki
 from tests.collect import collect
 from tests.integration.apiserver import ApiServer
+from tests.integration.doorway import DOORWAYS, POD_CERTIFICATES, SIGNING_REQUESTS, outcome, rules
 from tests.integration.operator_system import (
     OURS,
     SOON_SECONDS,
@@ -297,6 +298,37 @@ def test_an_estserver_that_knows_another_operator_leaves_requests_pending_and_it
     system.server.terminate()
     system.start_server()
     system.until_reason(OURS, tenant, "web", "Issued")
+
+
+@pytest.mark.spec("K8S-CONTRACT-12", "K8S-CONTRACT-13")
+def test_a_fault_that_does_not_pass_ends_requests_after_the_limit_and_a_pods_never(
+    system: System, alone: None, cert_manager: None, tenant: str
+) -> None:
+    """Contracts 12 and 3b, point 5: a failure time that stays, and one Event of the retries, however many."""
+    system.issuer(tenant, rules=rules(tenant))
+    operator = system.start_operator("impatient", max_retry_duration="5s", server_unavailable_after="1h")
+    names = {doorway: f"{tenant}-{number}" for number, doorway in enumerate(DOORWAYS)}
+    try:
+        system.request(OURS, tenant, "first")
+        system.until_reason(OURS, tenant, "first", "Issued")
+        system.server.kill()
+        for doorway, name in names.items():
+            doorway.ask(system, tenant, name)
+        ended = {doorway: doorway.until_ended(system, tenant, names[doorway]) for doorway in DOORWAYS if doorway is not POD_CERTIFICATES}
+        for doorway, found in ended.items():
+            assert outcome(found["status"]) not in {"", "Issued"}
+            assert ("failureTime" in found["status"]) == (doorway is not SIGNING_REQUESTS)
+            doorway.until_told(system, tenant, names[doorway], "PermanentError")
+        retries = 'est_operator_retries_total{door="podcertificaterequests",reason="ServerUnavailable"}'
+        wait_for("a fifth attempt", lambda: system.metric(operator, retries) >= 5, what=lambda: system.http(operator, "metrics")[1])
+        for doorway, name in names.items():
+            assert doorway.events(system, tenant, name).count("RetryableError") == 1
+            assert doorway.get(system, tenant, name) == ended.get(doorway, doorway.get(system, tenant, name)), "the end stays as it is"
+        assert not system.get(POD_CERTIFICATES.plural, tenant, names[POD_CERTIFICATES]).get("status")
+    finally:
+        system.start_server()
+    POD_CERTIFICATES.until_issued(system, tenant, names[POD_CERTIFICATES])
+    assert operator.terminate() == 0
 
 
 @pytest.mark.parametrize("plural", [OURS, THEIRS])

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.apiserver import ApiServer
-from tests.integration.doorway import CERT_MANAGER, DOORWAYS, EST_ISSUER, Doorway, outcome, rules
+from tests.integration.doorway import CERT_MANAGER, DOORWAYS, EST_ISSUER, POD_CERTIFICATES, SIGNING_REQUESTS, Doorway, outcome, rules
 from tests.integration.operator_system import Process, System, condition, wait_for
 
 pytestmark = pytest.mark.timeout(240)
@@ -141,6 +141,21 @@ def test_a_request_that_is_edited_to_name_another_issuer_while_it_waits_is_for_t
     other = json.dumps({"spec": {"issuerRef": {"name": "factory"}}})
     system.api.kubectl("patch", CERT_MANAGER.plural, served, *CERT_MANAGER.scope(served), "--type=merge", "-p", other)
     CERT_MANAGER.until_issued(system, served, served)
+
+
+def test_where_a_person_approves_the_approval_that_the_kind_has_is_theirs(system: System, operator: Process, served: str) -> None:
+    """Of cert-manager's kind and of native requests Approved is set before anything is decided: nobody is asked a second time."""
+    system.api.kubectl("patch", "estissuer", "factory", "-n", served, "--type=merge", "-p", '{"spec": {"est": {"approval": "Manual"}}}')
+    system.until("estissuers", served, "factory", lambda status: condition(status, "Ready").get("observedGeneration") == 2)
+    for doorway in DOORWAYS:
+        doorway.ask(system, served, served)
+    for doorway in (CERT_MANAGER, SIGNING_REQUESTS):
+        doorway.until_issued(system, served, served)
+    EST_ISSUER.until_told(system, served, served, "ApprovalPending")
+    assert waits(system, EST_ISSUER, served)
+    assert outcome((POD_CERTIFICATES.until_ended(system, served, served))["status"]) == "ApprovalIsManual"
+    only = system.api.kubectl("get", EST_ISSUER.plural, "-n", served, "-o", "name").split()
+    assert only == [f"certificaterequest.est-issuer.io/{served}"], "what waits is the request itself, and estserver shows no other"
 
 
 @pytest.mark.spec("THREAT-23")

@@ -18,6 +18,7 @@ from estcore.csr_template import (
     ExtensionTemplate,
     NameComponent,
     RdnTemplate,
+    encode_rdn,
     general_names,
 )
 from estcore.csr_vocabulary import (
@@ -33,7 +34,7 @@ from estcore.csr_vocabulary import (
     describe,
 )
 from estcore.csr_wishes import KeyWish, Wishes
-from estcore.der import BMP_STRING, IA5_STRING, PRINTABLE_STRING, SEQUENCE, SET, T61_STRING, UNIVERSAL_STRING, UTF8_STRING
+from estcore.der import BMP_STRING, IA5_STRING, PRINTABLE_STRING, SEQUENCE, T61_STRING, UNIVERSAL_STRING, UTF8_STRING
 from estcore.errors import MalformedResponse
 from estcore.foreign import foreign
 from estcore.keys import PrivateKey, SignatureHash, key_algorithm
@@ -129,24 +130,20 @@ def _subject(wanted: Sequence[RdnTemplate], own: x509.Name, unmet: list[str]) ->
     types = {component.type for rdn in wanted for component in rdn}
     rdns: list[bytes] = []
     for rdn_template in wanted:
-        pairs = []
+        fixed: list[NameComponent] = []
         for component in rdn_template:
             if component.type in mine:
                 rdns += mine[component.type]
                 mine[component.type] = []
             elif component.value is not None:
-                pairs.append(_pair(component))
+                fixed.append(component)
             else:
                 unmet.append(f"the subject's {describe(component.type)}")
-        if pairs:
-            rdns.append(der.tlv(SET, b"".join(sorted(pairs))))
+        if fixed:
+            rdns.append(encode_rdn(tuple(fixed)))
     rdns += [encoded for of_type, all_of_type in mine.items() if of_type not in types for encoded in all_of_type]
     name = der.tlv(SEQUENCE, b"".join(rdns))
     return foreign(lambda: x509.Name.from_bytes(name), lambda: MalformedResponse("the server wants a subject that cannot be read"))
-
-
-def _pair(component: NameComponent) -> bytes:
-    return der.tlv(SEQUENCE, der.object_identifier(component.type) + (component.value or b""))
 
 
 def _subject_alt_name(

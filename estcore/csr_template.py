@@ -200,7 +200,12 @@ def _decode_component(pair: bytes) -> NameComponent:
 
 
 def _encode_subject(subject: Sequence[RdnTemplate]) -> bytes:
-    return der.tlv(SEQUENCE, b"".join(der.tlv(SET, b"".join(sorted(map(_encode_component, rdn)))) for rdn in subject))
+    return der.tlv(SEQUENCE, b"".join(encode_rdn(rdn) for rdn in subject))
+
+
+def encode_rdn(rdn: RdnTemplate) -> bytes:
+    """The DER RelativeDistinguishedName of components; one without a value is its type alone."""
+    return der.tlv(SET, b"".join(sorted(map(_encode_component, rdn))))
 
 
 def _encode_component(component: NameComponent) -> bytes:

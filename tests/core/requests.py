@@ -86,7 +86,6 @@ CA_SERIAL = authority.serial_number(bytes(range(16)))
 
 
 @functools.cache
-@functools.cache
 def made_ca(algorithm: KeyAlgorithm, *, life: timedelta = timedelta(hours=87600)) -> Authority:
     """A CA as the product makes it: one for each algorithm and life, for a key of RSA takes up to seconds."""
     key_pem, certificate_pem = authority.generate_ca(

@@ -51,7 +51,8 @@ class Doorway:
 
     def events(self, system: System, namespace: str, name: str) -> list[str]:
         """The reasons of the Events about it."""
-        return system.events(namespace if self.namespaced else "default", name)
+        _, _, group = self.plural.partition(".")
+        return system.events(namespace if self.namespaced else "default", name, group=group)
 
     def until_told(self, system: System, namespace: str, name: str, reason: str) -> None:
         wait_for(

@@ -192,11 +192,11 @@ class System:
         wait_for(f"{plural} {namespace}/{name}", check, what=lambda: seen[-1:])
         return seen[-1]
 
-    def events(self, namespace: str, name: str) -> list[str]:
-        """The reasons of the Events about objects of that name; those about cluster-scoped ones are in `default`."""
+    def events(self, namespace: str, name: str, *, group: str = "") -> list[str]:
+        """The reasons of the Events about objects of that name, in any API group or in one; of cluster-scoped ones they are in `default`."""
         selector = f"--field-selector=regarding.name={name}"
         found = json.loads(self.api.kubectl("get", "events.events.k8s.io", "-n", namespace, selector, "-o", "json"))["items"]
-        return [event["reason"] for event in found]
+        return [event["reason"] for event in found if event["regarding"]["apiVersion"].startswith(f"{group}/" if group else "")]
 
     def until_reason(self, plural: str, namespace: str, name: str, reason: str) -> Object:
         return self.until(plural, namespace, name, lambda status: condition(status, "Ready").get("reason") == reason)

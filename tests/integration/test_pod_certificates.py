@@ -22,6 +22,7 @@ from tests import pki
 from tests.collect import collect
 from tests.integration.apiserver import ApiServer
 from tests.integration.operator_system import Object, System, condition, wait_for
+from tests.integration.test_cert_manager_contract import authority, now, secret
 
 pytestmark = pytest.mark.timeout(240)
 PCR = "podcertificaterequests.certificates.k8s.io"
@@ -218,6 +219,19 @@ def test_a_passing_fault_writes_nothing_and_the_certificate_comes_when_it_is_ove
     assert not system.get(PCR, tenant, "away").get("status")
     system.start_server()
     leaf_of(until_ended(system, tenant, "away"))
+
+
+def test_a_ca_that_ends_within_the_hour_that_a_pods_certificate_lives_is_told_and_nothing_written(system: System, tenant: str) -> None:
+    """Contract 3b, points 4 and 5: kube-apiserver would refuse the certificate, and a CA may be replaced: so the request is not denied."""
+    ending = authority("Ending CA", not_after=now() + timedelta(minutes=59))
+    spec = {"ca": {"secretName": "ending-ca"}, "policy": {"rules": [{"from": {"namespaces": [tenant]}, **RULE}]}}
+    metadata = {"name": "ending", "namespace": tenant}
+    made = {"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstIssuer", "metadata": metadata, "spec": spec}
+    system.api.apply(secret(tenant, "ending-ca", crt=ending.pem, key=ending.key_pem), made)
+    system.until_reason("estissuers", tenant, "ending", "Checked")
+    ask(system, tenant, "too-short", signer=f"estissuers.est-issuer.io/{tenant}.ending")
+    wait_for("the event", lambda: "CertificateTooShort" in system.events(tenant, "too-short"))
+    assert not system.get(PCR, tenant, "too-short").get("status")
 
 
 def test_a_pod_of_any_namespace_may_name_a_cluster_issuer(system: System) -> None:

@@ -84,6 +84,7 @@ async def run(loaded: Settings) -> None:
         port = await health.start(loaded.http_host, loaded.http_port)
         log.info("listening", http_port=port)
         doors, labels_seen = await _permitted_doors(cluster, loaded, metrics)
+        program.issuing.doors.update({door.door: door for door in doors})
         registry = _registry(program, doors, open_requests, labels_seen=labels_seen)
         await _run_until_stopped(loaded, cluster, program, registry, doors, open_requests, started, metrics)
     finally:

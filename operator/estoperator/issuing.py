@@ -16,10 +16,11 @@ from cryptography import x509
 from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
+from estcore.requester import Door
 from estoperator import chain, conditions, decide, vouching
 from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
-from estoperator.doors import DOORS
+from estoperator.doors import DOORS, KubernetesDoor
 from estoperator.events import Event, Events, Subject
 from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
@@ -93,6 +94,8 @@ class Issuing:
     labels_of: LabelsOf = name_alone
     seen: Callable[[str], bool] = lambda _: True
     """Whether the labels of a namespace are known, where they are to be."""
+    doors: dict[Door, KubernetesDoor] = field(default_factory=lambda: dict(DOORS))
+    """In the versions that are watched, for Events to name an object by."""
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished: uid, reason and note."""
@@ -210,7 +213,7 @@ class Issuing:
         log.info("request_status", **fields, message=status.conditions[0].message, **({"reason": reason} if reason else {}))
         before, ready = request.ready, status.conditions[0]
         if event and (before is None or (before.status, before.reason) != (ready.status, ready.reason)):
-            self.events.tell(Event(subject=subject_of(request), reason=event, note=ready.message, warning=result in WARNED, action="Issue"))
+            self._tell(request, event, ready.message, warning=result in WARNED)
         if status.finished:
             self._forget(request.key)
         elif written is not None:
@@ -226,7 +229,7 @@ class Issuing:
             return
         fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
         log.info("request_status", **fields, message=note, **({"reason": reason} if reason else {}))
-        self.events.tell(Event(subject=subject_of(request), reason=event, note=note, warning=result in WARNED, action="Issue"))
+        self._tell(request, event, note, warning=result in WARNED)
         if status.finished:
             self._forget(request.key)
         else:
@@ -234,6 +237,10 @@ class Issuing:
             if len(self.told) > len(self.open_requests) + MAX_TOLD:
                 for gone in [key for key in self.told if self.open_requests.get(key) is None]:
                     del self.told[gone]
+
+    def _tell(self, request: CertRequest, reason: str, note: str, *, warning: bool) -> None:
+        subject = subject_of(request, self.doors[request.key.door])
+        self.events.tell(Event(subject=subject, reason=reason, note=note, warning=warning, action="Issue"))
 
     async def _read_again(self, key: RequestKey) -> CertRequest | None:
         try:
@@ -261,9 +268,8 @@ class Issued:
     ca_pem: bytes = field(repr=False)
 
 
-def subject_of(request: CertRequest) -> Subject:
+def subject_of(request: CertRequest, door: KubernetesDoor) -> Subject:
     """The request as an Event names it."""
-    door = DOORS[request.key.door]
     return Subject(
         api_version=f"{door.group}/{door.version}",
         kind=door.kind,

@@ -11,9 +11,10 @@ from cryptography import x509
 from estcore.errors import EstError, Pending, Refused, ServerUnavailable
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
+from estcore.requester import Door
 from estoperator import resources
 from estoperator.conditions import RequestStatus
-from estoperator.doors import CERT_MANAGER, SIGNING_REQUESTS
+from estoperator.doors import CERT_MANAGER, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.events import Event, Events
 from estoperator.issuer_state import IssuerState
 from estoperator.issuing import MAX_CONFLICTS, MAX_TOLD, Issuing
@@ -380,6 +381,15 @@ async def test_what_a_native_request_waits_for_is_an_event_told_once_and_nothing
         await world.work(builders.signing_request())
     assert world.api.written == []
     assert [event.reason for event in world.told.events] == ["IssuerNotFound"]
+
+
+async def test_an_event_names_its_object_in_the_version_that_is_served(world: World) -> None:
+    """`kubectl events --for` looks for the version that it knows: v1beta1 of a pod's request on Kubernetes 1.35 and 1.36."""
+    world.known.issuers.clear()
+    await world.work(builders.pod_request())
+    world.issuing.doors[Door.POD_CERTIFICATE] = replace(POD_CERTIFICATES, version="v1beta1")
+    await world.work(builders.pod_request(signerName="estissuers.est-issuer.io/devices.another"))
+    assert [event.subject.api_version for event in world.told.events] == ["certificates.k8s.io/v1", "certificates.k8s.io/v1beta1"]
 
 
 async def test_a_native_request_made_anew_under_its_name_is_told_of_too(world: World) -> None:

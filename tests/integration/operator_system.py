@@ -193,7 +193,7 @@ class System:
         return seen[-1]
 
     def events(self, namespace: str, name: str, *, group: str = "") -> list[str]:
-        """The reasons of the Events about objects of that name, in any API group or in one; of cluster-scoped ones they are in `default`."""
+        """The reasons of the Events about objects of that name, of any API group or of one; cluster-scoped ones' are in `default`."""
         selector = f"--field-selector=regarding.name={name}"
         found = json.loads(self.api.kubectl("get", "events.events.k8s.io", "-n", namespace, selector, "-o", "json"))["items"]
         return [event["reason"] for event in found if event["regarding"]["apiVersion"].startswith(f"{group}/" if group else "")]

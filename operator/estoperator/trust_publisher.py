@@ -197,9 +197,7 @@ class ConfigMaps:
         if asking and not self._permitted:
             message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
             raise KubernetesError(message, http_status=403)
-        selectors = [one.config_map.namespace_selector for one in asking if one.config_map is not None and not one.ref.namespace]
-        queries = {selector.query for selector in selectors if selector is not None}
-        made, disputed = trust.config_maps(asking, {query: await self._namespaces(query) for query in queries})
+        made, disputed = trust.config_maps(asking, await self._selected(asking))
         for at, ref in disputed.items():
             log.warning("trust_not_published", kind=self.name, object=str(at), issuer=str(ref), error="another issuer has it")
         return [*made.values(), *memories]
@@ -216,9 +214,15 @@ class ConfigMaps:
         anchors = kept_roots.keep(one.anchors_pem, before, max_life=one.max_life, now=self._now())
         return anchors, [trust.config_map(replace(one, anchors_pem=anchors.pem), at, anchors.annotations)]
 
-    async def _namespaces(self, query: str) -> list[str]:
-        found = [item async for item in _pages(self._api, "/api/v1/namespaces", [("labelSelector", query)] if query else [])]
-        return [item["metadata"]["name"] for item in found if "deletionTimestamp" not in item["metadata"]]
+    async def _selected(self, asking: Iterable[Trust]) -> dict[str, list[str]]:
+        """The namespaces of each selector, by its query. We select by ourselves: one that the API server refuses would stop all others."""
+        asked = [one.config_map.namespace_selector for one in asking if one.config_map is not None and not one.ref.namespace]
+        selectors = {selector.query: selector for selector in asked if selector is not None}
+        if not selectors:
+            return {}
+        listed = [item["metadata"] async for item in _pages(self._api, "/api/v1/namespaces", [])]
+        living = {one["name"]: one.get("labels") or {} for one in listed if "deletionTimestamp" not in one}
+        return {query: [name for name, labels in living.items() if selector.matches(labels)] for query, selector in selectors.items()}
 
 
 class Publisher:

@@ -41,6 +41,7 @@ class Api:
     issuers: list[str] = field(default_factory=list)
     errors: dict[tuple[str, str], KubernetesError] = field(default_factory=dict)
     calls: list[tuple[str, str]] = field(default_factory=list)
+    namespaces: list[dict[str, Any]] = field(default_factory=list)
     versions: tuple[str, ...] = ("v1", "v1beta1")
     """Of certificates.k8s.io with bundles."""
 
@@ -57,6 +58,9 @@ class Api:
         if method == "GET" and path.startswith("/apis/est-issuer.io/v1alpha1/"):
             uids = self.issuers if path.endswith("/estissuers") else []
             return {"metadata": {}, "items": [{"metadata": {"uid": uid}} for uid in uids]}
+        if (method, path) == ("GET", "/api/v1/namespaces"):
+            assert "labelSelector" not in dict(query or [])
+            return {"metadata": {}, "items": self.namespaces}
         if method == "GET":
             assert ("labelSelector", UID_LABEL) in (query or [])
             return {"metadata": {}, "items": list(self.bundles.values())}
@@ -332,6 +336,24 @@ async def test_a_namespace_that_takes_no_config_map_keeps_none_from_another_and_
     world.clock.seconds += SWEEP_SECONDS
     await world.turn()
     assert world.api.bundles["a-full-roots"]["data"] == {"ca.crt": pem("A")}
+
+
+async def test_a_selector_that_no_api_server_takes_selects_nothing_and_stops_no_other() -> None:
+    """kube-apiserver answers 400 to a label with an empty part, which the CRD's pattern lets through."""
+    world = World()
+    world.api.namespaces = [
+        {"metadata": {"name": "plain"}},
+        {"metadata": {"name": "labelled", "labels": {"team": "a"}}},
+        {"metadata": {"name": "ending", "labels": {"team": "a"}, "deletionTimestamp": "2026-01-01T00:00:00Z"}},
+    ]
+    kind = ConfigMaps(world.api, permitted=True, bundles=None, namespace="est", now=lambda: NOW)
+    selectors = {"odd": {"matchExpressions": [{"key": "a..b/c", "operator": "Exists"}]}, "good": {"matchLabels": {"team": "a"}}, "all": {}}
+    for name, selector in selectors.items():
+        config_map = TrustConfigMap.model_validate({"name": name, "namespaceSelector": selector})
+        ref = IssuerRef("EstClusterIssuer", "", name)
+        world.source.there[name] = Trust(ref=ref, uid=name, anchors_pem=pem("A"), config_map=config_map)
+    made = [trust.place(body) for body in await kind.wanted(world.source.there.values(), [])]
+    assert [at for at in made if at.namespace != "est"] == [("plain", "all"), ("labelled", "all"), ("labelled", "good")]
 
 
 async def bundles_turn(world: World, bundles: ClusterTrustBundles) -> None:

@@ -14,8 +14,8 @@ READ = ("get", "list", "watch")
 
 SERVER = {
     "": {
-        ("est-issuer.io", "estissuers", ""): READ,
-        ("est-issuer.io", "estclusterissuers", ""): READ,
+        ("est-issuer.io", "estissuers", ""): ("list", "watch"),
+        ("est-issuer.io", "estclusterissuers", ""): ("list", "watch"),
         ("authentication.k8s.io", "tokenreviews", ""): ("create",),
         ("est-issuer.io", "certificaterequests", ""): ("list", "watch", "create", "delete"),
     },
@@ -42,7 +42,7 @@ OPERATOR = {
         ("admissionregistration.k8s.io", "validatingadmissionpolicies", "est-issuer-certificaterequests"): ("get",),
         ("admissionregistration.k8s.io", "validatingadmissionpolicybindings", "est-issuer-certificaterequests"): ("get",),
         ("admissionregistration.k8s.io", "validatingwebhookconfigurations", "cert-manager-webhook"): ("get",),
-        ("certificates.k8s.io", "clustertrustbundles", ""): ("get", "list", "create", "update", "delete"),
+        ("certificates.k8s.io", "clustertrustbundles", ""): ("list", "create", "update", "delete"),
         ("certificates.k8s.io", "signers", "estissuers.est-issuer.io/*"): ("attest", "sign"),
         ("certificates.k8s.io", "signers", "estclusterissuers.est-issuer.io/*"): ("attest", "sign"),
         ("certificates.k8s.io", "certificatesigningrequests", ""): READ,

@@ -21,13 +21,11 @@ from estcore.usages import Usage
 from tests import pki
 from tests.estoperator.builders import armour
 from tests.integration.apiserver import ApiServer, free_port
-from tests.integration.rights import RBAC, allow_secrets, estserver_kubeconfig
+from tests.integration.rights import RBAC, allow_secrets, chart_rules, estserver_kubeconfig
 
 SOON_SECONDS = 40
 CERT_MANAGER_CRD = Path(__file__).parents[1] / "vectors" / "cert-manager.io_certificaterequests.yaml"
 OURS, THEIRS = "certificaterequests.est-issuer.io", "certificaterequests.cert-manager.io"
-CERTIFICATES, SIGNERS = "certificates.k8s.io", ["estissuers.est-issuer.io/*", "estclusterissuers.est-issuer.io/*"]
-NATIVE = ["certificatesigningrequests", "podcertificaterequests"]
 Object = dict[str, Any]
 
 
@@ -256,42 +254,19 @@ def request_manifest(
     }
 
 
-def operator_kubeconfig(api: ApiServer, namespace: str, *, doors: tuple[str, ...] = ("est-issuer.io", "cert-manager.io")) -> Path:
-    """A kubeconfig of ServiceAccount `operator`, with the rules of the chart for these doors and no other."""
+def operator_kubeconfig(
+    api: ApiServer, namespace: str, *, doors: tuple[str, ...] = ("est-issuer.io", "cert-manager.io"), config_maps: bool = False
+) -> Path:
+    """A kubeconfig of ServiceAccount `operator`, with the rules of the chart for these doors, the native ones, and no other."""
     kubeconfig = api.kubeconfig_for(namespace, "operator")
     subject = {"kind": "ServiceAccount", "name": "operator", "namespace": namespace}
-    read, patch = ["get", "list", "watch"], ["patch"]
-    rules = [
-        {"apiGroups": ["est-issuer.io"], "resources": ["estissuers", "estclusterissuers"], "verbs": read},
-        {"apiGroups": ["est-issuer.io"], "resources": ["estissuers/status", "estclusterissuers/status"], "verbs": patch},
-        {"apiGroups": ["events.k8s.io"], "resources": ["events"], "verbs": ["create"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list", "watch"]},
-        {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
-        *({"apiGroups": [door], "resources": ["certificaterequests"], "verbs": read} for door in doors),
-        *({"apiGroups": [door], "resources": ["certificaterequests"], "verbs": ["delete"]} for door in doors if door == "est-issuer.io"),
-        *({"apiGroups": [door], "resources": ["certificaterequests/status"], "verbs": patch} for door in doors),
-    ]
-    policy = [f"{namespace}-certificaterequests"]
-    kinds = ["validatingadmissionpolicies", "validatingadmissionpolicybindings"]
-    rules += [
-        {"apiGroups": ["admissionregistration.k8s.io"], "resources": kinds, "verbs": ["get"], "resourceNames": policy},
-        {
-            "apiGroups": ["admissionregistration.k8s.io"],
-            "resources": ["validatingwebhookconfigurations"],
-            "verbs": ["get"],
-            "resourceNames": ["cert-manager-webhook"],
-        },
-        {"apiGroups": [CERTIFICATES], "resources": ["clustertrustbundles"], "verbs": ["get", "list", "create", "update", "delete"]},
-        {"apiGroups": [CERTIFICATES], "resources": ["signers"], "verbs": ["attest", "sign"], "resourceNames": SIGNERS},
-        {"apiGroups": [CERTIFICATES], "resources": NATIVE, "verbs": read},
-        {"apiGroups": [CERTIFICATES], "resources": [f"{plural}/status" for plural in NATIVE], "verbs": patch},
-        {"apiGroups": ["authorization.k8s.io"], "resources": ["subjectaccessreviews"], "verbs": ["create"]},
-    ]
-    lease = ["est-issuer-operator"]
-    own = [
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]},
-        {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": [*read, "update"], "resourceNames": lease},
-    ]
+    values = {
+        "doors": {"estIssuer": "est-issuer.io" in doors, "certManager": "cert-manager.io" in doors},
+        "trust": {"configMaps": {"enabled": config_maps}},
+    }
+    renamed = {"est-issuer-certificaterequests": f"{namespace}-certificaterequests"}
+    rules = chart_rules("ClusterRole", "est-issuer-operator", values, renamed=renamed)
+    own = chart_rules("Role", "est-issuer-operator", values)
     for kind, extra, role_rules in (("ClusterRole", {}, rules), ("Role", {"namespace": namespace}, own)):
         metadata = {"name": f"operator-{namespace}", **extra}
         role_ref = {"apiGroup": RBAC, "kind": kind, "name": metadata["name"]}

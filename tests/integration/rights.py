@@ -1,10 +1,25 @@
-"""The rights that the chart gives to estserver's ServiceAccount, given to one here."""
+"""The rights that the chart gives to the programs' ServiceAccounts, given to others here: what the chart lacks fails these tests."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from tests.chart.rendering import of_kind, render
 from tests.integration.apiserver import ApiServer
 
 RBAC = "rbac.authorization.k8s.io"
+
+
+def chart_rules(
+    kind: str, name: str, values: dict[str, Any] | None = None, *, renamed: Mapping[str, str] | None = None
+) -> list[dict[str, list[str]]]:
+    """The rules of one of the chart's roles; `renamed` is for names of objects that a test calls otherwise."""
+    text = json.dumps(of_kind(render(values), kind)[name]["rules"])
+    for there, here in (renamed or {}).items():
+        text = text.replace(json.dumps(there), json.dumps(here))
+    rules: list[dict[str, list[str]]] = json.loads(text)
+    return rules
 
 
 def estserver_kubeconfig(
@@ -13,16 +28,9 @@ def estserver_kubeconfig(
     """A kubeconfig of ServiceAccount `estserver` in `namespace`, with the rules of the chart and no other."""
     kubeconfig = server.kubeconfig_for(namespace, "estserver")
     subject = {"kind": "ServiceAccount", "name": "estserver", "namespace": namespace}
-    cluster_rules = [
-        {"apiGroups": ["est-issuer.io"], "resources": ["estissuers", "estclusterissuers"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": ["authentication.k8s.io"], "resources": ["tokenreviews"], "verbs": ["create"]},
-        {"apiGroups": ["est-issuer.io"], "resources": ["certificaterequests"], "verbs": ["list", "watch", "create", "delete"]},
-    ]
-    own_rules = [
-        {"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "update"], "resourceNames": [f"{release}-serving"]},
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get", "update"], "resourceNames": [f"{release}-serving-ca"]},
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["create"]},
-    ]
+    renamed = {"est-issuer-serving": f"{release}-serving", "est-issuer-serving-ca": f"{release}-serving-ca"}
+    cluster_rules = chart_rules("ClusterRole", "est-issuer-server")
+    own_rules = chart_rules("Role", "est-issuer-server", renamed=renamed)
     server.apply(
         {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": {"name": f"estserver-{namespace}"}, "rules": cluster_rules},
         {
@@ -42,8 +50,7 @@ def estserver_kubeconfig(
 def allow_secrets(server: ApiServer, namespace: str, subject: dict[str, str]) -> None:
     """What the chart value `secretNamespaces` does for one namespace."""
     server.ensure_namespace(namespace)
-    rules = [{"apiGroups": [""], "resources": ["secrets"], "verbs": ["get", "list", "watch", "create"]}]
-    server.apply(*_role("estserver-secrets", namespace, rules, subject))
+    server.apply(*_role("estserver-secrets", namespace, chart_rules("Role", "est-issuer-server-secrets"), subject))
 
 
 def forbid_secrets(server: ApiServer, namespace: str) -> None:

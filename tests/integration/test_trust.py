@@ -198,17 +198,7 @@ def ask(system: System, kind: str, name: str, namespace: str | None, config_map:
 @pytest.fixture
 def config_map_rights(system: System) -> None:
     """Those of an installation with `trust.configMaps.enabled`."""
-    subject = {"kind": "ServiceAccount", "name": "operator", "namespace": system.namespace}
-    rules = [
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "create", "update", "delete"]},
-        {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["list"]},
-    ]
-    metadata = {"name": "trust-config-maps"}
-    role_ref = {"apiGroup": RBAC, "kind": "ClusterRole", "name": "trust-config-maps"}
-    system.api.apply(
-        {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRole", "metadata": metadata, "rules": rules},
-        {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding", "metadata": metadata, "roleRef": role_ref, "subjects": [subject]},
-    )
+    operator_kubeconfig(system.api, system.namespace, config_maps=True)
 
 
 @pytest.fixture

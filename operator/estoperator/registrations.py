@@ -1,6 +1,7 @@
 """Where the operator is registration authority: each issuer that estserver has ready is ready for requests when it has let us be one."""
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
@@ -17,6 +18,9 @@ UNAVAILABLE = "RegistrationAuthorityPending"
 RETRY_SECONDS = 15.0
 AT_ONCE = 32
 """Issuers that are asked at the same time."""
+
+AT_ONCE_OF_NAMESPACE = 4
+"""Of these in one namespace, whose tenant may have made many that hang."""
 
 PATIENCE_SECONDS = 1.0
 """How long the others wait for the issuers that are asked: one that hangs, as over its authorization webhook, must not hold them up."""
@@ -46,6 +50,7 @@ class Registrations:
         self._failed: dict[str, tuple[float, str, str]] = {}  # uid → when to try again, reason, message
         self._asking: dict[str, asyncio.Task[None]] = {}  # uid →
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._of_namespace: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_OF_NAMESPACE))
 
     async def judge(self, told: Mapping[str, Facts]) -> dict[str, Facts]:
         """What estserver told of the issuers, by uid, with those not ready that do not have us as registration authority."""
@@ -69,7 +74,7 @@ class Registrations:
 
     async def _register(self, facts: Facts) -> None:
         try:
-            async with self._at_once:
+            async with self._of_namespace[facts.ref.namespace], self._at_once:
                 await self._registrar.register(facts.label, _ca(facts))
         except (ClientError, ConfigurationError) as error:
             self._note(facts, error)

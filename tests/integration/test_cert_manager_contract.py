@@ -102,6 +102,8 @@ def test_requests_for_other_issuers_are_left_alone(system: System) -> None:
     [
         {"conditions": [{"type": "Ready", "status": "False", "reason": "Failed", "message": "by another"}]},
         {"conditions": [{"type": "InvalidRequest", "status": "True", "reason": "Odd", "message": "by another"}]},
+        {"conditions": [{"type": "Ready", "status": "False", "reason": "Denied", "message": "by an approver"}]},
+        {"conditions": [{"type": "Ready", "status": "True", "reason": "Issued", "message": "by yet another"}]},
         {"certificate": "QQ=="},
     ],
 )

@@ -141,19 +141,24 @@ def test_a_key_type_that_the_issuer_permits_is_served(system: System, tenant: st
     assert leaf_of(until_ended(system, tenant, kind.lower())).public_key() == keys[kind].public_key()
 
 
-def test_a_key_on_p521_is_served_where_the_issuer_lists_that(system: System, tenant: str) -> None:
-    """Contract 3b, point 3: with CA and leaf of that kind, for the API server to read."""
+@pytest.mark.parametrize("kind", ["ECDSAP521", "ED25519", "RSA4096"])
+def test_a_key_type_that_is_no_default_is_served_where_the_issuer_lists_it(system: System, tenant: str, kind: str) -> None:
+    """Contract 3b, point 3: under a CA on P-521, for the API server to read."""
+    keys: dict[str, Key] = {
+        "ECDSAP521": ec.generate_private_key(ec.SECP521R1()),
+        "ED25519": ed25519.Ed25519PrivateKey.generate(),
+        "RSA4096": pki.rsa_key(4096),
+    }
     spec = {
         "ca": {"secretName": "strong-ca", "generate": {"commonName": "Strong CA", "keyAlgorithm": "ECDSA-P521"}},
-        "policy": {"rules": [{"from": {"namespaces": [tenant]}, **RULE}], "keys": ["ECDSA-P521"]},
+        "policy": {"rules": [{"from": {"namespaces": [tenant]}, **RULE}], "keys": ["ECDSA-P521", "Ed25519", "RSA-4096"]},
     }
     metadata = {"name": "strong", "namespace": tenant}
     system.api.apply({"apiVersion": "est-issuer.io/v1alpha1", "kind": "EstIssuer", "metadata": metadata, "spec": spec})
     system.until_reason("estissuers", tenant, "strong", "Checked")
-    key = ec.generate_private_key(ec.SECP521R1())
-    ask(system, tenant, "p521", key=key, signer=f"estissuers.est-issuer.io/{tenant}.strong")
-    leaf = leaf_of(until_ended(system, tenant, "p521"))
-    assert leaf.public_key() == key.public_key()
+    ask(system, tenant, kind.lower(), key=keys[kind], signer=f"estissuers.est-issuer.io/{tenant}.strong")
+    leaf = leaf_of(until_ended(system, tenant, kind.lower()))
+    assert leaf.public_key() == keys[kind].public_key()
     assert isinstance(leaf.signature_hash_algorithm, hashes.SHA512)
 
 

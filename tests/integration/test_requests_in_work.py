@@ -3,6 +3,7 @@
 estserver is held where a request must be in work when something happens to it: its process stops, and no connection ends.
 """
 
+import base64
 import contextlib
 import functools
 import itertools
@@ -11,10 +12,13 @@ import signal
 from collections.abc import Iterator
 
 import pytest
+from cryptography import x509
 
+from tests import pki
 from tests.integration.apiserver import ApiServer
 from tests.integration.doorway import CERT_MANAGER, DOORWAYS, EST_ISSUER, POD_CERTIFICATES, SIGNING_REQUESTS, Doorway, outcome, rules
 from tests.integration.operator_system import Process, System, condition, wait_for
+from tests.integration.test_cert_manager_contract import authority, secret
 
 pytestmark = pytest.mark.timeout(240)
 _numbers = itertools.count(1)
@@ -145,6 +149,24 @@ def test_a_request_that_is_edited_to_name_another_issuer_while_it_waits_is_for_t
     other = json.dumps({"spec": {"issuerRef": {"name": "factory"}}})
     system.api.kubectl("patch", CERT_MANAGER.plural, served, *CERT_MANAGER.scope(served), "--type=merge", "-p", other)
     CERT_MANAGER.until_issued(system, served, served)
+
+
+@pytest.mark.spec("K8S-CONTRACT-17")
+def test_a_ca_below_two_others_gives_every_door_the_chain_without_the_root(system: System, operator: Process, tenant: str) -> None:
+    """Contracts 17, 3a point 5 and 3b point 4: leaf first, then each one's issuer, which the API server checks of a pod's."""
+    root = authority("Root CA")
+    middle = authority("Middle CA", issuer=root)
+    issuing = authority("Issuing CA", issuer=middle)
+    above = [issuing.certificate, middle.certificate]
+    system.api.apply(secret(tenant, "factory-ca", crt=pki.pem(*above), key=issuing.key_pem, ca=root.pem))
+    system.issuer(tenant, rules=rules(tenant))
+    for doorway in DOORWAYS:
+        doorway.ask(system, tenant, tenant)
+        status = doorway.until_ended(system, tenant, tenant)["status"]
+        pem = status["certificateChain"].encode() if doorway is POD_CERTIFICATES else base64.b64decode(status["certificate"])
+        leaf, *chain = x509.load_pem_x509_certificates(pem)
+        leaf.verify_directly_issued_by(issuing.certificate)
+        assert chain == above
 
 
 def test_where_a_person_approves_the_approval_that_the_kind_has_is_theirs(system: System, operator: Process, served: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 
 from estcore import authority
 from estcore.authority import Authority, Issued
@@ -238,7 +239,9 @@ def _entry(
         asked_for = digest(issued.spki_sha256, held.slot or "")
     window: timedelta | None = None
     if transaction is None and retry_window and not order.exempt:
-        transaction, window = digest(order.operation, who, asked_for), retry_window
+        # What the CA of before signed is no answer to a retry: where a Secret was mended meanwhile nobody trusts it.
+        ca = order.authority.certificate.fingerprint(SHA256()).hex()
+        transaction, window = digest(order.operation, who, asked_for, ca), retry_window
     return Entry(
         issuer=order.issuer.key,
         serial=issued.serial,

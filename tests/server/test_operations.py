@@ -231,6 +231,19 @@ async def test_a_retry_within_the_window_gets_the_same_certificate_also_with_a_n
     assert server.metric(f'est_certificates_issued_total{{door="est",issuer="{ISSUER}",result="repeated"}}') == 1
 
 
+async def test_a_retry_after_the_ca_was_replaced_gets_a_certificate_of_the_new_one(server: Server) -> None:
+    """Within the window, too: the client is to trust what /cacerts gives now."""
+    csr_der = make_csr("device-1")
+    first = await server.enroll(csr_der, authorization=basic())
+    new_ca = ca_secret("factory-ca", "Factory CA")
+    server.issuers.current = registry_of(manifest(), secrets=(new_ca, *SECRETS[1:]))
+    second = await server.enroll(csr_der, authorization=basic())
+    second.certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(new_ca.data["tls.crt"]))
+    assert second.certificate.serial_number != first.certificate.serial_number
+    third = await server.enroll(csr_der, authorization=basic())
+    assert third.certificate == second.certificate
+
+
 async def test_after_the_window_the_same_request_is_a_new_one(server: Server) -> None:
     csr_der = make_csr("device-1")
     first = await server.enroll(csr_der, authorization=basic())

@@ -21,6 +21,7 @@ def lines() -> Iterator[list[bytes]]:
     handlers, level = root.handlers[:], root.level
     before = structlog.get_config()
     logs.configure("json", write=written.append)
+    structlog.configure(cache_logger_on_first_use=False)  # a logger that is first used here would write here for ever
     yield written
     structlog.configure(**before)
     root.handlers[:] = handlers

@@ -29,8 +29,6 @@ MAX_MAILBOX_LOCAL_OCTETS: Final = 64
 
 _SEPARATORS = re.compile(r'[ ,;"\\]')
 """A list of names as text has commas or spaces between them, and OpenSSL's form of this one a semicolon; quoting is by the other two."""
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef]")
-"""Default_Ignorable_Code_Point (Unicode, DerivedCoreProperties) of categories that count as printable: fillers, variation selectors."""
 _MAILBOX_LOCAL = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+(\.[A-Za-z0-9!#$%&'*+/=?^_`{|}~\x80-\U0010ffff-]+)*")
 """Dot-string of RFC 5321 section 4.1.2 with the characters of RFC 6531 section 3.3; quoted strings are not issued."""
 
@@ -109,8 +107,6 @@ def _fault(text: str) -> str | None:
         check_text(text, "it")
     except BadCsr as error:
         return error.message.removeprefix("it ")
-    if _UNSEEN.search(text):
-        return "holds a character that cannot be seen"
     if not unicodedata.is_normalized("NFKC", text):
         return "holds a compatibility character (it is not in Unicode normalization form KC)"
     if _SEPARATORS.search(text):

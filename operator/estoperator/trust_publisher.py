@@ -137,6 +137,9 @@ class ClusterTrustBundles:
         self.published: dict[str, tuple[str, Anchors]] = {}
         """What the issuer has, PEM, and what its bundle has for that, with what is kept; by the issuer's uid."""
 
+        self.looked = False
+        """Whether it is known what they keep, or that there are none."""
+
     @property
     def collection(self) -> str:
         """In the version that was served last."""
@@ -144,11 +147,17 @@ class ClusterTrustBundles:
 
     async def listed(self) -> list[Object]:
         """All with our label."""
-        version = await served_version(self._api, trust.CERTIFICATES_GROUP, "clustertrustbundles", self.VERSIONS)
-        if version is None:
-            raise Gone("the API server does not serve clustertrustbundles", http_status=404)
-        self._version = version
-        return await list_ours(self._api, self.collection)
+        try:
+            version = await served_version(self._api, trust.CERTIFICATES_GROUP, "clustertrustbundles", self.VERSIONS)
+            if version is None:
+                raise Gone("the API server does not serve clustertrustbundles", http_status=404)
+            self._version = version
+            found = await list_ours(self._api, self.collection)
+        except KubernetesError as error:
+            self.looked |= error.http_status in {403, 404}
+            raise
+        self.looked = True
+        return found
 
     async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
         """One for each issuer."""
@@ -197,6 +206,8 @@ class ConfigMaps:
         if asking and not self._permitted:
             message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
             raise KubernetesError(message, http_status=403)
+        if asking and self._bundles is not None and not self._bundles.looked:
+            raise KubernetesError("it is not known yet what the ClusterTrustBundles keep")
         made, disputed = trust.config_maps(asking, await self._selected(asking))
         for at, ref in disputed.items():
             log.warning("trust_not_published", kind=self.name, object=str(at), issuer=str(ref), error="another issuer has it")

@@ -338,6 +338,22 @@ async def test_a_namespace_that_takes_no_config_map_keeps_none_from_another_and_
     assert world.api.bundles["a-full-roots"]["data"] == {"ca.crt": pem("A")}
 
 
+async def test_config_maps_wait_at_start_for_what_the_bundles_keep() -> None:
+    """A list that failed once would take a root out of every ConfigMap that the bundle keeps."""
+    world = World()
+    bundles = ClusterTrustBundles(world.api, now=lambda: NOW)
+    kind = ConfigMaps(world.api, permitted=True, bundles=bundles, namespace="est", now=lambda: NOW)
+    config_map = TrustConfigMap.model_validate({"name": "roots"})
+    world.source.say("A", config_map=config_map)
+    world.api.errors["GET", BUNDLES] = KubernetesError("etcdserver: request timed out", http_status=500)
+    await bundles_turn(world, bundles)
+    with pytest.raises(KubernetesError, match="not known yet"):
+        await kind.wanted(world.source.there.values(), [])
+    world.api.errors["GET", BUNDLES] = FORBIDDEN
+    await bundles_turn(world, bundles)
+    assert len(await kind.wanted(world.source.there.values(), [])) == 2
+
+
 async def test_a_selector_that_no_api_server_takes_selects_nothing_and_stops_no_other() -> None:
     """kube-apiserver answers 400 to a label with an empty part, which the CRD's pattern lets through."""
     world = World()

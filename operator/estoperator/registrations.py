@@ -1,6 +1,7 @@
 """Where the operator is registration authority: each issuer that estserver has ready is ready for requests when it has let us be one."""
 
 import asyncio
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -24,6 +25,9 @@ AT_ONCE_OF_NAMESPACE = 4
 
 PATIENCE_SECONDS = 1.0
 """How long the others wait for the issuers that are asked: one that hangs, as over its authorization webhook, must not hold them up."""
+
+_INCIDENT = re.compile(r"internal error [0-9a-f]+")
+"""Of a 500 of estserver: with the id that its log has this one under. The operator's log has the id of the first."""
 
 
 class Registrar(Protocol):
@@ -88,8 +92,10 @@ class Registrations:
     def _note(self, facts: Facts, error: EstError) -> None:
         reason = REFUSED_REASON if isinstance(error, Refused) else UNAVAILABLE
         before = self._failed.get(facts.uid)
-        self._failed[facts.uid] = (self._clock() + RETRY_SECONDS, reason, error.message)
-        if before is None or before[1:] != (reason, error.message):
+        # A message that is another one each time would rewrite the issuer, and every request that waits for it, each time.
+        message = _INCIDENT.sub("internal error", error.message)
+        self._failed[facts.uid] = (self._clock() + RETRY_SECONDS, reason, message)
+        if before is None or before[1:] != (reason, message):
             log.warning("registration_authority_not_accepted", issuer=str(facts.ref), reason=reason, error=error.message)
 
     def _judged(self, facts: Facts) -> Facts:

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import Any
 
+from estcore.errors import ServerUnavailable
 from estoperator.registrations import AT_ONCE, AT_ONCE_OF_NAMESPACE, RETRY_SECONDS, UNAVAILABLE, Registrations
 from tests.estoperator.test_issuer_state import facts
 from tests.estoperator.test_workqueue import Clock
@@ -70,3 +71,17 @@ async def test_a_fault_of_ours_over_one_issuer_leaves_the_others_as_they_are() -
     registrar.fault = None
     clock.seconds += RETRY_SECONDS
     assert (await registrations.judge(told("good", "odd")))["odd"].ready
+
+
+async def test_a_fault_of_estserver_is_told_in_the_same_words_however_often_it_comes() -> None:
+    """Each has an id of its own, and an issuer's new message rewrites the status of all that wait for it."""
+    registrar, clock = Registrar(), Clock()
+    registrations = Registrations(registrar, clock=clock, patience=0.05)
+    messages = set()
+    for incident in ("1f0c9a", "77b2e4"):
+        registrar.fault = ServerUnavailable(f"the server cannot answer now (500): internal error {incident}; the server's log has it")
+        messages.add((await registrations.judge(told("odd")))["odd"].message)
+        clock.seconds += RETRY_SECONDS
+    assert len(registrar.asked) == 2
+    assert len(messages) == 1
+    assert "the server's log has it" in messages.pop()

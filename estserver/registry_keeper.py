@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import UTC, datetime
 
 import structlog
 
@@ -10,13 +10,14 @@ from estcore.issuer_spec import Approval
 from estserver.issuers import Issuer, Issuers, Registry, RegistrySettings, build
 from estserver.snapshot import EMPTY, Snapshot
 
-REJUDGE_SECONDS = 30.0  # an expired CA never signs (usable_authority asks the clock); this is how soon the status says so
+REJUDGE_SECONDS = 30.0
+"""Longest time between judgements, for clocks jump. That an expired CA signs nothing does not depend on it (usable_authority asks)."""
 
 log = structlog.get_logger(__name__)
 
 
 class RegistryKeeper:
-    """`feed` it snapshots; `run` judges the newest one, off the event loop, and again every half minute because time passes."""
+    """`feed` it snapshots; `run` judges the newest one, off the event loop, and again because time passes: CAs expire."""
 
     def __init__(
         self, issuers: Issuers, settings: RegistrySettings, *, clock: Callable[[], datetime], public_url: str = "", tells: bool = True
@@ -27,6 +28,7 @@ class RegistryKeeper:
         self._public_url = public_url
         self._tells = tells  # of the processes that judge the same, one writes the log
         self._snapshot = EMPTY
+        self._judged_at = datetime.min.replace(tzinfo=UTC)
         self._fed = asyncio.Event()
         self.judged = asyncio.Event()  # set from the first registry on
 
@@ -42,15 +44,16 @@ class RegistryKeeper:
             self._fed.clear()
             await self.judge()
             try:
-                await asyncio.wait_for(self._fed.wait(), REJUDGE_SECONDS)
+                await asyncio.wait_for(self._fed.wait(), self.seconds_to_next())
             except TimeoutError:
                 continue
 
     async def judge(self) -> None:
         """Judge the newest snapshot now and put the registry in place."""
-        before = self._issuers.current
+        before, now = self._issuers.current, self._clock()
         # Loading an RSA-4096 key checks it for 100 ms and more: requests go on meanwhile.
-        registry = await asyncio.to_thread(build, self._snapshot, before, self._settings, now=self._clock())
+        registry = await asyncio.to_thread(build, self._snapshot, before, self._settings, now=now)
+        self._judged_at = now
         if self.judged.is_set() and registry == before:
             return
         self._issuers.current = registry
@@ -61,6 +64,13 @@ class RegistryKeeper:
             _say(issuer, self._public_url)
         for key in before.issuers.keys() - registry.issuers.keys():
             log.info("issuer removed", issuer=key)
+
+    def seconds_to_next(self) -> float:
+        """Until time alone changes the registry: half a minute, or sooner where a CA expires by then."""
+        now = self._clock()
+        # What expired since the judgement was not judged so: a timer is early at times.
+        left = [(end - now).total_seconds() for _, end in self.ca_expiries() if end > self._judged_at]
+        return max(0.0, min([REJUDGE_SECONDS, *left]))
 
     def any_manual(self) -> bool:
         """Whether some issuer's requests wait for approval."""

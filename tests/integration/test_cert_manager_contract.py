@@ -191,7 +191,7 @@ def test_an_expired_ca_is_shown_on_the_issuer_and_its_requests_wait(system: Syst
 @pytest.mark.spec("K8S-CONTRACT-15", "K8S-CONTRACT-27")
 def test_a_ca_that_expires_while_it_is_served_takes_its_issuer_out_and_no_request_fails(system: System) -> None:
     """Contracts 15 and 27: the validity is looked at again without a change of the Secret."""
-    brief = authority("Brief CA", not_after=now() + timedelta(seconds=35))
+    brief = authority("Brief CA", not_after=now() + timedelta(seconds=30))
     system.api.apply(secret(TENANT, "brief-ca", crt=brief.pem, key=brief.key_pem), issuer(TENANT, "brief"))
     system.until_reason("estissuers", TENANT, "brief", "Checked")
     approved(system, "in-time", issuer_name="brief")

@@ -48,6 +48,8 @@ class Authority:
     """A CA that can sign."""
 
     certificate: x509.Certificate
+    certificate_sha256: str
+    """Hex."""
     chain: tuple[x509.Certificate, ...]
     """The certificates above it, each issued by the next, the root last if it is known; empty for a root."""
     rollover: tuple[x509.Certificate, ...] = ()
@@ -173,6 +175,7 @@ def load(
     signature_algorithm, sign = _signer(private_key) if private_key is not None else (b"", _elsewhere)
     return Authority(
         certificate=certificate,
+        certificate_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
         chain=chain,
         rollover=rollover,
         holds_key=private_key is not None,

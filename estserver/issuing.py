@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.hashes import SHA256
 
 from estcore import authority
 from estcore.authority import Authority, Issued
@@ -240,8 +239,7 @@ def _entry(
     window: timedelta | None = None
     if transaction is None and retry_window and not order.exempt:
         # What the CA of before signed is no answer to a retry: where a Secret was mended meanwhile nobody trusts it.
-        ca = order.authority.certificate.fingerprint(SHA256()).hex()
-        transaction, window = digest(order.operation, who, asked_for, ca), retry_window
+        transaction, window = digest(order.operation, who, asked_for, order.authority.certificate_sha256), retry_window
     return Entry(
         issuer=order.issuer.key,
         serial=issued.serial,

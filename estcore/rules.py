@@ -211,22 +211,24 @@ def _check_subject(
         elif field is None or field not in patterns:
             permitting = "subject", tuple(map(str, patterns.values()))
         else:
-            if isinstance(value, str) and _permits_value(field, value, rule, sans, values):
+            if isinstance(value, str) and _permits_value(field, value, patterns[field].patterns, sans, values, wildcards=rule.wildcards):
                 continue
             permitting = f"subject.{patterns[field]}", tuple(pattern.text for pattern in patterns[field].patterns)
         _refuse(f"subject {describe_name(x509.Name([attribute]))}", requester, place, permitting)
 
 
-def _permits_value(field: str, value: str, rule: Rule, sans: Sequence[x509.GeneralName], values: Values) -> bool:
-    """Whether one of the patterns of a subject attribute that the rule lists permits this value.
+def _permits_value(
+    field: str, value: str, patterns: Sequence[TextPattern], sans: Sequence[x509.GeneralName], values: Values, *, wildcards: bool
+) -> bool:
+    """Whether one of the rule's patterns for a subject attribute permits this value.
 
     A wildcard as commonName is a name to old clients: it is had where the rule has `wildcards`, as the very pattern, and for a dNSName
     of the request, which passed as such.
     """
-    for pattern in (rule.patterns.subject or {})[field].patterns:
+    for pattern in patterns:
         permitted = pattern.permits(value, values) or (
             field == "commonName"
-            and rule.wildcards
+            and wildcards
             and pattern.permits_wildcard(value, values)
             and any(isinstance(san, x509.DNSName) and _is_same_text(value, san) for san in sans)
         )

@@ -112,10 +112,8 @@ class Leadership:
 
     def seconds_to_next_round(self) -> float:
         """RETRY_SECONDS, or less where another's Lease runs out sooner: who waits begins then, not at its next look."""
-        if self.leading.is_set() or self._lease is None or not (self._lease.get("spec") or {}).get("holderIdentity"):
-            return RETRY_SECONDS
-        left = self._seen_at + self._duration() - self._clock()
-        return left if 0.0 < left < RETRY_SECONDS else RETRY_SECONDS
+        left = self._seconds_left()
+        return left if not self.leading.is_set() and 0.0 < left < RETRY_SECONDS else RETRY_SECONDS
 
     async def release(self) -> None:
         """Let another begin at once. Errors are logged: the Lease then runs out by itself."""
@@ -140,7 +138,7 @@ class Leadership:
             }
             self._take(await self._api.call("POST", self._collection, body=body))
             return self._lead(began)
-        if not self._is_ours() and not self._has_run_out():
+        if not self._is_ours() and self._seconds_left() > 0:
             return None
         try:
             await self._replace(self._spec(holder=self._identity))
@@ -185,15 +183,12 @@ class Leadership:
     def _is_ours(self) -> bool:
         return self._lease is not None and (self._lease.get("spec") or {}).get("holderIdentity") == self._identity
 
-    def _has_run_out(self) -> bool:
+    def _seconds_left(self) -> float:
+        """For how long the Lease holds yet; 0 where nobody has it."""
         spec = (self._lease or {}).get("spec") or {}
         if not spec.get("holderIdentity"):
-            return True
-        return self._clock() - self._seen_at >= self._duration()
-
-    def _duration(self) -> float:
-        """For how long the Lease holds once it was seen to change, in seconds."""
-        return float(((self._lease or {}).get("spec") or {}).get("leaseDurationSeconds") or LEASE_SECONDS)
+            return 0.0
+        return float(spec.get("leaseDurationSeconds") or LEASE_SECONDS) - (self._clock() - self._seen_at)
 
     def _lead(self, renewed_at: float) -> None:
         self._renewed_at = renewed_at

@@ -106,7 +106,8 @@ class Registrations:
             failed = (0.0, UNAVAILABLE, "the issuer has not answered yet")
         _, reason, message = failed
         if reason == REFUSED_REASON:
-            return replace(facts, ready=False, reason=reason, message=issuer_state.refused(message).message)
+            untold = issuer_state.refused(message)
+            return replace(facts, ready=False, reason=untold.reason, message=untold.message)
         told = f"the operator could not get its registration authority certificate, and tries again: {message}"
         return replace(facts, ready=False, reason=reason, message=told)
 

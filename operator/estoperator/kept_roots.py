@@ -10,16 +10,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from estoperator.conditions import timestamp
 from estoperator.doors import GROUP
-
-ANCHORS_KEY = "ca.crt"
-"""Of a ConfigMap's data: the trust anchors."""
 
 SIGNING_ANNOTATION = f"{GROUP}/signing-root"
 """SHA-256 of the trust anchor of what is signed now, hexadecimal."""
@@ -42,33 +39,34 @@ class Anchors:
     annotations: Mapping[str, str]
 
 
-def keep(present_pem: str, before: Mapping[str, Any] | None, *, max_life: timedelta, now: datetime) -> Anchors:
-    """The anchors to publish: the present ones, that of the signing CA first, and those of the bundle `before` that are kept.
+def keep(present_pem: str, before: Anchors | None, *, max_life: timedelta, now: datetime) -> Anchors:
+    """The anchors to publish: the present ones, that of the signing CA first, and those of `before` that are kept.
 
-    `max_life` is how long a certificate lives at most. `before` is None where there is no bundle of this issuer yet.
+    `max_life` is how long a certificate lives at most. `before` is what was published, as it is there: somebody may have changed it;
+    None where nothing is.
     """
     present = x509.load_pem_x509_certificates(present_pem.encode("ascii"))
+    before = before or Anchors(pem="", annotations={})
     until: dict[str, datetime] = {}
     kept: list[x509.Certificate] = []
-    for root in _roots(before):
+    for root in _roots(before.pem):
         if root in present:
             continue
-        end = _until(root, before, max_life=max_life, now=now)
+        end = _until(root, before.annotations, max_life=max_life, now=now)
         if end is not None and now < end:
             until[_sha256(root)] = end
             kept.append(root)
     annotations = {
         SIGNING_ANNOTATION: _sha256(present[0]),
         SIGNED_LIFE_ANNOTATION: str(int(max_life.total_seconds())),
-        SIGNED_UNTIL_ANNOTATION: _outliving(_sha256(present[0]), before, max_life=max_life, now=now),
-        KEPT_ANNOTATION: json.dumps({digest: _rfc3339(end) for digest, end in sorted(until.items())}),
+        SIGNED_UNTIL_ANNOTATION: _outliving(_sha256(present[0]), before.annotations, max_life=max_life, now=now),
+        KEPT_ANNOTATION: json.dumps({digest: timestamp(end) for digest, end in sorted(until.items())}),
     }
     return Anchors(pem="".join(root.public_bytes(Encoding.PEM).decode("ascii") for root in (*present, *kept)), annotations=annotations)
 
 
-def _until(root: x509.Certificate, before: Mapping[str, Any] | None, *, max_life: timedelta, now: datetime) -> datetime | None:
+def _until(root: x509.Certificate, annotations: Mapping[str, str], *, max_life: timedelta, now: datetime) -> datetime | None:
     """Until when a root that is no longer the issuer's is kept; None where it was withdrawn."""
-    annotations = _annotations(before)
     digest = _sha256(root)
     try:
         return datetime.fromisoformat(json.loads(annotations[KEPT_ANNOTATION])[digest]).astimezone(UTC)
@@ -78,52 +76,40 @@ def _until(root: x509.Certificate, before: Mapping[str, Any] | None, *, max_life
         return min(max(now + max_life, _last_end(annotations, now=now)), root.not_valid_after_utc)
 
 
-def _outliving(signing: str, before: Mapping[str, Any] | None, *, max_life: timedelta, now: datetime) -> str:
+def _outliving(signing: str, annotations: Mapping[str, str], *, max_life: timedelta, now: datetime) -> str:
     """SIGNED_UNTIL of the next version; `signing` is the SHA-256 of the root that signs."""
-    annotations = _annotations(before)
     if annotations.get(SIGNING_ANNOTATION) != signing:
         return ""
     shortened = _life(annotations) > max_life
     end = _last_end(annotations, now=now) if shortened else _signed_until(annotations, now)
-    return _rfc3339(end) if end > now + max_life else ""
+    return timestamp(end) if end > now + max_life else ""
 
 
-def _last_end(annotations: Mapping[str, Any], *, now: datetime) -> datetime:
+def _last_end(annotations: Mapping[str, str], *, now: datetime) -> datetime:
     """When the last certificate ends that the signing root has signed by now, as far as the annotations say."""
     return max(now + _life(annotations), _signed_until(annotations, now))
 
 
-def _life(annotations: Mapping[str, Any]) -> timedelta:
+def _life(annotations: Mapping[str, str]) -> timedelta:
     try:
         return timedelta(seconds=int(annotations[SIGNED_LIFE_ANNOTATION]))
     except (KeyError, TypeError, ValueError, OverflowError):
         return timedelta(0)
 
 
-def _signed_until(annotations: Mapping[str, Any], now: datetime) -> datetime:
+def _signed_until(annotations: Mapping[str, str], now: datetime) -> datetime:
     try:
         return datetime.fromisoformat(annotations[SIGNED_UNTIL_ANNOTATION]).astimezone(UTC)
     except (KeyError, TypeError, ValueError, OverflowError):
         return now
 
 
-def _roots(before: Mapping[str, Any] | None) -> list[x509.Certificate]:
-    """What the bundle holds, or the ConfigMap; nothing where somebody made it unreadable."""
-    if before is None:
-        return []
+def _roots(pem: str) -> list[x509.Certificate]:
+    """Nothing where somebody made it unreadable."""
     try:
-        pem: str = before["data"][ANCHORS_KEY] if "data" in before else before["spec"]["trustBundle"]
         return x509.load_pem_x509_certificates(pem.encode("ascii"))
-    except (KeyError, TypeError, ValueError):
+    except ValueError:
         return []
-
-
-def _annotations(before: Mapping[str, Any] | None) -> Mapping[str, Any]:
-    return (before or {}).get("metadata", {}).get("annotations") or {}
-
-
-def _rfc3339(moment: datetime) -> str:
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _sha256(certificate: x509.Certificate) -> str:

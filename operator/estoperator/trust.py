@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estcore.issuer_spec import TrustConfigMap
 from estoperator.chain import Chain
 from estoperator.doors import GROUP, ISSUER_PLURALS
-from estoperator.kept_roots import ANCHORS_KEY
+from estoperator.kept_roots import Anchors
 from estoperator.resources import IssuerRef, Object
 
 UID_LABEL = f"{GROUP}/issuer-uid"
@@ -25,6 +25,7 @@ LIVE = "live"
 """Value of LIVE_LABEL, and the free part of a bundle's name: what is trusted now, as against a canary (KEP-3257)."""
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "est-issuer"}
+ANCHORS_KEY = "ca.crt"
 CERTIFICATES_GROUP = "certificates.k8s.io"
 
 
@@ -93,6 +94,16 @@ def cluster_trust_bundle(trust: Trust, *, version: str, annotations: Mapping[str
         "metadata": {"name": bundle_name(trust.ref), "labels": labels(trust), "annotations": dict(annotations or {})},
         "spec": {"signerName": signer_name(trust.ref), "trustBundle": trust.anchors_pem},
     }
+
+
+def anchors_of_bundle(body: Object) -> Anchors:
+    """What a ClusterTrustBundle holds."""
+    return Anchors(pem=(body.get("spec") or {}).get("trustBundle") or "", annotations=body["metadata"].get("annotations") or {})
+
+
+def anchors_of_config_map(body: Object) -> Anchors:
+    """What a ConfigMap holds."""
+    return Anchors(pem=(body.get("data") or {}).get(ANCHORS_KEY) or "", annotations=body["metadata"].get("annotations") or {})
 
 
 def memory_name(uid: str) -> str:

@@ -162,7 +162,7 @@ class ClusterTrustBundles:
     async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
         """One for each issuer."""
         now = self._now()
-        before = {body["metadata"]["labels"][trust.UID_LABEL]: body for body in listed}
+        before = {body["metadata"]["labels"][trust.UID_LABEL]: trust.anchors_of_bundle(body) for body in listed}
         bundles: list[Object] = []
         published: dict[str, tuple[str, Anchors]] = {}
         for one in trusts:
@@ -219,9 +219,8 @@ class ConfigMaps:
         if anchors is not None and present_pem == one.anchors_pem:
             return anchors, []
         at = Place(self._namespace, trust.memory_name(one.uid))
-        before = there.get(at)
-        if before is None and anchors is not None:  # the bundle could not be brought up to date
-            before = {"metadata": {"annotations": anchors.annotations}, "spec": {"trustBundle": anchors.pem}}
+        # Without a memory what the bundle has is before, where it could not be brought up to date.
+        before = trust.anchors_of_config_map(there[at]) if at in there else anchors
         anchors = kept_roots.keep(one.anchors_pem, before, max_life=one.max_life, now=self._now())
         return anchors, [trust.config_map(replace(one, anchors_pem=anchors.pem), at, anchors.annotations)]
 

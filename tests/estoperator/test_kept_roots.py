@@ -15,8 +15,7 @@ LIFE = timedelta(days=90)
 
 
 def publish(*present: pki.Ca, before: Anchors | None = None, now: Any = NOW, max_life: timedelta = LIFE) -> Anchors:
-    body = None if before is None else {"metadata": {"annotations": dict(before.annotations)}, "spec": {"trustBundle": before.pem}}
-    return kept_roots.keep(pem(*present), body, max_life=max_life, now=now)
+    return kept_roots.keep(pem(*present), before, max_life=max_life, now=now)
 
 
 def pem(*cas: pki.Ca) -> str:

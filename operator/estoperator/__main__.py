@@ -34,7 +34,8 @@ from estoperator.requester_guards import RequesterGuard, keep_checking
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.settings import Settings
-from estoperator.trust_publisher import ClusterTrustBundles, ConfigMaps, IssuerTrusts, Kind, Publisher, publish
+from estoperator.trust_kinds import ClusterTrustBundles, ConfigMaps, Kind
+from estoperator.trust_publisher import IssuerTrusts, Publisher, publish
 from estoperator.watching import watch
 from estoperator.webhook_guard import WebhookGuard
 from estoperator.workqueue import WorkQueue

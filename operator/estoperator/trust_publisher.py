@@ -6,22 +6,20 @@ issuer that is gone is swept. A kind that RBAC or the API server does not have i
 with every sweep.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import structlog
 
-from estoperator import kept_roots, trust
+from estoperator import trust
 from estoperator.doors import GROUP, ISSUER_PLURALS, VERSION
 from estoperator.issuer_state import Facts
-from estoperator.kept_roots import Anchors
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.resources import Issuer, Object
-from estoperator.served import Discovery, served_version
-from estoperator.trust import Place, Plan, Trust
+from estoperator.trust import Plan, Trust
+from estoperator.trust_kinds import Kind, TrustApi, pages
 
 log = structlog.get_logger(__name__)
 
@@ -29,23 +27,6 @@ TURN_SECONDS = 1.0
 SWEEP_SECONDS = 60.0
 RETRY_SECONDS = 5.0
 """How soon something that failed is tried again."""
-
-PAGE = 500
-"""Objects read at once."""
-
-
-class TrustApi(Protocol):
-    """What this module needs of Kubernetes; raises kubernetes_errors."""
-
-    async def call(
-        self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """One JSON request."""
-        ...
-
-
-class BundleApi(TrustApi, Discovery, Protocol):
-    """The same, and in which versions it serves a kind."""
 
 
 class TrustSource(Protocol):
@@ -103,136 +84,6 @@ class IssuerTrusts:
     def has_uid(self, uid: str) -> bool:
         """Whether there is an issuer with this uid."""
         return self._issuers.has_uid(uid)
-
-
-class Kind(Protocol):
-    """One kind of object that trust is published in."""
-
-    name: str
-    """As logs and metrics say it."""
-
-    @property
-    def collection(self) -> str:
-        """Path of all of them."""
-        ...
-
-    async def listed(self) -> list[Object]:
-        """All with our label; raises Gone where the API server has no such kind, KubernetesError 403 where we may not."""
-        ...
-
-    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
-        """What there should be of it, by what is there."""
-        ...
-
-
-class ClusterTrustBundles:
-    """certificates.k8s.io ClusterTrustBundles, in the first of `VERSIONS` that the API server serves."""
-
-    name = "ClusterTrustBundle"
-    VERSIONS = ("v1", "v1beta1")
-
-    def __init__(self, api: BundleApi, *, now: Callable[[], datetime]) -> None:
-        self._api, self._now = api, now
-        self._version = self.VERSIONS[0]
-        self.published: dict[str, tuple[str, Anchors]] = {}
-        """What the issuer has, PEM, and what its bundle has for that, with what is kept; by the issuer's uid."""
-
-        self.looked = False
-        """Whether it is known what they keep, or that there are none."""
-
-    @property
-    def collection(self) -> str:
-        """In the version that was served last."""
-        return f"/apis/{trust.CERTIFICATES_GROUP}/{self._version}/clustertrustbundles"
-
-    async def listed(self) -> list[Object]:
-        """All with our label."""
-        try:
-            version = await served_version(self._api, trust.CERTIFICATES_GROUP, "clustertrustbundles", self.VERSIONS)
-            if version is None:
-                raise Gone("the API server does not serve clustertrustbundles", http_status=404)
-            self._version = version
-            found = await list_ours(self._api, self.collection)
-        except KubernetesError as error:
-            self.looked |= error.http_status in {403, 404}
-            raise
-        self.looked = True
-        return found
-
-    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
-        """One for each issuer."""
-        now = self._now()
-        before = {body["metadata"]["labels"][trust.UID_LABEL]: trust.anchors_of_bundle(body) for body in listed}
-        bundles: list[Object] = []
-        published: dict[str, tuple[str, Anchors]] = {}
-        for one in trusts:
-            anchors = kept_roots.keep(one.anchors_pem, before.get(one.uid), max_life=one.max_life, now=now)
-            published[one.uid] = one.anchors_pem, anchors
-            kept = replace(one, anchors_pem=anchors.pem)
-            bundles.append(trust.cluster_trust_bundle(kept, version=self._version, annotations=anchors.annotations))
-        self.published = published
-        return bundles
-
-
-class ConfigMaps:
-    """ConfigMaps in the namespaces that issuers say; `permitted` is what the installation says of it.
-
-    Where there are no bundles, one in the operator's own `namespace` remembers what to keep: in another, tenants might have a say.
-    """
-
-    name = "ConfigMap"
-    collection = "/api/v1/configmaps"
-
-    def __init__(
-        self, api: TrustApi, *, permitted: bool, bundles: ClusterTrustBundles | None, namespace: str, now: Callable[[], datetime]
-    ) -> None:
-        self._api, self._permitted, self._bundles = api, permitted, bundles
-        self._namespace, self._now = namespace, now
-
-    async def listed(self) -> list[Object]:
-        """All with our label."""
-        return await list_ours(self._api, self.collection) if self._permitted else []
-
-    async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
-        """One for each issuer that asks, in each of its namespaces that is not about to go; with what its bundle or our memory keeps."""
-        there = {trust.place(body): body for body in listed}
-        asking: list[Trust] = []
-        memories: list[Object] = []
-        for one in trusts:
-            if one.config_map is not None:
-                anchors, memory = self._kept(one, there)
-                asking.append(replace(one, anchors_pem=anchors.pem))
-                memories += memory
-        if asking and not self._permitted:
-            message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
-            raise KubernetesError(message, http_status=403)
-        if asking and self._bundles is not None and not self._bundles.looked:
-            raise KubernetesError("it is not known yet what the ClusterTrustBundles keep")
-        made, disputed = trust.config_maps(asking, await self._selected(asking))
-        for at, ref in disputed.items():
-            log.warning("trust_not_published", kind=self.name, object=str(at), issuer=str(ref), error="another issuer has it")
-        return [*made.values(), *memories]
-
-    def _kept(self, one: Trust, there: Mapping[Place, Object]) -> tuple[Anchors, list[Object]]:
-        """The anchors of one issuer, and what must remember them where its bundle does not."""
-        present_pem, anchors = (self._bundles.published if self._bundles is not None else {}).get(one.uid, ("", None))
-        if anchors is not None and present_pem == one.anchors_pem:
-            return anchors, []
-        at = Place(self._namespace, trust.memory_name(one.uid))
-        # Without a memory what the bundle has is before, where it could not be brought up to date.
-        before = trust.anchors_of_config_map(there[at]) if at in there else anchors
-        anchors = kept_roots.keep(one.anchors_pem, before, max_life=one.max_life, now=self._now())
-        return anchors, [trust.config_map(replace(one, anchors_pem=anchors.pem), at, anchors.annotations)]
-
-    async def _selected(self, asking: Iterable[Trust]) -> dict[str, list[str]]:
-        """The namespaces of each selector, by its query. We select by ourselves: one that the API server refuses would stop all others."""
-        asked = [one.config_map.namespace_selector for one in asking if one.config_map is not None and not one.ref.namespace]
-        selectors = {selector.query: selector for selector in asked if selector is not None}
-        if not selectors:
-            return {}
-        listed = [item["metadata"] async for item in _pages(self._api, "/api/v1/namespaces", [])]
-        living = {one["name"]: one.get("labels") or {} for one in listed if "deletionTimestamp" not in one}
-        return {query: [name for name, labels in living.items() if selector.matches(labels)] for query, selector in selectors.items()}
 
 
 class Publisher:
@@ -362,21 +213,5 @@ async def publish(publishers: Sequence[Publisher], leads: Callable[[], bool], sl
         await sleep(TURN_SECONDS)
 
 
-async def list_ours(api: TrustApi, path: str) -> list[Object]:
-    """All objects of a collection that have our label."""
-    return [item async for item in _pages(api, path, [("labelSelector", trust.UID_LABEL)])]
-
-
 async def _uids(api: TrustApi, plural: str) -> list[str]:
-    return [item["metadata"]["uid"] async for item in _pages(api, f"/apis/{GROUP}/{VERSION}/{plural}", [])]
-
-
-async def _pages(api: TrustApi, path: str, query: list[tuple[str, str]]) -> AsyncIterator[Object]:
-    next_page = ""
-    while True:
-        page = await api.call("GET", path, query=[*query, ("limit", str(PAGE)), *([("continue", next_page)] if next_page else [])])
-        for item in page["items"]:
-            yield item
-        next_page = page["metadata"].get("continue") or ""
-        if not next_page:
-            return
+    return [item["metadata"]["uid"] async for item in pages(api, f"/apis/{GROUP}/{VERSION}/{plural}", [])]

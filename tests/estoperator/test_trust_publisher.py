@@ -14,7 +14,8 @@ from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.resources import IssuerRef
 from estoperator.trust import UID_LABEL, Trust
-from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, ClusterTrustBundles, ConfigMaps, Publisher
+from estoperator.trust_kinds import ClusterTrustBundles, ConfigMaps
+from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, Publisher
 from tests import pki
 from tests.estoperator.builders import FACTORY, NOW
 from tests.estoperator.test_workqueue import Clock

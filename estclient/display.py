@@ -10,6 +10,7 @@ from rich.text import Text
 from estcore.errors import EstError
 from estcore.keys import key_algorithm
 from estcore.names import describe_general_name, describe_name
+from estcore.visible_text import escaped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,9 +38,9 @@ def table(title: str, columns: Sequence[Column]) -> Table:
 def _facts(column: Column) -> dict[str, str]:
     certificate = column.certificate
     return {
-        "subject": plain(describe_name(certificate.subject)),
-        "SANs": "\n".join(map(plain, _sans(certificate))),
-        "issuer": plain(describe_name(certificate.issuer)),
+        "subject": escaped(describe_name(certificate.subject)),
+        "SANs": "\n".join(map(escaped, _sans(certificate))),
+        "issuer": escaped(describe_name(certificate.issuer)),
         "serial": f"{certificate.serial_number:x}",
         "valid from": f"{certificate.not_valid_before_utc:%Y-%m-%d %H:%M:%S} UTC",
         "valid until": f"{certificate.not_valid_after_utc:%Y-%m-%d %H:%M:%S} UTC",
@@ -54,11 +55,6 @@ def _sans(certificate: x509.Certificate) -> list[str]:
     except x509.ExtensionNotFound:
         return []
     return [describe_general_name(name) for name in names]
-
-
-def plain(text: str) -> str:
-    """What a certificate says, without control characters: whoever made it must not steer the terminal that shows it."""
-    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in text)
 
 
 def _key(certificate: x509.Certificate) -> str:

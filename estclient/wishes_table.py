@@ -7,7 +7,6 @@ from cryptography import x509
 from rich.table import Table
 from rich.text import Text
 
-from estclient.display import plain
 from estcore import der
 from estcore.csr_template import ANY_DIRECTORY_NAME, ANY_IP_ADDRESS, ExtensionTemplate, NameComponent, general_names
 from estcore.csr_vocabulary import (
@@ -27,6 +26,7 @@ from estcore.foreign import foreign
 from estcore.general_names import parse_general_names
 from estcore.names import describe_general_name, describe_name
 from estcore.usages import EXTENDED_KEY_USAGES
+from estcore.visible_text import escaped
 
 YOURS: Final = "yours to fill in"
 
@@ -57,7 +57,7 @@ def table(wishes: Wishes) -> Table:
     shown.add_column("wanted")
     shown.add_column("value", overflow="fold")
     for wanted, value in rows(wishes):
-        shown.add_row(Text(plain(wanted)), Text("\n".join(map(plain, value.splitlines()))))
+        shown.add_row(Text(escaped(wanted)), Text("\n".join(map(escaped, value.splitlines()))))
     return shown
 
 

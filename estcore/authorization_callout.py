@@ -18,6 +18,7 @@ from estcore.errors import Forbidden, SignerError
 from estcore.names import describe_general_name, describe_name
 from estcore.registration import Authorized, narrowed
 from estcore.usages import Usage
+from estcore.visible_text import printable
 
 API_VERSION: Final = "est-issuer.io/v1alpha1"
 MAX_ANSWER_OCTETS: Final = 64 * 1024
@@ -122,7 +123,7 @@ def apply(answer: Answer, authorized: Authorized, *, default_duration: timedelta
     Raises Forbidden with the text of a denial; SignerError where the answer names what was not asked for: an answer never widens.
     """
     if not answer.allowed:
-        shown = "".join(character if character.isprintable() else " " for character in answer.message)[:MAX_DENIAL_CHARACTERS].strip()
+        shown = printable(answer.message)[:MAX_DENIAL_CHARACTERS].strip()
         raise Forbidden(shown or "the authorization service of this issuer refused the request", reason="DeniedByCallout")
     if answer.sans is None and answer.usages is None and answer.duration is None:
         return authorized

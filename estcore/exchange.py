@@ -20,6 +20,7 @@ from estcore import certs_only, csrattrs, transfer
 from estcore.csrattrs import CsrAttrs
 from estcore.errors import ConfigurationError, MalformedBody, MalformedResponse, Pending, Refused, ServerUnavailable
 from estcore.issuer_spec import OPERATIONS
+from estcore.visible_text import printable
 
 WELL_KNOWN = "/.well-known/est"
 """RFC 7030 section 3.2.2."""
@@ -245,5 +246,5 @@ def _reason(response: HttpResponse) -> str:
 
 def _one_line(text: str) -> str:
     """What may be shown to a person: printable, one line, not longer than a sentence (a server must not steer a terminal)."""
-    line = " ".join("".join(character if character.isprintable() else " " for character in text).split())
+    line = " ".join(printable(text).split())
     return line if len(line) <= MAX_REASON_CHARACTERS else line[: MAX_REASON_CHARACTERS - 1] + "…"

@@ -34,6 +34,7 @@ from estcore.foreign import foreign
 from estcore.keys import PublicKey
 from estcore.pki_response import PkiResponse
 from estcore.signed_data import SignedData
+from estcore.visible_text import printable
 
 MEDIA_CMC_REQUEST = "application/pkcs7-mime; smime-type=CMC-request"
 ID_KP_CMC_CA = ObjectIdentifier("1.3.6.1.5.5.7.3.27")
@@ -184,7 +185,7 @@ def _describe(info: StatusInfo) -> str:
         what = info.fail_info.name.lower()
     else:
         what = info.status.name.lower() if info.fail_info is None else str(info.fail_info)
-    said = "".join(char if char.isprintable() else " " for char in info.text or "")[:MAX_REASON_CHARACTERS]
+    said = printable(info.text or "")[:MAX_REASON_CHARACTERS]
     return f"{what} ({said})" if said else what
 
 

@@ -35,5 +35,15 @@ def shown(text: str) -> str:
     return escaped if len(escaped) <= MAX_DESCRIPTION_CHARACTERS else escaped[: MAX_DESCRIPTION_CHARACTERS - 1] + "…"
 
 
+def printable(text: str, *, instead: str = " ") -> str:
+    """The text with `instead` for each character that is not printable: what a person is shown must not steer the terminal."""
+    return "".join(character if character.isprintable() else instead for character in text)
+
+
+def escaped(text: str) -> str:
+    """The text with each character that is not printable escaped, so that it can be told what was there."""
+    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+
+
 def _is_visible(text: str) -> bool:
     return text.isprintable() and (text.isascii() or _UNSEEN.search(text) is None)

@@ -15,6 +15,8 @@ import orjson
 import structlog
 from structlog.typing import EventDict
 
+from estcore.visible_text import escaped
+
 LogFormat = Literal["json", "keyvalue"]
 Render = Callable[[Mapping[str, object]], bytes]
 Write = Callable[[bytes], object]
@@ -43,7 +45,7 @@ def _escape(text: str, longest: int) -> str:
     if len(text) > longest:
         text = text[: longest - 1] + "…"
     # printable leaves out control characters, line and paragraph separators and the bidirectional controls
-    return text if text.isprintable() else "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    return escaped(text)
 
 
 def renderer(log_format: LogFormat) -> Render:

@@ -27,6 +27,7 @@ from estcore.errors import (
     UnknownLabel,
     WrongMethod,
 )
+from estcore.visible_text import escaped
 from estserver import full_cmc, full_cmc_response, operations, server_keygen
 from estserver.challenges import Challenged
 from estserver.full_cmc_response import CmcRefused
@@ -182,8 +183,7 @@ def _text(status: int, text: str, headers: tuple[Header, ...] = ()) -> EstRespon
     line = " ".join(text.split())
     if len(line) > MAX_ERROR_TEXT:
         line = line[: MAX_ERROR_TEXT - 1] + "…"
-    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
-    return EstResponse(status=status, body=f"{shown}\n".encode(), headers=(*headers, (b"content-type", MEDIA_TEXT)))
+    return EstResponse(status=status, body=f"{escaped(line)}\n".encode(), headers=(*headers, (b"content-type", MEDIA_TEXT)))
 
 
 def _split(raw_path: bytes, query_string: bytes) -> tuple[str | None, bytes]:

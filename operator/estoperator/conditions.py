@@ -11,6 +11,7 @@ from typing import Any
 
 from cryptography import x509
 
+from estcore.visible_text import printable
 from estoperator.doors import DOORS, Form
 from estoperator.resources import CertRequest, Condition
 
@@ -158,7 +159,7 @@ def timestamp(now: datetime) -> str:
 
 def one_line(text: str) -> str:
     """A message holds names that a tenant chose: nothing in it may steer a terminal, and it has an end."""
-    line = "".join(character if character.isprintable() else " " for character in text).strip()
+    line = printable(text).strip()
     return line if len(line) <= MAX_MESSAGE_CHARACTERS else line[: MAX_MESSAGE_CHARACTERS - 1] + "…"
 
 

@@ -19,6 +19,7 @@ from estcore import cert_template
 from estcore.certification_request import CertificationRequest
 from estcore.full_request import Vouched
 from estcore.usages import Usage, extended_key_usage, key_usage
+from estcore.visible_text import printable
 from estoperator.resources import CertRequest
 
 MAX_TEXT_OCTETS = 900
@@ -83,15 +84,14 @@ def _extensions(wishes: Wishes) -> list[x509.Extension[x509.ExtensionType]]:
 
 
 def _reg_info(request: CertRequest) -> bytes:
-    told = {"door": str(request.key.door), "name": _printable(request.key.name)}
+    told = {"door": str(request.key.door), "name": _recorded(request.key.name)}
     if request.key.namespace:
         told["namespace"] = request.key.namespace
     if request.username:
-        told["requester"] = _printable(request.username)
+        told["requester"] = _recorded(request.username)
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def _printable(text: str) -> str:
+def _recorded(text: str) -> str:
     """What the records keep of a name that may be anything: a CertificateSigningRequest's, or a user's of some identity provider."""
-    shown = "".join(character if character.isprintable() else "\ufffd" for character in text)
-    return shown.encode()[:MAX_TEXT_OCTETS].decode(errors="ignore")
+    return printable(text, instead="\ufffd").encode()[:MAX_TEXT_OCTETS].decode(errors="ignore")

@@ -4,6 +4,7 @@ A CertificateRequest gets Ready, and InvalidRequest where a new one would fail t
 changes only when the status does. One value holds every field that we own, because each apply must carry them all.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -19,6 +20,9 @@ MAX_MESSAGE_CHARACTERS = 1024
 REFRESH_MARGIN = timedelta(minutes=10)
 ISSUED = "Certificate fetched from issuer successfully"
 DENIED = "The CertificateRequest was denied by an approval controller"
+
+_INCIDENT = re.compile(r"\binternal error [0-9a-f]+\b")
+"""In what estserver says of a fault of its own: the id under which its log has this one, another one at each attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +156,11 @@ def says(condition: Condition | None, written: Condition) -> bool:
     return condition is not None and _told(condition) == _told(written)
 
 
+def without_incident(message: str) -> str:
+    """What a message says of a fault of estserver, whichever one it is. A message that is told already stays, with the id of the first."""
+    return _INCIDENT.sub("internal error", message)
+
+
 def timestamp(now: datetime) -> str:
     """metav1.Time: RFC 3339 in UTC, whole seconds."""
     return now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -177,7 +186,7 @@ def _less_than_asked(request: CertRequest, leaf: x509.Certificate, left_out: fro
 
 
 def _told(condition: Condition) -> tuple[str, str, str, int | None]:
-    return condition.status, condition.reason, condition.message, condition.observed_generation
+    return condition.status, condition.reason, without_incident(condition.message), condition.observed_generation
 
 
 def without_none(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,7 +98,7 @@ class Issuing:
     """In the versions that are watched, for Events to name an object by."""
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str, str]] = field(default_factory=dict, repr=False)
-    """The Event told last of each open request whose status has no place for what is not finished: uid, reason and note."""
+    """The Event told last of each open request whose status has no place for what is not finished: uid, reason, note without incident."""
     believes: Callable[[CertRequest], bool] = lambda _: False
     """Whether the username in a CertificateRequest of either group is the requester's own."""
 
@@ -222,10 +222,11 @@ class Issuing:
     async def _write_end(self, request: CertRequest, status: RequestStatus, *, result: str, event: str, reason: str) -> None:
         """Of a door that says nothing before the end: what is not the end is an Event, each told once."""
         note = status.conditions[0].message if status.conditions else status.note
+        said = request.uid, event, conditions.without_incident(note)
         if status.finished:
             await self.api.apply_status(request, status)
             self.metrics.written.labels(request.key.door, result).inc()
-        elif self.told.get(request.key) == (request.uid, event, note):
+        elif self.told.get(request.key) == said:
             return
         fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
         log.info("request_status", **fields, message=note, **({"reason": reason} if reason else {}))
@@ -233,7 +234,7 @@ class Issuing:
         if status.finished:
             self._forget(request.key)
         else:
-            self.told[request.key] = request.uid, event, note
+            self.told[request.key] = said
             if len(self.told) > len(self.open_requests) + MAX_TOLD:
                 for gone in [key for key in self.told if self.open_requests.get(key) is None]:
                     del self.told[gone]

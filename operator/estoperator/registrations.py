@@ -1,16 +1,16 @@
 """Where the operator is registration authority: each issuer that estserver has ready is ready for requests when it has let us be one."""
 
 import asyncio
-import re
-from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 import structlog
 
 from estcore.errors import ClientError, ConfigurationError, EstError, MalformedResponse, Refused
 from estoperator import issuer_state
+from estoperator.conditions import without_incident
 from estoperator.issuer_state import REFUSED_REASON, Facts
 
 log = structlog.get_logger(__name__)
@@ -25,9 +25,6 @@ AT_ONCE_OF_NAMESPACE = 4
 
 PATIENCE_SECONDS = 1.0
 """How long the others wait for the issuers that are asked: one that hangs, as over its authorization webhook, must not hold them up."""
-
-_INCIDENT = re.compile(r"internal error [0-9a-f]+")
-"""Of a 500 of estserver: with the id that its log has this one under. The operator's log has the id of the first."""
 
 
 class Registrar(Protocol):
@@ -54,7 +51,7 @@ class Registrations:
         self._failed: dict[str, tuple[float, str, str]] = {}  # uid → when to try again, reason, message
         self._asking: dict[str, asyncio.Task[None]] = {}  # uid →
         self._at_once = asyncio.Semaphore(AT_ONCE)
-        self._of_namespace: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(AT_ONCE_OF_NAMESPACE))
+        self._of_namespace: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def judge(self, told: Mapping[str, Facts]) -> dict[str, Facts]:
         """What estserver told of the issuers, by uid, with those not ready that do not have us as registration authority."""
@@ -77,8 +74,9 @@ class Registrations:
         return task
 
     async def _register(self, facts: Facts) -> None:
+        of_namespace = self._of_namespace.setdefault(facts.ref.namespace, asyncio.Semaphore(AT_ONCE_OF_NAMESPACE))
         try:
-            async with self._of_namespace[facts.ref.namespace], self._at_once:
+            async with of_namespace, self._at_once:
                 await self._registrar.register(facts.label, _ca(facts))
         except (ClientError, ConfigurationError) as error:
             self._note(facts, error)
@@ -91,12 +89,12 @@ class Registrations:
 
     def _note(self, facts: Facts, error: EstError) -> None:
         reason = REFUSED_REASON if isinstance(error, Refused) else UNAVAILABLE
-        before = self._failed.get(facts.uid)
+        _, before, message = self._failed.get(facts.uid, (0.0, "", ""))
         # A message that is another one each time would rewrite the issuer, and every request that waits for it, each time.
-        message = _INCIDENT.sub("internal error", error.message)
+        if (before, without_incident(message)) != (reason, without_incident(error.message)):
+            message = error.message
+            log.warning("registration_authority_not_accepted", issuer=str(facts.ref), reason=reason, error=message)
         self._failed[facts.uid] = (self._clock() + RETRY_SECONDS, reason, message)
-        if before is None or before[1:] != (reason, message):
-            log.warning("registration_authority_not_accepted", issuer=str(facts.ref), reason=reason, error=error.message)
 
     def _judged(self, facts: Facts) -> Facts:
         failed = self._failed.get(facts.uid)

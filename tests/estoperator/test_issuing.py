@@ -343,6 +343,33 @@ async def test_a_hundred_retries_are_told_of_once_and_the_end_once_more(world: W
     assert [(event.reason, event.warning) for event in world.told.events] == [("RetryableError", True), ("PermanentError", True)]
 
 
+FAULTS = [ServerUnavailable(f"the server cannot answer now (500): internal error {number:016x}; its log has it") for number in (0xA1, 0xB2)]
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_a_fault_of_estserver_is_written_once_with_the_id_of_its_first_incident(world: World) -> None:
+    """Each attempt has another id; a status that is written at each would wake everybody who watches it."""
+    request = approved()
+    world.server.errors = [*FAULTS]
+    world.issuing.open_requests.observe(request)
+    for _ in FAULTS:
+        await world.issuing.work(request.key)
+    assert len(world.server.asked) == len(FAULTS)
+    assert len(world.api.written) == 1
+    assert "internal error 00000000000000a1" in world.last.conditions[0].message
+
+
+async def test_a_fault_of_estserver_is_one_event_of_a_native_request(world: World) -> None:
+    request = builders.signing_request("Approved")
+    world.server.errors = [*FAULTS]
+    world.issuing.open_requests.observe(request)
+    for _ in FAULTS:
+        await world.issuing.work(request.key)
+    assert len(world.server.asked) == len(FAULTS)
+    (event,) = world.told.events
+    assert "internal error 00000000000000a1" in event.note
+
+
 @pytest.mark.spec("K8S-CONTRACT-05")
 async def test_of_a_denied_request_the_approver_tells_and_we_do_not(world: World) -> None:
     await world.work(request_of(CERT_MANAGER, conditions=[DENIED]))

@@ -84,4 +84,4 @@ async def test_a_fault_of_estserver_is_told_in_the_same_words_however_often_it_c
         clock.seconds += RETRY_SECONDS
     assert len(registrar.asked) == 2
     assert len(messages) == 1
-    assert "the server's log has it" in messages.pop()
+    assert "internal error 1f0c9a; the server's log has it" in messages.pop()

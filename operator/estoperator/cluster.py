@@ -15,7 +15,7 @@ from urllib.parse import quote
 import aiohttp
 from kubernetes.aio import client, config
 
-from estoperator import conditions, resources
+from estoperator import conditions, object_reader
 from estoperator.conditions import RequestStatus
 from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, Form, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
@@ -99,7 +99,7 @@ class Cluster:
         """The request as it is now, None where it has become somebody else's; raises Gone."""
         door = self._doors[key.door]
         path = _path(door.group, door.version, door.plural, key.namespace, key.name)
-        return resources.read_request(door, await self.call("GET", path))
+        return object_reader.read_request(door, await self.call("GET", path))
 
     async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
         """Every request of a door that names one of our issuers, page by page; raises Gone where the CRD is absent."""
@@ -108,7 +108,7 @@ class Cluster:
             query = [("limit", str(PAGE))] + ([("continue", next_page)] if next_page else [])
             page = await self.call("GET", f"/apis/{door.group}/{door.version}/{door.plural}", query=query)
             for body in page["items"]:
-                request = resources.read_request(door, body)
+                request = object_reader.read_request(door, body)
                 if request is not None:
                     yield request
             next_page = page["metadata"].get("continue") or ""
@@ -128,7 +128,7 @@ class Cluster:
             del body["metadata"]["namespace"]
         answer = await self._apply(door.group, door.version, door.plural, request.key.namespace, request.key.name, body)
         # A finished request is forgotten at once, so its 5 KiB are not even parsed.
-        return None if status.finished else resources.read_request(door, json.loads(answer))
+        return None if status.finished else object_reader.read_request(door, json.loads(answer))
 
     async def apply_issuer_status(self, issuer: Issuer, status: Mapping[str, Any]) -> None:
         """Write an issuer's status. Raises Stale and Gone."""

@@ -20,10 +20,11 @@ from estcore.usages import Usage, parse_usage_names
 from estoperator import request_body
 from estoperator.chain import Chain
 from estoperator.doors import CERT_MANAGER, DOORS, POD_CERTIFICATES, SIGNING_REQUESTS
+from estoperator.go_duration import parse_go_duration
 from estoperator.issuer_state import IssuerState
 from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.requesters import not_served, requester_of, serves
-from estoperator.resources import CertRequest, Pod, parse_go_duration
+from estoperator.resources import CertRequest, Pod
 from estoperator.vouching import Wishes
 
 FRESH = timedelta(minutes=4)

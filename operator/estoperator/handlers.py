@@ -11,7 +11,7 @@ from typing import Any
 import kopf
 import structlog
 
-from estoperator import resources
+from estoperator import object_reader
 from estoperator.doors import EST_ISSUER, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
 from estoperator.issuers import Issuers
 from estoperator.namespaces import Namespaces
@@ -61,7 +61,7 @@ def register_namespaces(
 def on_request(door: KubernetesDoor, event: kopf.RawEvent, open_requests: OpenRequests, queue: WorkQueue[RequestKey]) -> None:
     """A request was made, changed or deleted."""
     body = event["object"]
-    request = resources.read_request(door, body)
+    request = object_reader.read_request(door, body)
     if request is None or request.finished or event["type"] == "DELETED":
         metadata = body["metadata"]
         key = RequestKey(door.door, metadata.get("namespace", ""), metadata["name"])
@@ -92,12 +92,12 @@ def _register_requests(
 def _register_issuers(registry: kopf.OperatorRegistry, kind: str, plural: str, issuers: Issuers) -> None:
     @kopf.index(GROUP, VERSION, plural, id=plural, registry=registry)
     async def _index(body: kopf.Body, **_: Any) -> dict[IssuerRef, Issuer]:
-        issuer = resources.read_issuer(kind, body)
+        issuer = object_reader.read_issuer(kind, body)
         return {issuer.ref: issuer}
 
     @kopf.on.event(GROUP, VERSION, plural, id=f"on_{plural}", registry=registry)
     async def _on_issuer(event: kopf.RawEvent, **_: Any) -> None:
-        issuers.changed(resources.read_issuer(kind, event["object"]).ref)
+        issuers.changed(object_reader.read_issuer(kind, event["object"]).ref)
 
     @kopf.on.startup(id=f"attach_{plural}", registry=registry)
     async def _attach(**indices: Any) -> None:

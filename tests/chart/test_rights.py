@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-import estoperator.resources
+import estoperator.object_reader
 from tests.chart.rendering import CHART, FULL, NAMESPACE, of_kind, render
 
 READ = ("get", "list", "watch")
@@ -239,7 +239,7 @@ def test_the_policy_refuses_when_it_cannot_be_evaluated_and_holds_in_every_names
 def test_every_annotation_that_the_operator_honours_is_held_to_what_it_was_at_creation() -> None:
     template = (CHART / "templates" / "signingrequests-admissionpolicy.yaml").read_text()
     (honoured,) = re.findall(r"- name: honoured\n +expression: \"(.*)\"\n", template)
-    assert set(yaml.safe_load(honoured)) == {key for name, key in vars(estoperator.resources).items() if name.endswith("_ANNOTATION")}
+    assert set(yaml.safe_load(honoured)) == {key for name, key in vars(estoperator.object_reader).items() if name.endswith("_ANNOTATION")}
 
 
 @pytest.mark.spec("THREAT-23")

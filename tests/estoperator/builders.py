@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from estcore import issuer_spec
 from estcore.csr_builder import build
 from estcore.usages import Usage
-from estoperator import chain, resources
+from estoperator import chain, object_reader
 from estoperator.doors import CERT_MANAGER, EST_ISSUER, POD_CERTIFICATES, SIGNING_REQUESTS, KubernetesDoor
 from estoperator.issuer_state import IssuerState
 from estoperator.resources import CertRequest, IssuerRef
@@ -84,7 +84,7 @@ def body(
 
 
 def request_of(door: KubernetesDoor = EST_ISSUER, **fields: Any) -> CertRequest:
-    request = resources.read_request(door, body(door, **fields))
+    request = object_reader.read_request(door, body(door, **fields))
     assert request is not None
     return request
 
@@ -118,7 +118,7 @@ def signing_body(*conditions: str, **spec: Any) -> dict[str, Any]:
 
 
 def signing_request(*conditions: str, **spec: Any) -> CertRequest:
-    request = resources.read_request(SIGNING_REQUESTS, signing_body(*conditions or ("Approved",), **spec))
+    request = object_reader.read_request(SIGNING_REQUESTS, signing_body(*conditions or ("Approved",), **spec))
     assert request is not None
     return request
 
@@ -138,7 +138,7 @@ def pod_body(*, namespace: str = "devices", status: dict[str, Any] | None = None
 
 
 def pod_request(**fields: Any) -> CertRequest:
-    request = resources.read_request(POD_CERTIFICATES, pod_body(**fields))
+    request = object_reader.read_request(POD_CERTIFICATES, pod_body(**fields))
     assert request is not None
     return request
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from estcore.errors import MalformedResponse
-from estoperator import issuer_state, resources
+from estoperator import issuer_state, object_reader
 from estoperator.issuer_state import Facts, Untold
 from estoperator.resources import Issuer, IssuerRef
 from tests.estoperator.builders import FACTORY, NOW, authority
@@ -16,7 +16,7 @@ CA = {"subject": "CN=Factory CA", "notAfter": "2036-01-01T00:00:00Z", "sha256": 
 def issuer(*, generation: int = 2, uid: str = "u1", spec: dict[str, Any] | None = None, status: dict[str, Any] | None = None) -> Issuer:
     metadata = {"name": "factory", "namespace": "devices", "uid": uid, "generation": generation, "resourceVersion": "5"}
     body = {"metadata": metadata, "spec": spec or {"ca": {"secretName": "factory-ca"}}, **({"status": status} if status else {})}
-    return resources.read_issuer("EstIssuer", body)
+    return object_reader.read_issuer("EstIssuer", body)
 
 
 def entry(**fields: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from estcore.errors import EstError, Pending, Refused, ServerUnavailable
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
 from estcore.requester import Door
-from estoperator import resources
+from estoperator import object_reader
 from estoperator.conditions import RequestStatus
 from estoperator.doors import CERT_MANAGER, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.events import Event, Events
@@ -442,7 +442,7 @@ async def test_what_is_remembered_of_deleted_requests_has_an_end(world: World) -
     for number in range(3 * MAX_TOLD):
         body = builders.signing_body("Approved")
         body["metadata"]["name"] = f"n{number}"
-        request = resources.read_request(SIGNING_REQUESTS, body)
+        request = object_reader.read_request(SIGNING_REQUESTS, body)
         assert request is not None
         await world.work(request)
         world.issuing.open_requests.forget(request.key)

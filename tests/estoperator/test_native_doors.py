@@ -16,7 +16,7 @@ from estcore.full_request import REQUEST
 from estcore.other_names import other_name
 from estcore.spec_part import KeyAlgorithm
 from estcore.usages import Usage
-from estoperator import decide, resources
+from estoperator import decide, object_reader
 from estoperator.decide import Enroll, Ignore, Refuse, Retry, Wait
 from estoperator.doors import POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.requesters import requester_of
@@ -44,8 +44,8 @@ POD_RULE = {"from": {"namespaces": ["devices"]}, "uris": ["spiffe://td.example/n
     ],
 )
 def test_a_signer_name_is_ours_by_its_domain_and_splits_at_the_first_dot(signer_name: str, issuer: IssuerRef | None) -> None:
-    assert resources.read_signer_name(signer_name) == issuer
-    read = resources.read_request(SIGNING_REQUESTS, signing_body("Approved", signerName=signer_name))
+    assert object_reader.read_signer_name(signer_name) == issuer
+    read = object_reader.read_request(SIGNING_REQUESTS, signing_body("Approved", signerName=signer_name))
     assert (read.issuer if read else None) == issuer
 
 
@@ -66,7 +66,7 @@ def test_a_signing_request_that_ended_is_ignored_even_where_it_is_approved(ended
 
 
 def test_a_signing_request_waits_for_approval_in_silence() -> None:
-    request = resources.read_request(SIGNING_REQUESTS, signing_body())
+    request = object_reader.read_request(SIGNING_REQUESTS, signing_body())
     assert request is not None
     assert decide.next_step(request, ready_issuer()) == Ignore()
     assert not decide.must_be_reviewed(request)
@@ -280,7 +280,7 @@ def test_a_request_of_a_megabyte_is_not_held_and_refused_for_its_length() -> Non
 
 @pytest.mark.parametrize("ended", ["Issued", "Denied", "Failed"])
 def test_a_pods_request_that_ended_is_ignored(ended: str) -> None:
-    read = resources.read_request(POD_CERTIFICATES, pod_body(status={"conditions": [{"type": ended, "status": "True"}]}))
+    read = object_reader.read_request(POD_CERTIFICATES, pod_body(status={"conditions": [{"type": ended, "status": "True"}]}))
     assert read is not None
     assert read.finished
 

@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 from estcore.issuer_spec import KeyAlgorithm
 from estcore.usages import Usage, extended_key_usage, key_usage, parse_usage_names
-from estoperator.resources import parse_go_duration
+from estoperator.go_duration import parse_go_duration
 from tests import pki
 from tests.collect import collect
 from tests.estoperator.builders import armour

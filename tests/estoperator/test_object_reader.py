@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 
-from estoperator import resources
+from estoperator import go_duration, object_reader
 from estoperator.doors import CERT_MANAGER, EST_ISSUER, KubernetesDoor
 from estoperator.resources import IssuerRef
 from tests import pki
@@ -23,7 +23,7 @@ from tests.estoperator.builders import APPROVED, DENIED, READY_ISSUED, body
 )
 @pytest.mark.spec("K8S-CONTRACT-01")
 def test_a_request_for_somebody_elses_issuer_is_not_ours(issuer: dict[str, str], why: str) -> None:
-    assert resources.read_request(CERT_MANAGER, body(CERT_MANAGER, issuer=issuer)) is None, why
+    assert object_reader.read_request(CERT_MANAGER, body(CERT_MANAGER, issuer=issuer)) is None, why
 
 
 @pytest.mark.spec("K8S-CONTRACT-02", "THREAT-21")
@@ -50,7 +50,7 @@ def test_a_request_is_finished_once_for_all(status: dict[str, str], conditions: 
 
 @pytest.mark.spec("K8S-CONTRACT-03")
 def test_a_request_that_is_being_deleted_is_nothing_to_us() -> None:
-    assert resources.read_request(EST_ISSUER, body(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})) is None
+    assert object_reader.read_request(EST_ISSUER, body(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"})) is None
 
 
 @pytest.mark.spec("THREAT-23")
@@ -59,9 +59,9 @@ def test_a_request_that_came_by_est_is_estservers_and_never_enrolled(conditions:
     opened = replace(EST_ISSUER)  # the operator watches a copy, in the version that is served
     for door in (EST_ISSUER, opened):
         waiting = body(EST_ISSUER, conditions=conditions)
-        assert resources.read_request(door, waiting) is not None
+        assert object_reader.read_request(door, waiting) is not None
         waiting["spec"]["origin"] = "EST"
-        assert resources.read_request(door, waiting) is None
+        assert object_reader.read_request(door, waiting) is None
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_approval_is_read_from_conditions_that_are_true(
     ],
 )
 def test_a_go_duration_is_read_as_go_reads_it(text: str, duration: timedelta) -> None:
-    assert resources.parse_go_duration(text) == duration
+    assert go_duration.parse_go_duration(text) == duration
 
 
 @pytest.mark.parametrize("text", ["", "1", "h", "1d", "1h ", "\uff19h", "1e3h", "9" * 40 + "h", "1h" * 40, "2700000h"])
 def test_what_is_no_go_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"duration|years"):
-        resources.parse_go_duration(text)
+        go_duration.parse_go_duration(text)
 
 
 def test_an_issuer_whose_spec_does_not_parse_says_which_field() -> None:
     metadata = {"name": "factory", "namespace": "devices", "uid": "u", "generation": 1, "resourceVersion": "3"}
-    issuer = resources.read_issuer("EstIssuer", {"metadata": metadata, "spec": {"ca": {"secretName": "A/B"}}})
+    issuer = object_reader.read_issuer("EstIssuer", {"metadata": metadata, "spec": {"ca": {"secretName": "A/B"}}})
     assert issuer.spec is None
     assert issuer.problem.startswith("spec.ca.secretName")
 

@@ -27,6 +27,9 @@ from estoperator.requesters import not_served, requester_of, serves
 from estoperator.resources import CertRequest, Pod
 from estoperator.vouching import Wishes
 
+CONFLICT = 409
+"""Estserver's answer where the object's UID had a certificate before, with other names or usages."""
+
 FRESH = timedelta(minutes=4)
 """How old a pod's certificate may be when it is written: kube-apiserver takes a notBefore within 5 minutes of its clock."""
 
@@ -57,6 +60,11 @@ AWAITS_APPROVAL = (
 KEY_NOT_SHOWN = (
     "spec.stubPKCS10Request is absent: a node before 1.36 made this request, and its key is shown in v1beta1 of the kind alone; where the "
     "API server serves that, it is watched from the next re-list on"
+)
+
+POLICY_CHANGED = (
+    "the policy that names this pod was changed after a certificate was made for this request and before it could be written; the kubelet "
+    "asks anew"
 )
 
 
@@ -157,11 +165,14 @@ def next_step(
 def after_error(error: EstError, request: CertRequest, issuer: IssuerState | None, *, now: datetime, max_retry: timedelta) -> Step:
     """The step after an enrolment failed.
 
-    What the CSR is to blame for is refused; what passes is tried again until `max_retry` after the request was made or the issuer
+    What the CSR is to blame for is refused; but a pod's CSR names nothing, so what was enrolled before under other names came by another
+    policy, and is waited out as in `undeliverable`. What passes is tried again until `max_retry` after the request was made or the issuer
     became ready, whichever is later (contract 12); what waits for a person (202) waits without end. The time that the answer asks to
     wait is followed up to LONGEST_RETRY, of a 202 up to LONGEST_PENDING.
     """
     if isinstance(error, RequestError) or (isinstance(error, Refused) and error.http_status in PERMANENT_STATUSES):
+        if request.pod is not None and isinstance(error, Refused) and error.http_status == CONFLICT:
+            return Wait(message=POLICY_CHANGED, reason="PolicyChanged")
         return _refused(error, request)
     if isinstance(error, Pending):
         return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=min(error.retry_after, LONGEST_PENDING))

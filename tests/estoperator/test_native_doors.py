@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from estcore import crmf
 from estcore.certification_request import RequestForm
-from estcore.errors import ServerUnavailable
+from estcore.errors import Refused, ServerUnavailable
 from estcore.full_request import REQUEST
 from estcore.other_names import other_name
 from estcore.spec_part import KeyAlgorithm
@@ -290,6 +290,16 @@ def test_a_fault_that_passes_never_ends_a_pods_request() -> None:
     step = decide.after_error(error, pod_request(), ready_issuer(), now=late, max_retry=timedelta(minutes=10))
     assert isinstance(step, Retry)
     ended = decide.after_error(error, signing_request(), ready_issuer(), now=late, max_retry=timedelta(minutes=10))
+    assert isinstance(ended, Refuse)
+
+
+def test_a_pods_request_that_had_other_names_by_an_earlier_policy_is_waited_out_and_not_denied() -> None:
+    """Contract 3b, point 5: its pod would never start, and the kubelet makes a new request."""
+    error = Refused("this transaction was used before", http_status=409)
+    step = decide.after_error(error, pod_request(), ready_issuer(), now=NOW, max_retry=timedelta(minutes=10))
+    assert isinstance(step, Wait)
+    assert step.reason == "PolicyChanged"
+    ended = decide.after_error(error, signing_request(), ready_issuer(), now=NOW, max_retry=timedelta(minutes=10))
     assert isinstance(ended, Refuse)
 
 

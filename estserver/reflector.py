@@ -33,7 +33,8 @@ class Reflector:
     """Keeps `objects` (by namespace and name) equal to a collection of the API.
 
     `changed` is called after each change, also after the first list and when `problem` changes; `problem` is the error of the last
-    attempt while the collection cannot be read, None while it can. `keep` is what is kept of an object.
+    attempt while the collection cannot be read, None while it can. Where it was read before, the first 403 is none yet: an API server
+    that is starting forbids what it will permit. `keep` is what is kept of an object.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Reflector:
         self._jitter = jitter
         self._keep = keep
         self._backoff = FIRST_BACKOFF_SECONDS
+        self._doubted = False
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -95,6 +97,7 @@ class Reflector:
         objects = {_key(item): self._keep(item) for item in listed.items}
         news = objects != self.objects or not self.synced or self.problem is not None
         self.objects, self.problem, self.synced = objects, None, True
+        self._doubted = False
         if news:
             self._changed()
 
@@ -110,6 +113,10 @@ class Reflector:
     async def _failed(self, error: ApiError) -> None:
         if error.gone:  # etcd was compacted past our version: nothing is wrong, the list is read anew
             await self._pause(self._next_backoff())
+            return
+        if error.forbidden and self.synced and not self._doubted:
+            self._doubted = True
+            await self._pause(FORBIDDEN_BACKOFF_SECONDS)
             return
         if self.problem is None or self.problem.status != error.status:
             log.warning("cannot watch", path=self._path, selector=self._field_selector, error=str(error))

@@ -125,6 +125,25 @@ async def test_a_missing_right_is_told_once_and_asked_for_every_five_seconds() -
     assert script.reflector.problem is None
 
 
+async def test_what_a_starting_api_server_forbids_is_asked_for_again_before_anybody_is_told() -> None:
+    """Its RBAC knows nothing for a second or two, and each issuer's status would be written twice at every restart."""
+    no, away = ApiError("no", status=403), ApiError("away")
+    script = await Script(Listed((A,), "1"), [no], Listed((A, B), "5"), [no], Listed((A, B), "9")).play()
+    assert script.slept == [5, 5]
+    assert script.changes == [["a"], ["a", "b"]]
+    script = await Script(Listed((A,), "1"), [away], no).play()
+    assert script.reflector.problem is away
+
+
+async def test_a_right_that_is_taken_away_is_told_at_the_second_refusal() -> None:
+    no = ApiError("no", status=403)
+    script = await Script(Listed((A,), "1"), [no], no, no).play()
+    assert script.slept == [5, 5, 5]
+    assert script.changes == [["a"], ["a"]]
+    assert script.reflector.problem is no
+    assert script.reflector.objects == {("devices", "a"): A}
+
+
 async def test_the_server_may_ask_for_a_longer_wait() -> None:
     script = await Script(ApiError("slow down", status=429, retry_after_seconds=17)).play()
     assert script.slept == [17]

@@ -230,7 +230,8 @@ def _publishers(loaded: Settings, cluster: Cluster, program: Program) -> list[Pu
     bundles = ClusterTrustBundles(cluster, now=_now) if loaded.cluster_trust_bundles else None
     config_maps = ConfigMaps(cluster, permitted=loaded.trust_config_maps, bundles=bundles, namespace=loaded.namespace, now=_now)
     kinds: list[Kind] = [config_maps] if bundles is None else [bundles, config_maps]
-    return [Publisher(kind=kind, api=cluster, source=source, metrics=program.metrics, clock=time.monotonic) for kind in kinds]
+    tell = program.events.tell
+    return [Publisher(kind=kind, api=cluster, source=source, metrics=program.metrics, clock=time.monotonic, tell=tell) for kind in kinds]
 
 
 def _leads(program: Program) -> Callable[[], bool]:

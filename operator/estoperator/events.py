@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 import structlog
 
+from estoperator.doors import GROUP, VERSION
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
+from estoperator.resources import IssuerRef
 
 log = structlog.get_logger(__name__)
 
@@ -64,6 +66,11 @@ class Event:
     note: str
     warning: bool
     action: str
+
+
+def issuer_subject(ref: IssuerRef, uid: str) -> Subject:
+    """The issuer as an Event names it."""
+    return Subject(api_version=f"{GROUP}/{VERSION}", kind=ref.kind, namespace=ref.namespace, name=ref.name, uid=uid)
 
 
 class EventApi(Protocol):

@@ -12,8 +12,7 @@ import structlog
 
 from estcore.errors import EstError, MalformedResponse, Refused
 from estoperator import issuer_state
-from estoperator.doors import GROUP, VERSION
-from estoperator.events import Event, Events, Subject
+from estoperator.events import Event, Events, issuer_subject
 from estoperator.issuer_state import Facts, IssuerState, Untold
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
@@ -222,9 +221,8 @@ class Issuers:
 
 
 def _event(issuer: Issuer, condition: Mapping[str, Any]) -> Event:
-    ref = issuer.ref
     return Event(
-        subject=Subject(api_version=f"{GROUP}/{VERSION}", kind=ref.kind, namespace=ref.namespace, name=ref.name, uid=issuer.uid),
+        subject=issuer_subject(issuer.ref, issuer.uid),
         reason=condition["reason"],
         note=condition["message"],
         warning=condition["status"] != "True",

@@ -119,14 +119,14 @@ def config_map(trust: Trust, at: Place, annotations: Mapping[str, str] | None = 
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {ANCHORS_KEY: trust.anchors_pem}}
 
 
-def config_maps(trusts: Iterable[Trust], namespaces: Mapping[str, Sequence[str]]) -> tuple[dict[Place, Object], dict[Place, IssuerRef]]:
-    """The ConfigMaps that there should be, and the places that a second issuer asks for, by that issuer.
+def config_maps(trusts: Iterable[Trust], namespaces: Mapping[str, Sequence[str]]) -> tuple[dict[Place, Object], dict[Place, Trust]]:
+    """The ConfigMaps that there should be, and the places that a second issuer asks for, by what that one gives out.
 
     `namespaces` has the names for each selector's query. An EstIssuer's is in its own namespace whatever it selects; where two ask for one
     place, an EstClusterIssuer comes first.
     """
     made: dict[Place, Object] = {}
-    disputed: dict[Place, IssuerRef] = {}
+    disputed: dict[Place, Trust] = {}
     for trust in sorted(trusts, key=lambda trust: trust.ref):
         if trust.config_map is None:
             continue
@@ -135,7 +135,7 @@ def config_maps(trusts: Iterable[Trust], namespaces: Mapping[str, Sequence[str]]
         for namespace in (trust.ref.namespace,) if trust.ref.namespace else selected:
             at = Place(namespace, trust.config_map.name)
             if at in made:
-                disputed[at] = trust.ref
+                disputed[at] = trust
             else:
                 made[at] = config_map(trust, at)
     return made, disputed

@@ -3,9 +3,8 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Protocol
-
-import structlog
 
 from estoperator import kept_roots, trust
 from estoperator.kept_roots import Anchors
@@ -13,8 +12,9 @@ from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.resources import Object
 from estoperator.served import Discovery, served_version
 from estoperator.trust import Place, Trust
+from estoperator.trust_news import Missing
 
-log = structlog.get_logger(__name__)
+NOT_PERMITTED = "the chart's value trust.configMaps.enabled is false"
 
 PAGE = 500
 """Objects read at once."""
@@ -41,6 +41,11 @@ class Kind(Protocol):
     """As logs and metrics say it."""
 
     @property
+    def missing(self) -> Mapping[Missing, str]:
+        """What the last `wanted` left out, although an issuer asks for it, and why."""
+        ...
+
+    @property
     def collection(self) -> str:
         """Path of all of them."""
         ...
@@ -58,6 +63,7 @@ class ClusterTrustBundles:
     """certificates.k8s.io ClusterTrustBundles, in the first of `VERSIONS` that the API server serves."""
 
     name = "ClusterTrustBundle"
+    missing: Mapping[Missing, str] = MappingProxyType({})
     VERSIONS = ("v1", "v1beta1")
 
     def __init__(self, api: BundleApi, *, now: Callable[[], datetime]) -> None:
@@ -117,6 +123,7 @@ class ConfigMaps:
     ) -> None:
         self._api, self._permitted, self._bundles = api, permitted, bundles
         self._namespace, self._now = namespace, now
+        self.missing: dict[Missing, str] = {}
 
     async def listed(self) -> list[Object]:
         """All with our label."""
@@ -132,14 +139,14 @@ class ConfigMaps:
                 anchors, memory = self._kept(one, there)
                 asking.append(replace(one, anchors_pem=anchors.pem))
                 memories += memory
+        self.missing = {}
         if asking and not self._permitted:
-            message = f"{asking[0].ref} asks for one, and the chart's value trust.configMaps.enabled is false"
-            raise KubernetesError(message, http_status=403)
+            self.missing = {_asked(one): NOT_PERMITTED for one in asking}
+            raise KubernetesError(f"{asking[0].ref} asks for one, and {NOT_PERMITTED}", http_status=403)
         if asking and self._bundles is not None and not self._bundles.looked:
             raise KubernetesError("it is not known yet what the ClusterTrustBundles keep")
         made, disputed = trust.config_maps(asking, await self._selected(asking))
-        for at, ref in disputed.items():
-            log.warning("trust_not_published", kind=self.name, object=str(at), issuer=str(ref), error="another issuer has it")
+        self.missing = {Missing(one.uid, str(at)): "another issuer has one of this name there" for at, one in disputed.items()}
         return [*made.values(), *memories]
 
     def _kept(self, one: Trust, there: Mapping[Place, Object]) -> tuple[Anchors, list[Object]]:
@@ -162,6 +169,11 @@ class ConfigMaps:
         listed = [item["metadata"] async for item in pages(self._api, "/api/v1/namespaces", [])]
         living = {one["name"]: one.get("labels") or {} for one in listed if "deletionTimestamp" not in one}
         return {query: [name for name, labels in living.items() if selector.matches(labels)] for query, selector in selectors.items()}
+
+
+def _asked(one: Trust) -> Missing:
+    """By its name alone: in which namespaces it would be is not looked at."""
+    return Missing(one.uid, "" if one.config_map is None else one.config_map.name)
 
 
 async def list_ours(api: TrustApi, path: str) -> list[Object]:

@@ -14,12 +14,14 @@ import structlog
 
 from estoperator import trust
 from estoperator.doors import GROUP, ISSUER_PLURALS, VERSION
+from estoperator.events import Event
 from estoperator.issuer_state import Facts
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.resources import Issuer, Object
 from estoperator.trust import Plan, Trust
 from estoperator.trust_kinds import Kind, TrustApi, pages
+from estoperator.trust_news import Missing, TrustNews
 
 log = structlog.get_logger(__name__)
 
@@ -87,10 +89,21 @@ class IssuerTrusts:
 
 
 class Publisher:
-    """Keeps one kind. Belongs to one event loop; `clock` gives monotonic seconds."""
+    """Keeps one kind. Belongs to one event loop; `clock` gives monotonic seconds, `tell` posts an Event."""
 
-    def __init__(self, *, kind: Kind, api: TrustApi, source: TrustSource, metrics: Metrics, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        *,
+        kind: Kind,
+        api: TrustApi,
+        source: TrustSource,
+        metrics: Metrics,
+        clock: Callable[[], float],
+        tell: Callable[[Event], None],
+    ) -> None:
         self._kind, self._api, self._source, self._metrics, self._clock = kind, api, source, metrics, clock
+        self._news = TrustNews(kind.name, tell)
+        self._missing: dict[Missing, str] = {}
         self._done: dict[str, Trust] | None = None
         self._next_at = float("-inf")
         self._off: str | None = None
@@ -118,14 +131,17 @@ class Publisher:
             listed = await self._kind.listed()
             wanted = await self._kind.wanted(trusts.values(), listed)
         except KubernetesError as error:
+            self._news.say(self._kind.missing, trusts)
             self._failed(error)
             return
+        self._missing = dict(self._kind.missing)
         plan = trust.plan(listed, wanted, known_uids=self._source.has_uid, settled_uids=frozenset(trusts))
         try:
             complete = await self._carry_out(plan)
         except KubernetesError as error:
             self._failed(error)
             return
+        self._news.say(self._missing, trusts)
         self._switch(None)
         self._done = trusts  # what could not be done waits for its time, other changes do not wait for it
         self._failures = 0 if complete else self._failures + 1
@@ -160,7 +176,7 @@ class Publisher:
             self._metrics.errors.labels("trust", error.reason).inc()
             taken = isinstance(error, Stale) and method == "POST"
             said = "an object of this name is there, and not ours; it is left as it is" if taken else error.message
-            log.warning("trust_not_published", kind=self._kind.name, object=str(at), step=result, error=said)
+            self._missing[Missing(body["metadata"]["labels"][trust.UID_LABEL], str(at))] = said
             return taken  # somebody has to act first, so the next sweep is soon enough
         self._metrics.trust_written.labels(self._kind.name, result).inc()
         log.info("trust_published", kind=self._kind.name, object=str(at), step=result)

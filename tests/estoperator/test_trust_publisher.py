@@ -10,11 +10,12 @@ import pytest
 
 from estcore.issuer_spec import TrustConfigMap
 from estoperator import trust
+from estoperator.events import Event, issuer_subject
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.resources import IssuerRef
 from estoperator.trust import UID_LABEL, Trust
-from estoperator.trust_kinds import ClusterTrustBundles, ConfigMaps
+from estoperator.trust_kinds import ClusterTrustBundles, ConfigMaps, Kind
 from estoperator.trust_publisher import RETRY_SECONDS, SWEEP_SECONDS, Publisher
 from tests import pki
 from tests.estoperator.builders import FACTORY, NOW
@@ -98,10 +99,13 @@ class World:
     source: Source = field(default_factory=Source)
     clock: Clock = field(default_factory=Clock)
     metrics: Metrics = field(default_factory=Metrics)
+    told: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        kind = ClusterTrustBundles(self.api, now=lambda: NOW)
-        self.publisher = Publisher(kind=kind, api=self.api, source=self.source, metrics=self.metrics, clock=self.clock)
+        self.publisher = self.publisher_of(ClusterTrustBundles(self.api, now=lambda: NOW))
+
+    def publisher_of(self, kind: Kind) -> Publisher:
+        return Publisher(kind=kind, api=self.api, source=self.source, metrics=self.metrics, clock=self.clock, tell=self.told.append)
 
     @property
     def is_open(self) -> float | None:
@@ -251,10 +255,60 @@ async def test_an_object_of_that_name_that_is_not_ours_is_left(world: World) -> 
     assert world.metrics.registry.get_sample_value("est_operator_errors_total", {"work": "trust", "reason": "Stale"}) == 1
 
 
+async def test_what_is_not_out_is_told_on_its_issuer_once_until_it_changes(world: World) -> None:
+    """A condition of the issuer is about its CA; without this only the operator's log would say so."""
+    world.api.errors["POST", BUNDLES] = Stale("already exists", http_status=409)
+    for _ in range(3):
+        await world.turn()
+        world.clock.seconds += SWEEP_SECONDS
+    (event,) = world.told
+    assert event.subject == issuer_subject(FACTORY, "u1")
+    assert (event.reason, event.warning) == ("TrustNotPublished", True)
+    assert event.note == f"ClusterTrustBundle {NAME}: an object of this name is there, and not ours; it is left as it is"
+    world.api.errors["POST", BUNDLES] = KubernetesError("no room", http_status=422)
+    await world.turn()
+    assert world.told.pop().note == f"ClusterTrustBundle {NAME}: no room"
+    world.api.errors.clear()
+    for _ in range(2):  # out, and then in the way once more
+        world.clock.seconds += SWEEP_SECONDS
+        await world.turn()
+    assert NAME in world.api.bundles
+    world.api.bundles.clear()
+    world.api.errors["POST", BUNDLES] = KubernetesError("no room", http_status=422)
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
+    assert len(world.told) == 2
+
+
+async def test_what_cannot_be_removed_is_in_the_log_for_there_is_no_issuer_to_tell(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    await world.turn()
+    world.source.there.clear()
+    world.source.uids.clear()
+    world.api.errors["DELETE", f"{BUNDLES}/{NAME}"] = KubernetesError("no", http_status=500)
+    await world.turn()
+    assert world.told == []
+    assert "trust_not_published" in capsys.readouterr().out
+
+
+async def test_of_two_issuers_that_want_one_config_map_the_second_is_told() -> None:
+    world = World()
+    kind = ConfigMaps(world.api, permitted=True, bundles=None, namespace="est", now=lambda: NOW)
+    config_map = TrustConfigMap.model_validate({"name": "roots"})
+    other = IssuerRef("EstIssuer", "devices", "second")
+    for uid, ref in (("u1", FACTORY), ("u2", other)):
+        world.source.there[uid] = Trust(ref=ref, uid=uid, anchors_pem=pem("A"), config_map=config_map, max_life=timedelta(days=1))
+    await world.publisher_of(kind).turn()
+    (event,) = world.told
+    assert event.subject == issuer_subject(other, "u2")
+    assert event.note == "ConfigMap devices/roots: another issuer has one of this name there"
+
+
 async def test_a_config_map_that_the_installation_does_not_permit_is_told_with_who_asks(capsys: pytest.CaptureFixture[str]) -> None:
     world = World()
     kind = ConfigMaps(world.api, permitted=False, bundles=None, namespace="est", now=lambda: NOW)
-    publisher = Publisher(kind=kind, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock)
+    publisher = world.publisher_of(kind)
     await publisher.turn()
     assert "trust_off" not in capsys.readouterr().out
     config_map = TrustConfigMap.model_validate({"name": "roots"})
@@ -264,6 +318,9 @@ async def test_a_config_map_that_the_installation_does_not_permit_is_told_with_w
     said = capsys.readouterr().out
     assert "EstIssuer devices/factory asks for one" in said
     assert "trust.configMaps.enabled" in said
+    (event,) = world.told
+    assert event.subject == issuer_subject(FACTORY, "u1")
+    assert event.note == "ConfigMap roots: the chart's value trust.configMaps.enabled is false"
 
 
 async def test_a_root_that_was_replaced_without_a_roll_over_stays_and_config_maps_have_it_too() -> None:
@@ -319,7 +376,7 @@ async def test_while_bundles_cannot_be_written_config_maps_have_the_new_root_and
 async def test_a_namespace_that_takes_no_config_map_keeps_none_from_another_and_changes_do_not_wait_for_it(error: KubernetesError) -> None:
     world = World()
     kind = ConfigMaps(world.api, permitted=True, bundles=None, namespace="est", now=lambda: NOW)
-    world.publisher = Publisher(kind=kind, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock)
+    world.publisher = world.publisher_of(kind)
     full, other = IssuerRef("EstIssuer", "a-full", "factory"), IssuerRef("EstIssuer", "b-other", "factory")
     for uid, ref in (("u1", full), ("u2", other)):
         config_map = TrustConfigMap.model_validate({"name": f"{ref.namespace}-roots"})
@@ -374,4 +431,4 @@ async def test_a_selector_that_no_api_server_takes_selects_nothing_and_stops_no_
 
 
 async def bundles_turn(world: World, bundles: ClusterTrustBundles) -> None:
-    await Publisher(kind=bundles, api=world.api, source=world.source, metrics=world.metrics, clock=world.clock).turn()
+    await world.publisher_of(bundles).turn()

@@ -234,6 +234,17 @@ def test_config_maps_are_where_issuers_say_and_go_with_what_they_say(system: Sys
     until_config_maps(system, f"{tenant}-roots")
 
 
+def test_a_config_map_that_is_not_ours_stays_and_the_issuer_that_wants_its_place_is_told(
+    system: System, tenant: str, with_config_maps: None
+) -> None:
+    theirs = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "theirs", "namespace": tenant}, "data": {"ca.crt": "theirs"}}
+    system.api.apply(theirs)
+    ask(system, "EstIssuer", "factory", tenant, {"name": "theirs"})
+    wait_for("the Event", lambda: "TrustNotPublished" in system.events(tenant, "factory"), what=lambda: system.events(tenant, "factory"))
+    assert system.api.kubectl("get", "configmap", "theirs", "-n", tenant, "-o", "jsonpath={.data}") == '{"ca.crt":"theirs"}'
+    assert "not ours" in system.api.kubectl("describe", "estissuer", "factory", "-n", tenant)
+
+
 def test_a_namespace_that_ends_and_takes_no_config_map_keeps_no_new_root_from_another(
     system: System, tenant: str, config_map_rights: None
 ) -> None:

@@ -16,14 +16,17 @@ import ssl
 import subprocess
 import time
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from cryptography.x509.oid import NameOID
+
+from tests.integration.api_client import ApiClient
 
 START_SECONDS = 60
 CRDS = Path(__file__).resolve().parents[2] / "crds"
@@ -60,6 +63,7 @@ class ApiServer:
         self.admin_token = secrets.token_hex(16)
         self.ca_pem = self._write_keys()
         self.kubeconfig = self.kubeconfig_with(self.admin_token, name="admin")
+        self.client = ApiClient(self.url, ca_pem=self.ca_pem, token=self.admin_token)
         self._etcd: subprocess.Popen[bytes] | None = None
         self._apiserver: subprocess.Popen[bytes] | None = None
 
@@ -81,6 +85,7 @@ class ApiServer:
 
     def start_apiserver(self) -> None:
         """Start kube-apiserver and wait until it is ready; also after `stop_apiserver`, on the same port with the same data."""
+        self.client.forget()
         keys = self.directory
         self._apiserver = self._run(
             "kube-apiserver",
@@ -121,6 +126,7 @@ class ApiServer:
         self._apiserver.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
+        self.client.close()
         for process in (self._apiserver, self._etcd):
             if process is not None and process.poll() is None:
                 process.send_signal(signal.SIGCONT)
@@ -136,11 +142,10 @@ class ApiServer:
             raise RuntimeError(f"kubectl {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def apply(self, *manifests: object) -> None:
-        """`kubectl apply` of manifests given as dicts."""
-        self.kubectl(
-            "apply", "--server-side", "--force-conflicts", "-f", "-", stdin="\n---\n".join(json.dumps(manifest) for manifest in manifests)
-        )
+    def apply(self, *manifests: Mapping[str, Any]) -> None:
+        """As `kubectl apply --server-side --force-conflicts` of manifests given as dicts."""
+        for manifest in manifests:
+            self.client.apply(manifest)
 
     def ensure_namespace(self, namespace: str) -> None:
         self.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}})
@@ -151,12 +156,12 @@ class ApiServer:
         """A TokenRequest token of the ServiceAccount, which is made where it is absent; without `audience` one for the API itself."""
         self.ensure_namespace(namespace)
         self.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": service_account, "namespace": namespace}})
-        options = [f"--duration={seconds}s"]
-        if audience is not None:
-            options.append(f"--audience={audience}")
+        spec: dict[str, Any] = {"expirationSeconds": seconds, "audiences": [] if audience is None else [audience]}
         if bound_pod is not None:
-            options += ["--bound-object-kind=Pod", f"--bound-object-name={bound_pod}"]
-        return self.kubectl("create", "token", service_account, "-n", namespace, *options).strip()
+            spec["boundObjectRef"] = {"apiVersion": "v1", "kind": "Pod", "name": bound_pod}
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = self.client.call("POST", f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token", asked)
+        return str(answer["status"]["token"])
 
     def kubeconfig_for(self, namespace: str, service_account: str) -> Path:
         """A kubeconfig that acts as the ServiceAccount (with whatever rights a test bound to it)."""

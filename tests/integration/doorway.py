@@ -1,7 +1,6 @@
 """A Kubernetes door as a test stands before it: one way to ask, to look and to judge, whatever the kind of the object."""
 
 import base64
-import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests import pki
 from tests.collect import collect
-from tests.integration.operator_system import OURS, THEIRS, Object, System, condition, request_manifest, wait_for
+from tests.integration.api_client import Object
+from tests.integration.operator_system import OURS, THEIRS, System, condition, request_manifest, wait_for
 
 CSR, PCR = "certificatesigningrequests.certificates.k8s.io", "podcertificaterequests.certificates.k8s.io"
 POD_NAMES = {"dnsNames": ["{serviceAccount}.{namespace}.svc"]}
@@ -35,7 +35,7 @@ class Doorway:
         """Make a request and approve it where the door wants that."""
         made = self.manifest(namespace, name, issuer, owner or name)
         made["spec"] |= spec
-        system.api.kubectl("create", "-f", "-", stdin=json.dumps(made))
+        system.api.client.create(made)
         self.approve(system, namespace, name)
 
     def scope(self, namespace: str) -> list[str]:
@@ -43,8 +43,7 @@ class Doorway:
 
     def get(self, system: System, namespace: str, name: str) -> Object | None:
         """The object, None where there is none."""
-        found = system.api.kubectl("get", self.plural, name, *self.scope(namespace), "--ignore-not-found", "-o", "json")
-        return json.loads(found) if found else None
+        return system.api.client.get(self.plural, name, namespace)
 
     def delete(self, system: System, namespace: str, name: str) -> None:
         system.api.kubectl("delete", self.plural, name, *self.scope(namespace))

@@ -20,13 +20,13 @@ from estcore.csr_builder import build
 from estcore.usages import Usage
 from tests import pki
 from tests.estoperator.builders import armour
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer, free_port
 from tests.integration.rights import RBAC, allow_secrets, chart_rules, estserver_kubeconfig
 
 SOON_SECONDS = 40
 CERT_MANAGER_CRD = Path(__file__).parents[1] / "vectors" / "cert-manager.io_certificaterequests.yaml"
 OURS, THEIRS = "certificaterequests.est-issuer.io", "certificaterequests.cert-manager.io"
-Object = dict[str, Any]
 
 
 def install_cert_manager_crd(api: ApiServer) -> None:
@@ -173,10 +173,12 @@ class System:
             "metadata": {"name": name, "namespace": namespace},
             "status": {"conditions": conditions},
         }
-        self.api.kubectl("apply", "--server-side", "--subresource=status", "--field-manager=approver", "-f", "-", stdin=json.dumps(body))
+        self.api.client.apply(body, part="status", field_manager="approver")
 
     def get(self, plural: str, namespace: str, name: str) -> Object:
-        found: Object = json.loads(self.api.kubectl("get", plural, name, "-n", namespace, "-o", "json"))
+        found = self.api.client.get(plural, name, namespace)
+        if found is None:
+            raise RuntimeError(f"there is no {plural} {namespace}/{name}")
         return found
 
     def until(self, plural: str, namespace: str, name: str, holds: Callable[[Object], bool]) -> Object:
@@ -192,8 +194,7 @@ class System:
 
     def events(self, namespace: str, name: str, *, group: str = "") -> list[str]:
         """The reasons of the Events about objects of that name, of any API group or of one; cluster-scoped ones' are in `default`."""
-        selector = f"--field-selector=regarding.name={name}"
-        found = json.loads(self.api.kubectl("get", "events.events.k8s.io", "-n", namespace, selector, "-o", "json"))["items"]
+        found = self.api.client.list("events.events.k8s.io", namespace, field_selector=f"regarding.name={name}")
         return [event["reason"] for event in found if event["regarding"]["apiVersion"].startswith(f"{group}/" if group else "")]
 
     def until_reason(self, plural: str, namespace: str, name: str, reason: str) -> Object:
@@ -222,11 +223,10 @@ class System:
         self.server.kill()
 
     def _publish_anchors(self) -> bool:
-        try:
-            found = self.api.kubectl("get", "configmap", "est-issuer-serving-ca", "-n", self.namespace, "-o", "json")
-        except RuntimeError:
+        found = self.api.client.get("configmaps", "est-issuer-serving-ca", self.namespace)
+        if found is None:
             return False
-        self._anchors.write_text(json.loads(found)["data"]["ca.crt"])
+        self._anchors.write_text(found["data"]["ca.crt"])
         return True
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.chart.rendering import of_kind, render
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
 
 RBAC = "rbac.authorization.k8s.io"
@@ -57,7 +58,7 @@ def forbid_secrets(server: ApiServer, namespace: str) -> None:
     server.kubectl("delete", "rolebinding", "estserver-secrets", "-n", namespace)
 
 
-def _role(name: str, namespace: str, rules: list[dict[str, list[str]]], subject: dict[str, str]) -> tuple[object, object]:
+def _role(name: str, namespace: str, rules: list[dict[str, list[str]]], subject: dict[str, str]) -> tuple[Object, Object]:
     return (
         {"apiVersion": f"{RBAC}/v1", "kind": "Role", "metadata": {"name": name, "namespace": namespace}, "rules": rules},
         {

@@ -29,6 +29,7 @@ from estserver.ledger import Ledger
 from tests.collect import collect
 from tests.integration.admission import Admission
 from tests.integration.apiserver import ApiServer
+from tests.integration.operator_system import OURS
 from tests.integration.rights import allow_secrets, estserver_kubeconfig
 from tests.server.running import Running, estserver, eventually
 from tests.server.test_approval_keeper import WAITING as OF_MARCH
@@ -62,7 +63,8 @@ class Site:
     @asynccontextmanager
     async def device(self, running: Running) -> AsyncIterator[EstClient]:
         await running.until("issuer ready", issuer=f"EstIssuer/{self.namespace}/factory")
-        found = json.loads(self.admission.api.kubectl("get", "configmap", "est-issuer-serving-ca", "-n", NAMESPACE, "-o", "json"))
+        found = self.admission.api.client.get("configmaps", "est-issuer-serving-ca", NAMESPACE)
+        assert found is not None
         port = (await running.url()).rpartition(":")[2]
         client = EstClient(
             url=f"https://localhost:{port}",
@@ -84,8 +86,7 @@ class Site:
         return str(request_id)
 
     def objects(self) -> list[dict[str, Any]]:
-        found = json.loads(self.admission.api.kubectl("get", "estcr", "-n", self.namespace, "-o", "json"))
-        return list(found["items"])
+        return self.admission.api.client.list(OURS, self.namespace)
 
     async def shown(self, count: int = 1) -> list[dict[str, Any]]:
         """The objects, once there are so many."""

@@ -107,7 +107,7 @@ def test_of_101_requests_of_one_requester_100_wait_and_one_is_refused(system: Sy
     system.api.apply(*manifests)
 
     def reasons() -> list[str]:
-        items = json.loads(system.api.kubectl("get", "estcr", "-n", tenant, "-o", "json"))["items"]
+        items = system.api.client.list(OURS, tenant)
         return sorted(str(condition(item.get("status") or {}, "Ready").get("reason")) for item in items)
 
     wait_for("all to be told", lambda: "None" not in reasons(), what=reasons)

@@ -17,6 +17,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from tests import pki
 from tests.estoperator.builders import armour
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
 from tests.integration.doorway import (
     CERT_MANAGER,
@@ -29,7 +30,7 @@ from tests.integration.doorway import (
     outcome,
     rules,
 )
-from tests.integration.operator_system import Object, System, condition
+from tests.integration.operator_system import System, condition
 from tests.integration.test_signing_requests import bind
 
 pytestmark = pytest.mark.timeout(180)
@@ -197,7 +198,7 @@ def test_a_life_below_the_least_is_refused_at_every_door(system: System) -> None
         doorway.ask(system, TENANT, "short", duration="59m")
     made = SIGNING_REQUESTS.manifest(TENANT, "short", "factory", "bad")
     made["metadata"]["annotations"] = {DURATION_ANNOTATION: "599s"}
-    system.api.kubectl("create", "-f", "-", stdin=json.dumps(made))
+    system.api.client.create(made)
     SIGNING_REQUESTS.approve(system, TENANT, "short")
     POD_CERTIFICATES.ask(system, TENANT, "short", issuer="brief")
     assert refusal(system, SIGNING_REQUESTS, "short") == "InvalidDuration"

@@ -19,6 +19,7 @@ from estoperator.go_duration import parse_go_duration
 from tests import pki
 from tests.collect import collect
 from tests.estoperator.builders import armour
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
 from tests.integration.cert_manager_cases import (
     ADDRESS,
@@ -32,7 +33,7 @@ from tests.integration.cert_manager_cases import (
     Case,
     host,
 )
-from tests.integration.operator_system import THEIRS, Object, System, condition
+from tests.integration.operator_system import THEIRS, System, condition
 from tests.integration.test_cert_manager_contract import authority, now, secret
 from tests.integration.test_signing_requests import until_ended
 

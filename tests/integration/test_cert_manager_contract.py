@@ -12,9 +12,10 @@ from cryptography import x509
 from tests import pki
 from tests.chart.rendering import of_kind, render
 from tests.estoperator.builders import armour
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
 from tests.integration.claim import Claim
-from tests.integration.operator_system import OURS, THEIRS, Object, System, condition, request_manifest
+from tests.integration.operator_system import OURS, THEIRS, System, condition, request_manifest
 
 pytestmark = pytest.mark.timeout(180)
 

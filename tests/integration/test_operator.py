@@ -14,13 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estoperator.relist import GRACE_SECONDS
 from tests import pki
 from tests.collect import collect
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
 from tests.integration.doorway import DOORWAYS, POD_CERTIFICATES, SIGNING_REQUESTS, outcome, rules
 from tests.integration.operator_system import (
     OURS,
     SOON_SECONDS,
     THEIRS,
-    Object,
     Process,
     System,
     condition,
@@ -209,7 +209,7 @@ def test_a_request_waits_for_a_missing_issuer_and_for_one_that_is_deleted(system
     system.issuer(tenant, "later")
     system.until_reason(OURS, tenant, "early", "Issued")
     system.api.kubectl("delete", "estissuer", "later", "-n", tenant)
-    wait_for("the deletion", lambda: "later" not in system.api.kubectl("get", "estissuer", "-n", tenant, "-o", "name"))
+    wait_for("the deletion", lambda: system.api.client.get("estissuers", "later", tenant) is None)
     system.request(OURS, tenant, "late", issuer="later")
     system.until_reason(OURS, tenant, "late", "Pending")
 
@@ -344,8 +344,7 @@ def test_an_operator_killed_in_the_middle_of_fifty_requests_loses_and_doubles_no
             system.decide(tenant, name, "Approved")
 
     def listed() -> list[Object]:
-        found: list[Object] = json.loads(system.api.kubectl("get", plural, "-n", tenant, "-o", "json"))["items"]
-        return found
+        return system.api.client.list(plural, tenant)
 
     def ready() -> int:
         return sum(condition(item.get("status") or {}, "Ready").get("reason") == "Issued" for item in listed())
@@ -376,7 +375,7 @@ def test_a_second_replica_takes_over_from_one_that_was_killed_and_at_once_from_o
         system.until_reason(OURS, tenant, "two", "Issued")
         assert system.metric(second, "est_operator_leader") == 1
         assert second.terminate() == 0
-        lease = json.loads(system.api.kubectl("get", "lease", "est-issuer-operator", "-n", system.namespace, "-o", "json"))
+        lease = system.get("leases", system.namespace, "est-issuer-operator")
         assert lease["spec"].get("holderIdentity", "") == ""
     finally:
         for process in (first, second):
@@ -480,9 +479,9 @@ def test_what_changed_about_a_request_is_told_by_events_once_each(
 
     def told(name: str) -> list[tuple[str, str]]:
         selector = f"regarding.kind=CertificateRequest,regarding.name={name}"
-        found = json.loads(system.api.kubectl("get", "events.events.k8s.io", "-n", tenant, f"--field-selector={selector}", "-o", "json"))
-        assert all(item["regarding"]["uid"] == uid for item in found["items"] if name == "web")
-        return sorted((item["type"], item["reason"]) for item in found["items"])
+        found = system.api.client.list("events.events.k8s.io", tenant, field_selector=selector)
+        assert all(item["regarding"]["uid"] == uid for item in found if name == "web")
+        return sorted((item["type"], item["reason"]) for item in found)
 
     wait_for("the Events", lambda: len(told("web")) == 2 and len(told("refused")) == 1, what=lambda: (told("web"), told("refused")))
     assert told("web") == [("Normal", "CertificateIssued"), ("Normal", "IssuerNotFound")]

@@ -90,7 +90,7 @@ async def test_a_message_may_hold_any_character(api: ApiServer, cluster: Cluster
 @pytest.mark.parametrize("name", ["Any_Name", "any?", "any?status=no#1", "any a:b", "any-\U0001f600", "l" * 300])
 async def test_a_signing_request_may_be_called_anything(api: ApiServer, cluster: Cluster, name: str) -> None:
     """kube-apiserver takes every name without a slash or a percent sign."""
-    api.kubectl("create", "-f", "-", stdin=json.dumps(signing_request(name, "estissuers.est-issuer.io/any.any", "any.svc")))
+    api.client.create(signing_request(name, "estissuers.est-issuer.io/any.any", "any.svc"))
     request = await cluster.read_request(RequestKey(SIGNING_REQUESTS.door, "", name))
     assert request is not None
     assert request.key.name == name

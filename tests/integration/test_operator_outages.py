@@ -65,7 +65,7 @@ def leads(system: System, operator: Process) -> bool:
 
 
 def issued(system: System, prefix: str) -> int:
-    items = json.loads(system.api.kubectl("get", OURS, "-n", TENANT, "-o", "json"))["items"]
+    items = system.api.client.list(OURS, TENANT)
     mine = [item for item in items if item["metadata"]["name"].startswith(f"{prefix}-")]
     return sum(condition(item.get("status") or {}, "Ready").get("reason") == "Issued" for item in mine)
 
@@ -76,7 +76,7 @@ def create(system: System, prefix: str, count: int, *, issuer: str = "factory") 
 
 def certificates(system: System, prefix: str) -> list[str]:
     """The certificates in the statuses of these requests, each once."""
-    items = json.loads(system.api.kubectl("get", OURS, "-n", TENANT, "-o", "json"))["items"]
+    items = system.api.client.list(OURS, TENANT)
     found = {item["status"]["certificate"] for item in items if item["metadata"]["name"].startswith(f"{prefix}-")}
     return sorted(found)
 

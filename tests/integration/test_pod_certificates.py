@@ -20,8 +20,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from tests import pki
 from tests.collect import collect
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import Object, System, condition, wait_for
+from tests.integration.operator_system import System, condition, wait_for
 from tests.integration.test_cert_manager_contract import authority, now, secret
 
 pytestmark = pytest.mark.timeout(240)
@@ -81,7 +82,7 @@ def ask(
         **fields,
     }
     manifest = {"apiVersion": "certificates.k8s.io/v1", "kind": "PodCertificateRequest", "metadata": {"name": name, "namespace": namespace}}
-    system.api.kubectl("create", "-f", "-", stdin=json.dumps({**manifest, "spec": spec}))
+    system.api.client.create({**manifest, "spec": spec})
 
 
 def until_ended(system: System, namespace: str, name: str) -> Object:

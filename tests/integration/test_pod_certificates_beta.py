@@ -187,7 +187,7 @@ def test_a_passing_fault_writes_nothing_in_v1beta1_either(system: System) -> Non
 
 def test_the_issuers_trust_is_published_in_v1beta1(system: System) -> None:
     """Contract 3c."""
-    wait_for("the bundle", lambda: BUNDLE in system.api.kubectl("get", "clustertrustbundles.v1beta1.certificates.k8s.io", "-o", "name"))
+    wait_for("the bundle", lambda: system.api.client.get("clustertrustbundles.v1beta1.certificates.k8s.io", BUNDLE) is not None)
 
 
 def test_once_v1beta1_is_served_no_more_the_operator_ends_and_the_next_one_watches_v1(system: System, beta: ApiServer) -> None:

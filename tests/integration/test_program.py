@@ -44,7 +44,8 @@ def options(kubeconfig: Path, state: Path) -> tuple[str, ...]:
 
 
 def client(apiserver: ApiServer, url: str, token: str, label: str | None = f"{TENANT}.factory") -> EstClient:
-    found = json.loads(apiserver.kubectl("get", "configmap", "est-issuer-serving-ca", "-n", NAMESPACE, "-o", "json"))
+    found = apiserver.client.get("configmaps", "est-issuer-serving-ca", NAMESPACE)
+    assert found is not None
     port = url.rpartition(":")[2]
     anchors_pem = found["data"]["ca.crt"].encode()
     return EstClient(url=f"https://localhost:{port}", label=label, anchors_pem=anchors_pem, credentials=Bearer(token=lambda: token))

@@ -1,7 +1,6 @@
 """Requests of est-issuer.io that are finished go when their time is over, by the operator, on a real API server."""
 
 import itertools
-import json
 from collections.abc import Iterator
 
 import pytest
@@ -29,8 +28,7 @@ def tenant(system: System) -> str:
 
 
 def names(system: System, plural: str, namespace: str) -> set[str]:
-    items = json.loads(system.api.kubectl("get", plural, "-n", namespace, "-o", "json"))["items"]
-    return {item["metadata"]["name"] for item in items}
+    return {item["metadata"]["name"] for item in system.api.client.list(plural, namespace)}
 
 
 def test_what_is_issued_or_refused_goes_after_its_time_and_nothing_else_does(system: System, tenant: str) -> None:

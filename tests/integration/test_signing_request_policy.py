@@ -12,8 +12,9 @@ import httpx
 import pytest
 
 from tests.chart.rendering import render
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import Object, System, wait_for
+from tests.integration.operator_system import System, wait_for
 from tests.integration.rights import RBAC
 from tests.integration.test_signing_requests import leaf_of, manifest, until_ended
 

@@ -17,8 +17,9 @@ from estcore.csr_builder import build
 from tests import pki
 from tests.collect import collect
 from tests.estoperator.builders import armour
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import Object, System, condition, wait_for
+from tests.integration.operator_system import System, condition, wait_for
 from tests.integration.rights import RBAC
 
 pytestmark = pytest.mark.timeout(240)
@@ -65,8 +66,7 @@ def ask(system: System, name: str, tenant: str, *, annotations: dict[str, str] |
 
 
 def get(system: System, name: str) -> Object:
-    found: Object = json.loads(system.api.kubectl("get", CSR, name, "-o", "json"))
-    return found
+    return system.get(CSR, "", name)
 
 
 def until_ended(system: System, name: str) -> Object:

@@ -14,8 +14,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estcore import roll_over
 from estoperator.trust import LIVE_LABEL, UID_LABEL
 from tests import pki
+from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import Object, System, operator_kubeconfig, wait_for
+from tests.integration.operator_system import System, operator_kubeconfig, wait_for
 from tests.integration.rights import RBAC
 
 pytestmark = pytest.mark.timeout(180)
@@ -40,8 +41,7 @@ def name_of(namespace: str, issuer: str = "factory") -> str:
 
 
 def bundle(system: System, name: str) -> Object | None:
-    found: list[Object] = json.loads(system.api.kubectl("get", BUNDLES, f"--field-selector=metadata.name={name}", "-o", "json"))["items"]
-    return found[0] if found else None
+    return system.api.client.get(BUNDLES, name)
 
 
 def roots(found: Object | None) -> set[bytes]:
@@ -179,7 +179,7 @@ def test_the_operators_right_to_attest_is_for_our_signers_alone(system: System) 
 
 def config_maps(system: System, name: str) -> dict[str, Object]:
     """By namespace."""
-    items = json.loads(system.api.kubectl("get", "configmaps", "-A", f"--field-selector=metadata.name={name}", "-o", "json"))["items"]
+    items = system.api.client.list("configmaps", field_selector=f"metadata.name={name}")
     return {item["metadata"]["namespace"]: item for item in items}
 
 

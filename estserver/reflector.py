@@ -60,7 +60,7 @@ class Reflector:
         self._jitter = jitter
         self._keep = keep
         self._backoff = FIRST_BACKOFF_SECONDS
-        self._doubted = False
+        self._refused = False
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -97,7 +97,7 @@ class Reflector:
         objects = {_key(item): self._keep(item) for item in listed.items}
         news = objects != self.objects or not self.synced or self.problem is not None
         self.objects, self.problem, self.synced = objects, None, True
-        self._doubted = False
+        self._refused = False
         if news:
             self._changed()
 
@@ -114,14 +114,12 @@ class Reflector:
         if error.gone:  # etcd was compacted past our version: nothing is wrong, the list is read anew
             await self._pause(self._next_backoff())
             return
-        if error.forbidden and self.synced and not self._doubted:
-            self._doubted = True
-            await self._pause(FORBIDDEN_BACKOFF_SECONDS)
-            return
+        refused, self._refused = self._refused, error.forbidden
         if self.problem is None or self.problem.status != error.status:
             log.warning("cannot watch", path=self._path, selector=self._field_selector, error=str(error))
-            self.problem = error
-            self._changed()
+            if refused or not error.forbidden or not self.synced:
+                self.problem = error
+                self._changed()
         seconds = FORBIDDEN_BACKOFF_SECONDS if error.forbidden or error.not_found else self._next_backoff()
         await self._pause(max(seconds, error.retry_after_seconds))
 

@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -12,7 +13,12 @@ Object = dict[str, Any]
 
 DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 APPLY = "application/apply-patch+yaml"
+DISCOVERY_SECONDS = 10.0
+"""How long after it is ready an API server that was started may lack a kind of a CustomResourceDefinition."""
+
 FIELD_MANAGER = "kubectl"
+ATTEMPTS = 10
+"""As many as client-go makes."""
 
 
 class Resource(NamedTuple):
@@ -79,12 +85,15 @@ class ApiClient:
         return resource, metadata.get("name", ""), metadata.get("namespace", "default")
 
     def _resource(self, named: str) -> Resource:
-        if named not in self._resources:
+        deadline = time.monotonic() + DISCOVERY_SECONDS
+        while named not in self._resources:
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the API server has no {named}")
             self._resources = _served(_read(self._send("GET", "/api", accept=DISCOVERY)), core=True)
             for key, resource in _served(_read(self._send("GET", "/apis", accept=DISCOVERY)), core=False).items():
                 self._resources.setdefault(key, resource)
-        if named not in self._resources:
-            raise RuntimeError(f"the API server has no {named}")
+            if named not in self._resources:
+                time.sleep(0.2)
         return self._resources[named]
 
     def _send(
@@ -100,10 +109,15 @@ class ApiClient:
         headers = {"Accept": accept, "Content-Type": content_type}
         # An apply is read as YAML, which knows no pairs of surrogates.
         octets = None if body is None else json.dumps(body, ensure_ascii=False).encode()
-        try:
-            return self._http.request(method, path, content=octets, params=query, headers=headers)
-        except httpx.HTTPError as error:
-            raise RuntimeError(f"{method} {path}: {error!r}") from error
+        for _ in range(ATTEMPTS):
+            try:
+                answer = self._http.request(method, path, content=octets, params=query, headers=headers)
+            except httpx.HTTPError as error:
+                raise RuntimeError(f"{method} {path}: {error!r}") from error
+            if answer.status_code != httpx.codes.TOO_MANY_REQUESTS:
+                break
+            time.sleep(float(answer.headers.get("Retry-After", "1")))  # as kubectl does: one that is starting has no storage yet
+        return answer
 
 
 def _served(found: Object, *, core: bool) -> dict[str, Resource]:

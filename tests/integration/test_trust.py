@@ -92,7 +92,7 @@ def test_every_issuer_has_its_bundle_which_goes_with_it(system: System, tenant: 
     }
     assert found["metadata"]["labels"][LIVE_LABEL] == "live"
     assert found["metadata"]["labels"][UID_LABEL] == issuer["metadata"]["uid"]
-    assert system.metric(operator, 'est_operator_trust_open{kind="ClusterTrustBundle"}') == 1
+    wait_for("the metric", lambda: system.metric(operator, 'est_operator_trust_open{kind="ClusterTrustBundle"}') == 1)
     system.api.kubectl("delete", "estissuer", "factory", "-n", tenant)
     wait_for("the bundle to go", lambda: bundle(system, name_of(tenant)) is None)
 

@@ -33,7 +33,7 @@ CONFLICT = 409
 FRESH = timedelta(minutes=4)
 """How old a pod's certificate may be when it is written: kube-apiserver takes a notBefore within 5 minutes of its clock."""
 
-PERMANENT_STATUSES = frozenset({400, 403, 409, 413})
+PERMANENT_STATUSES = frozenset({400, 403, CONFLICT, 413})
 """Answers of estserver that blame the CSR; the other 4xx blame us or what lies between, and pass."""
 
 LONGEST_RETRY = timedelta(minutes=10)
@@ -170,9 +170,10 @@ def after_error(error: EstError, request: CertRequest, issuer: IssuerState | Non
     became ready, whichever is later (contract 12); what waits for a person (202) waits without end. The time that the answer asks to
     wait is followed up to LONGEST_RETRY, of a 202 up to LONGEST_PENDING.
     """
-    if isinstance(error, RequestError) or (isinstance(error, Refused) and error.http_status in PERMANENT_STATUSES):
-        if request.pod is not None and isinstance(error, Refused) and error.http_status == CONFLICT:
-            return Wait(message=POLICY_CHANGED, reason="PolicyChanged")
+    refused_with = error.http_status if isinstance(error, Refused) else None
+    if refused_with == CONFLICT and request.pod is not None:
+        return Wait(message=POLICY_CHANGED, reason="PolicyChanged")
+    if isinstance(error, RequestError) or refused_with in PERMANENT_STATUSES:
         return _refused(error, request)
     if isinstance(error, Pending):
         return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=min(error.retry_after, LONGEST_PENDING))

@@ -131,21 +131,21 @@ class ConfigMaps:
 
     async def wanted(self, trusts: Iterable[Trust], listed: Iterable[Object]) -> list[Object]:
         """One for each issuer that asks, in each of its namespaces that is not about to go; with what its bundle or our memory keeps."""
-        there = {trust.place(body): body for body in listed}
-        asking: list[Trust] = []
-        memories: list[Object] = []
-        for one in trusts:
-            if one.config_map is not None:
-                anchors, memory = self._kept(one, there)
-                asking.append(replace(one, anchors_pem=anchors.pem))
-                memories += memory
+        asking = [one for one in trusts if one.config_map is not None]
         self.missing = {}
         if asking and not self._permitted:
-            self.missing = {_asked(one): NOT_PERMITTED for one in asking}
+            self.missing = {Missing(one.uid, one.config_map.name): NOT_PERMITTED for one in asking if one.config_map is not None}
             raise KubernetesError(f"{asking[0].ref} asks for one, and {NOT_PERMITTED}", http_status=403)
         if asking and self._bundles is not None and not self._bundles.looked:
             raise KubernetesError("it is not known yet what the ClusterTrustBundles keep")
-        made, disputed = trust.config_maps(asking, await self._selected(asking))
+        there = {trust.place(body): body for body in listed}
+        published: list[Trust] = []
+        memories: list[Object] = []
+        for one in asking:
+            anchors, memory = self._kept(one, there)
+            published.append(replace(one, anchors_pem=anchors.pem))
+            memories += memory
+        made, disputed = trust.config_maps(published, await self._selected(published))
         self.missing = {Missing(one.uid, str(at)): "another issuer has one of this name there" for at, one in disputed.items()}
         return [*made.values(), *memories]
 
@@ -169,11 +169,6 @@ class ConfigMaps:
         listed = [item["metadata"] async for item in pages(self._api, "/api/v1/namespaces", [])]
         living = {one["name"]: one.get("labels") or {} for one in listed if "deletionTimestamp" not in one}
         return {query: [name for name, labels in living.items() if selector.matches(labels)] for query, selector in selectors.items()}
-
-
-def _asked(one: Trust) -> Missing:
-    """By its name alone: in which namespaces it would be is not looked at."""
-    return Missing(one.uid, "" if one.config_map is None else one.config_map.name)
 
 
 async def list_ours(api: TrustApi, path: str) -> list[Object]:

@@ -131,7 +131,8 @@ class Publisher:
             listed = await self._kind.listed()
             wanted = await self._kind.wanted(trusts.values(), listed)
         except KubernetesError as error:
-            self._news.say(self._kind.missing, trusts)
+            if error.http_status == 403:  # a fault that passes says nothing of what is missing
+                self._news.say(self._kind.missing, trusts)
             self._failed(error)
             return
         self._missing = dict(self._kind.missing)

@@ -258,7 +258,10 @@ async def test_an_object_of_that_name_that_is_not_ours_is_left(world: World) -> 
 async def test_what_is_not_out_is_told_on_its_issuer_once_until_it_changes(world: World) -> None:
     """A condition of the issuer is about its CA; without this only the operator's log would say so."""
     world.api.errors["POST", BUNDLES] = Stale("already exists", http_status=409)
-    for _ in range(3):
+    for fault in (None, None, KubernetesError("away", http_status=500), None):
+        world.api.errors.pop(("GET", BUNDLES), None)
+        if fault is not None:
+            world.api.errors["GET", BUNDLES] = fault
         await world.turn()
         world.clock.seconds += SWEEP_SECONDS
     (event,) = world.told
@@ -269,9 +272,8 @@ async def test_what_is_not_out_is_told_on_its_issuer_once_until_it_changes(world
     await world.turn()
     assert world.told.pop().note == f"ClusterTrustBundle {NAME}: no room"
     world.api.errors.clear()
-    for _ in range(2):  # out, and then in the way once more
-        world.clock.seconds += SWEEP_SECONDS
-        await world.turn()
+    world.clock.seconds += SWEEP_SECONDS
+    await world.turn()
     assert NAME in world.api.bundles
     world.api.bundles.clear()
     world.api.errors["POST", BUNDLES] = KubernetesError("no room", http_status=422)

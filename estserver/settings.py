@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 
 from estcore.errors import ConfigurationError
@@ -25,6 +25,7 @@ KUBERNETES_STATE = Path("/var/lib/est-issuer")
 LIMIT_PREFIX = "EST_LIMIT_"
 LOCAL_NAMES = ("localhost", "127.0.0.1", "::1")
 MAX_WORKERS = 64
+SHORTEST_OUTAGE = timedelta(minutes=2)  # a healthy API server is silent for a minute, and a broken watch is noticed after 75 seconds
 
 
 def _split(value: object) -> object:
@@ -33,6 +34,12 @@ def _split(value: object) -> object:
 
 def _duration(value: object) -> timedelta:
     return timedelta(0) if value in {"0", "0s", 0} else parse_duration(value)
+
+
+def _outage(value: timedelta) -> timedelta:
+    if timedelta(0) < value < SHORTEST_OUTAGE:
+        raise ValueError("write 2m or longer, or 0 for ever: a Kubernetes API with no news speaks once a minute, which is no outage")
+    return value
 
 
 def _pairs(value: object) -> object:
@@ -81,7 +88,7 @@ class Settings(BaseSettings):
     default_issuer: Annotated[str | None, Field(pattern=r"^[A-Za-z0-9-]+/[a-z0-9][-a-z0-9.]*$")] = None
     throttle_sources: bool = True
     retry_window: Duration = timedelta(minutes=10)
-    longest_outage: Duration = timedelta(hours=1)
+    longest_outage: Annotated[Duration, AfterValidator(_outage)] = timedelta(hours=1)
     approval_objects: bool = True
     approval_retention: Duration = timedelta(days=90)
     drain: Duration = timedelta(seconds=30)

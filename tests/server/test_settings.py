@@ -85,6 +85,7 @@ def test_an_option_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> 
         ({"metrics_listen": "nowhere"}, "is not host:port"),
         ({"retry_window": "ten"}, "--retry-window (EST_RETRY_WINDOW): a duration is written like"),
         ({"approval_retention": "90d"}, "--approval-retention (EST_APPROVAL_RETENTION): a duration is written like"),
+        ({"longest_outage": "90s"}, "--longest-outage (EST_LONGEST_OUTAGE): write 2m or longer, or 0"),
         ({"labels": ["factory"]}, "--map-label (EST_LABELS): write label=namespace/name"),
         ({"labels": ["a=b/c", "a=d/e"]}, "a label is there twice"),
         ({"labels": ["cacerts=b/c"]}, "is the name of an EST operation"),

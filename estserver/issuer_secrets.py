@@ -99,10 +99,15 @@ def _load(
     except ConfigurationError as error:
         reason = "SecretInvalidData" if error.reason == ConfigurationError.reason else error.reason
         same_secrets = [(secret.namespace, secret.name) for secret in previous.secrets] == [reference.key for reference in needed]
-        if reason == "SecretMissing" or previous.value is None or not same_secrets:
+        if previous.value is None or not same_secrets or any(_is_absent(reference, snapshot) for reference in needed):
             return Loaded(None, (), reason, error.message)
         what = needed[0].use
         return Loaded(previous.value, previous.secrets, reason, f"{error.message}; still using the {what} loaded before")
+
+
+def _is_absent(reference: SecretReference, snapshot: Snapshot) -> bool:
+    problem = snapshot.secret_problems.get(reference.key)
+    return reference.key not in snapshot.secrets and (problem is None or problem.absent)
 
 
 def _find(reference: SecretReference, snapshot: Snapshot) -> SecretManifest:

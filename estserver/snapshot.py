@@ -58,10 +58,14 @@ class SecretManifest:
 
 @dataclass(frozen=True, slots=True)
 class SecretProblem:
-    """Why a Secret cannot be read: `reason` of the condition (SecretForbidden, SecretGetError) and a sentence for a person."""
+    """Why a Secret cannot be read: `reason` of the condition and a sentence for a person.
+
+    `absent`: it is known not to exist, so nothing that was read from it before goes on.
+    """
 
     reason: str
     message: str
+    absent: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -61,7 +61,9 @@ class _SecretWatch:
             return _forbidden(self.reference, "read")
         if not self.reflector.synced:
             return SecretProblem("SecretGetError", f"it could not be read yet: {error or 'no answer so far'}")
-        return self.not_made if self.absent else None
+        if self.reference.generate is None or not self.absent:
+            return None
+        return self.not_made or SecretProblem("CAGenerating", "it does not exist yet, and its CA is being generated", absent=True)
 
 
 @dataclass(slots=True)
@@ -172,9 +174,9 @@ class KubernetesSource:
             except ApiError as error:
                 if not error.conflict:
                     watch.not_made = (
-                        _forbidden(reference, "create")
+                        _forbidden(reference, "create", absent=True)
                         if error.forbidden
-                        else SecretProblem("SecretMissing", f"it does not exist and could not be made: {error}")
+                        else SecretProblem("SecretMissing", f"it does not exist and could not be made: {error}", absent=True)
                     )
                     self._changed.set()
             await asyncio.sleep(backoff)  # the watch brings what was made
@@ -199,10 +201,11 @@ def _path(reference: SecretReference) -> str:
     return f"/api/v1/namespaces/{reference.namespace}/secrets"
 
 
-def _forbidden(reference: SecretReference, verb: str) -> SecretProblem:
+def _forbidden(reference: SecretReference, verb: str, *, absent: bool = False) -> SecretProblem:
     return SecretProblem(
         "SecretForbidden",
         f"estserver may not {verb} {reference}: add {reference.namespace} to the chart value secretNamespaces",
+        absent=absent,
     )
 
 

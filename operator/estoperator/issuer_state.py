@@ -19,6 +19,7 @@ from estoperator.resources import Issuer, IssuerRef
 READY_REASON = "Checked"
 UNAVAILABLE_REASON = "EstServerUnavailable"
 REFUSED_REASON = "RegistrationAuthorityRefused"
+GENERATING_REASON = "CAGenerating"  # as estserver says it of a new issuer: nothing is wrong, and nobody is to do anything
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,6 +230,12 @@ async def test_an_issuer_that_becomes_ready_or_stops_to_be_is_told_of_once_each(
     assert (world.told.events[0].subject.kind, world.told.events[0].subject.namespace) == ("EstIssuer", "devices")
 
 
+async def test_a_ca_that_is_being_generated_is_no_warning(world: World) -> None:
+    await world.poll([entry(state="NotReady", reason="CAGenerating", message="its CA is being generated")])
+    await world.issuers.work(FACTORY)
+    assert [(event.reason, event.warning) for event in world.told.events] == [("CAGenerating", False)]
+
+
 async def test_an_issuer_that_refuses_the_registration_authority_is_not_ready_and_says_what_to_set(world: World) -> None:
     world.registrar.error = Refused("this is for nobody", http_status=403)
     await world.poll([entry()])

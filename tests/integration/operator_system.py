@@ -200,6 +200,15 @@ class System:
     def until_reason(self, plural: str, namespace: str, name: str, reason: str) -> Object:
         return self.until(plural, namespace, name, lambda status: condition(status, "Ready").get("reason") == reason)
 
+    def until_issuer_ready(self, namespace: str, *, generation: int) -> None:
+        """Until EstIssuer `factory` is ready by this generation of its spec; its CA may still be on its way when the spec is read."""
+
+        def holds(status: Object) -> bool:
+            ready = condition(status, "Ready")
+            return (ready.get("status"), ready.get("observedGeneration")) == ("True", generation)
+
+        self.until("estissuers", namespace, "factory", holds)
+
     def transactions(self, namespace: str) -> list[str]:
         """Those of every certificate that the operator asked for on behalf of a namespace."""
         return [transaction for transaction, told in self._told() if told.get("namespace") == namespace]

@@ -46,7 +46,7 @@ def manual_issuer(system: System, namespace: str, **est: str) -> None:
     system.issuer(namespace)
     patch = json.dumps({"spec": {"est": {"approval": "Manual", **est}}})
     system.api.kubectl("patch", "estissuer", "factory", "-n", namespace, "--type=merge", "-p", patch)
-    system.until("estissuers", namespace, "factory", lambda status: condition(status, "Ready").get("observedGeneration") == 2)
+    system.until_issuer_ready(namespace, generation=2)
 
 
 def documented(verb: str, name: str, namespace: str) -> list[str]:

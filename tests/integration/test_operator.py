@@ -265,7 +265,7 @@ def test_a_changed_policy_holds_for_the_next_request(system: System, operator: P
     system.issuer(tenant, rules=[{"from": {"namespaces": [tenant]}, "dnsNames": ["*.example.com"]}])
     generation = system.get("estissuers", tenant, "factory")["metadata"]["generation"]
     assert generation == 2
-    system.until("estissuers", tenant, "factory", lambda status: condition(status, "Ready").get("observedGeneration") == 2)
+    system.until_issuer_ready(tenant, generation=2)
     system.request(OURS, tenant, "web", dns_name="www.example.com")
     system.until_reason(OURS, tenant, "web", "Issued")
 

@@ -172,7 +172,7 @@ def test_a_ca_below_two_others_gives_every_door_the_chain_without_the_root(syste
 def test_where_a_person_approves_the_approval_that_the_kind_has_is_theirs(system: System, operator: Process, served: str) -> None:
     """Of cert-manager's kind and of native requests Approved is set before anything is decided: nobody is asked a second time."""
     system.api.kubectl("patch", "estissuer", "factory", "-n", served, "--type=merge", "-p", '{"spec": {"est": {"approval": "Manual"}}}')
-    system.until("estissuers", served, "factory", lambda status: condition(status, "Ready").get("observedGeneration") == 2)
+    system.until_issuer_ready(served, generation=2)
     for doorway in DOORWAYS:
         doorway.ask(system, served, served)
     for doorway in (CERT_MANAGER, SIGNING_REQUESTS):

@@ -127,6 +127,12 @@ def test_a_secret_that_is_deleted_takes_the_ca_out_of_use() -> None:
     assert (found.ready, found.reason, found.authority) == (False, "SecretMissing", None)
 
 
+def test_while_a_ca_is_generated_anew_the_one_that_was_deleted_is_out_of_use() -> None:
+    problem = {("devices", "factory-ca"): SecretProblem("CAGenerating", "its CA is being generated", absent=True)}
+    found = build(snapshot(issuer(), problems=problem), judge(issuer(), ca_secret()), CLUSTER, now=NOW).issuers[KEY]
+    assert (found.ready, found.reason, found.authority) == (False, "CAGenerating", None)
+
+
 def test_a_secret_that_may_not_be_read_is_forbidden_until_it_was_read_once() -> None:
     problem = {("devices", "factory-ca"): SecretProblem("SecretForbidden", "set chart value secretNamespaces")}
     never_read = build(snapshot(issuer(), problems=problem), Registry(), CLUSTER, now=NOW).issuers[KEY]

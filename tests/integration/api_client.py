@@ -67,6 +67,10 @@ class ApiClient:
         path = f"{resource.collection(namespace)}/{quote(name, safe='')}{f'/{part}' if part else ''}"
         return _read(self._send("PATCH", path, body=manifest, query=query, content_type=APPLY))
 
+    def delete(self, resource: str, name: str, namespace: str = "") -> None:
+        """Delete it; what has finalizers may still be there."""
+        _read(self._send("DELETE", f"{self._resource(resource).collection(namespace)}/{quote(name, safe='')}"))
+
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Object:
         """Whatever else the API has."""
         return _read(self._send(method, path, body=body))

@@ -46,7 +46,7 @@ class Doorway:
         return system.api.client.get(self.plural, name, namespace)
 
     def delete(self, system: System, namespace: str, name: str) -> None:
-        system.api.kubectl("delete", self.plural, name, *self.scope(namespace))
+        system.api.client.delete(self.plural, name, namespace)
 
     def events(self, system: System, namespace: str, name: str) -> list[str]:
         """The reasons of the Events about it."""

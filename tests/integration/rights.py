@@ -1,6 +1,7 @@
 """The rights that the chart gives to the programs' ServiceAccounts, given to others here: what the chart lacks fails these tests."""
 
 import json
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,9 +50,19 @@ def estserver_kubeconfig(
 
 
 def allow_secrets(server: ApiServer, namespace: str, subject: dict[str, str]) -> None:
-    """What the chart value `secretNamespaces` does for one namespace."""
+    """What the chart value `secretNamespaces` does for one namespace; when this returns the API server goes by it."""
     server.ensure_namespace(namespace)
     server.apply(*_role("estserver-secrets", namespace, chart_rules("Role", "est-issuer-server-secrets"), subject))
+    asked = {
+        "user": f"system:serviceaccount:{subject['namespace']}:{subject['name']}",
+        "resourceAttributes": {"namespace": namespace, "verb": "list", "resource": "secrets"},
+    }
+    review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": asked}
+    deadline = time.monotonic() + 20
+    while not server.client.call("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", review)["status"]["allowed"]:
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{asked['user']} may not list Secrets in {namespace} after 20 s")
+        time.sleep(0.02)
 
 
 def forbid_secrets(server: ApiServer, namespace: str) -> None:

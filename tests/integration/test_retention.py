@@ -6,14 +6,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.apiserver import ApiServer
-from tests.integration.operator_system import OURS, THEIRS, System, condition, install_cert_manager_crd, wait_for
+from tests.integration.operator_system import OURS, THEIRS, System, condition, wait_for
 
 pytestmark = pytest.mark.timeout(180)
 _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def system(apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(cert_manager_crd: None, apiserver: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     started = System(apiserver, tmp_path_factory.mktemp("retention"), "retention-system")
     yield started
     started.stop()
@@ -32,7 +32,6 @@ def names(system: System, plural: str, namespace: str) -> set[str]:
 
 
 def test_what_is_issued_or_refused_goes_after_its_time_and_nothing_else_does(system: System, tenant: str) -> None:
-    install_cert_manager_crd(system.api)
     system.request(THEIRS, tenant, "theirs")
     system.decide(tenant, "theirs", "Approved")
     system.until_reason(THEIRS, tenant, "theirs", "Issued")
@@ -47,7 +46,7 @@ def test_what_is_issued_or_refused_goes_after_its_time_and_nothing_else_does(sys
 
 
 def test_what_was_due_while_no_operator_ran_goes_when_one_starts(system: System, tenant: str) -> None:
-    system.request(OURS, tenant, "brief", ttlSecondsAfterFinished=5)
+    system.request(OURS, tenant, "brief", ttlSecondsAfterFinished=15)
     status = system.until_reason(OURS, tenant, "brief", "Issued")["status"]
     assert condition(status, "Ready")["status"] == "True"
     system.end_shared_operator()

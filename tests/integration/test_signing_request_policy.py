@@ -63,9 +63,12 @@ def api(apiserver: ApiServer) -> Iterator[ApiServer]:
             "subjects": subjects,
         },
     )
+    asked = manifest("rights", OURS[0], "web.devices.svc", usages=["digital signature", "client auth"])
+    wait_for("the tenant's rights", lambda: said(call(apiserver, "POST", "?dryRun=All", asked, user=TENANT)) == "")
     probe = made(apiserver, OURS[0])
     wait_for("the policy", lambda: put(apiserver, probe, CHANGES["added"], dry_run=True) != "")
     yield apiserver
+    _client(apiserver).close()
     apiserver.kubectl("delete", "validatingadmissionpolicy,validatingadmissionpolicybinding", f"{RELEASE}-signingrequests")
 
 

@@ -6,6 +6,7 @@ Fed by watch events and by what the API server answers to our own writes, in any
 from collections import defaultdict
 from collections.abc import Iterator
 
+from estoperator.requesters import requester_of
 from estoperator.resources import CertRequest, IssuerRef, RequestKey
 
 
@@ -55,8 +56,8 @@ class OpenRequests:
         return iter(tuple(self._by_issuer.get(ref, ())))
 
     def of_namespace(self, namespace: str) -> Iterator[RequestKey]:
-        """Those in this namespace, to be decided again when its labels change."""
-        return iter([key for key in self._requests if key.namespace == namespace])
+        """Those asked for on behalf of this namespace, to be decided again when its labels change."""
+        return iter([key for key, request in self._requests.items() if requester_of(request).namespace == namespace])
 
     def knows(self, request: CertRequest) -> bool:
         """Whether we have seen this version of the request, or a later one."""

@@ -4,7 +4,7 @@ import pytest
 
 from estoperator.doors import CERT_MANAGER
 from estoperator.open_requests import OpenRequests, is_older
-from tests.estoperator.builders import APPROVED, FACTORY, READY_ISSUED, approved, csr_pem, request_of
+from tests.estoperator.builders import APPROVED, FACTORY, READY_ISSUED, approved, csr_pem, pod_request, request_of, signing_request
 
 
 def test_news_is_what_a_decision_hangs_on_and_nothing_else() -> None:
@@ -76,6 +76,23 @@ def test_the_requests_of_an_issuer_are_found() -> None:
         seen.observe(request_of(name=name))
     seen.observe(request_of(name="c", issuer={"group": "est-issuer.io", "kind": "EstIssuer", "name": "another"}))
     assert sorted(key.name for key in seen.of_issuer(FACTORY)) == ["a", "b"]
+
+
+def test_a_namespace_whose_labels_change_has_every_request_on_its_behalf_decided_again() -> None:
+    """A CertificateSigningRequest has no namespace: it is its user's, or that of the issuer which it names."""
+    seen = OpenRequests()
+    fleet = "estclusterissuers.est-issuer.io/fleet"
+    for request in (
+        request_of(name="ours"),
+        pod_request(),
+        signing_request(signerName=fleet, username="system:serviceaccount:devices:web"),
+    ):
+        seen.observe(request)
+    assert len(list(seen.of_namespace("devices"))) == len(seen) == 3
+    assert list(seen.of_namespace("shop")) == list(seen.of_namespace("")) == []
+    seen.forget(signing_request().key)
+    seen.observe(signing_request(username="jane"))
+    assert len(list(seen.of_namespace("devices"))) == 3, "of an EstIssuer of that namespace"
 
 
 def test_versions_are_compared_as_numbers() -> None:

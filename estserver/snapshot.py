@@ -112,7 +112,8 @@ def to_json(snapshot: Snapshot) -> str:
                 for secret in snapshot.secrets.values()
             ],
             "problems": [
-                [namespace, name, problem.reason, problem.message] for (namespace, name), problem in snapshot.secret_problems.items()
+                [namespace, name, problem.reason, problem.message, problem.absent]
+                for (namespace, name), problem in snapshot.secret_problems.items()
             ],
         }
     )
@@ -134,5 +135,5 @@ def from_json(line: str | bytes) -> Snapshot:
         stale=raw["stale"],
         issuers=tuple(IssuerManifest(**{**issuer, "created": datetime.fromisoformat(issuer["created"])}) for issuer in raw["issuers"]),
         secrets={(secret.namespace, secret.name): secret for secret in secrets},
-        secret_problems={(namespace, name): SecretProblem(reason, message) for namespace, name, reason, message in raw["problems"]},
+        secret_problems={(namespace, name): SecretProblem(*problem) for namespace, name, *problem in raw["problems"]},
     )

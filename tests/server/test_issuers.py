@@ -328,8 +328,8 @@ def test_from_a_directory_an_issuer_says_its_label_and_the_only_one_is_the_defau
 
 
 def test_a_snapshot_crosses_the_pipe_unchanged() -> None:
-    problem = {("devices", "x"): SecretProblem("SecretForbidden", "no")}
-    sent = snapshot(issuer(est=BASIC), ca_secret(), PASSWORDS, problems=problem)
+    problems = {("devices", "x"): SecretProblem("SecretForbidden", "no"), ("devices", "y"): SecretProblem("CAGenerating", "", absent=True)}
+    sent = snapshot(issuer(est=BASIC), ca_secret(), PASSWORDS, problems=problems)
     line = snapshots.to_json(sent)
     assert "\n" not in line
     assert snapshots.from_json(line) == sent

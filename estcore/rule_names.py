@@ -21,7 +21,7 @@ from estcore.other_name_patterns import OtherNamePattern
 from estcore.other_names import other_name
 from estcore.patterns import STAR, DnsPattern, EmailPattern, TextPattern, UriPattern, Values, fill
 from estcore.policy_spec import Rule
-from estcore.rules import SUBJECT_FIELDS
+from estcore.rules import SUBJECT_FIELDS, impersonates_cluster
 
 MAX_FIXED_NAMES_OCTETS: Final = 8 * 1024
 """Of a subjectAltName that is spelled out, twice in an answer; a rule that fixes more names leaves them to the client."""
@@ -97,6 +97,8 @@ def _component_value(oid: ObjectIdentifier, patterns: Sequence[TextPattern], val
     if len(patterns) > 1 or patterns[0].after is not None:
         return None
     text = fill(patterns[0].before, values)
+    if impersonates_cluster(SUBJECT_FIELDS[oid], text, patterns[0]):
+        return None
     try:
         check_name(x509.Name([x509.NameAttribute(oid, text)]))
     except (BadCsr, ValueError):

@@ -5,8 +5,10 @@ patterns, and what no pattern can permit (a directoryName, a link-local address,
 Source of the shape: threats 3, 5 and 22; RFC 6402 section 2.12 and RFC 7030 section 3.7 (authenticated is not yet authorized).
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Address, IPv6Address
+from typing import Final
 
 from cryptography import x509
 from cryptography.x509.oid import NameOID
@@ -33,6 +35,9 @@ SUBJECT_FIELDS = {
     NameOID.USER_ID: "userId",
     NameOID.SERIAL_NUMBER: "serialNumber",
 }
+_CLUSTERS: Final = "system:"
+"""How Kubernetes' own users and groups begin. An API server compares them octet by octet: it folds no case and trims nothing."""
+_CLUSTERS_KIND = re.compile(rf"{_CLUSTERS}[^:*{{}}]+:")
 _SHOWN_PATTERNS = 5  # a refusal is one line: it shows so many patterns and says how many more there are
 
 
@@ -182,12 +187,13 @@ def _is_the_clusters(labels: Sequence[str]) -> bool:
     return labels[0] in {"kubernetes", "*"} and labels[1] == "default" and (len(labels) == 2 or labels[2] == "svc")
 
 
-def _impersonates_cluster(field: str, value: str, pattern: TextPattern) -> bool:
+def impersonates_cluster(field: str, value: str, pattern: TextPattern) -> bool:
     """Whether a `*` or a placeholder stands for a name that Kubernetes itself gives a meaning to.
 
-    A commonName is a host name to old clients; `system:…` in a subject is a user or group to an API server that trusts this CA.
+    A commonName is a host name to old clients; `system:…` in a subject is a user or group to an API server that trusts this CA. Of that
+    the pattern writes out the kind (`system:node:`) at least, for without one it is any of the cluster's own (`system:masters`).
     """
-    if pattern.after is not None and value.startswith("system:") and not pattern.text.startswith("system:"):
+    if value.startswith(_CLUSTERS) and not pattern.is_literal and not _CLUSTERS_KIND.match(pattern.text):
         return True
     if field != "commonName":
         return False
@@ -205,8 +211,8 @@ def _check_subject(
         field, value = SUBJECT_FIELDS.get(attribute.oid), attribute.value
         permitting: tuple[str, Sequence[str]]
         if patterns is None:
-            if field == "commonName" and any(_is_same_text(value, san) for san in sans):
-                continue
+            if field == "commonName" and any(_is_same_text(value, san) for san in sans) and not str(value).startswith(_CLUSTERS):
+                continue  # a URI may be system:…, where it is nobody's user
             permitting = "of a subject only", ("a commonName equal to one of the subject alternative names asked for",)
         elif field is None or field not in patterns:
             permitting = "subject", tuple(map(str, patterns.values()))
@@ -232,7 +238,7 @@ def _permits_value(
             and pattern.permits_wildcard(value, values)
             and any(isinstance(san, x509.DNSName) and _is_same_text(value, san) for san in sans)
         )
-        if permitted and not _impersonates_cluster(field, value, pattern):
+        if permitted and not impersonates_cluster(field, value, pattern):
             return True
     return False
 

@@ -359,6 +359,23 @@ def test_fixed_names_are_names_that_the_rule_permits(rule: dict[str, object], re
     assert authorize(requester, csr(*names), policy(rule)).sans == names
 
 
+@given(rule=rules, requester=requesters)
+def test_a_fixed_subject_is_one_that_the_rule_permits(rule: dict[str, object], requester: Requester | None) -> None:
+    found = subject(wishes(rule, requester))
+    if requester is None or requester.registration_authority:
+        return
+    fixed = [(x509.ObjectIdentifier(oid), value[2:].decode()) for oid, value in found if value is not None]  # of at most 127 octets
+    if fixed:
+        told = x509.Name([x509.NameAttribute(oid, text) for oid, text in fixed])
+        assert authorize(requester, csr(subject=told), policy(rule)).subject == told
+
+
+@pytest.mark.spec("EST-ATTR-13", "THREAT-05")
+@pytest.mark.parametrize("user", ["system:masters", "kubernetes.default.svc"])
+def test_a_name_of_the_clusters_that_no_placeholder_lends_is_not_advised(user: str) -> None:
+    assert subject(wishes({"subject": {"commonName": "{user}"}}, basic(user))) == [(CN, None)]
+
+
 def _general_names(subject_alt_name: bytes) -> x509.SubjectAlternativeName:
     whole = x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, subject_alt_name)
     builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(whole, critical=False)

@@ -363,6 +363,69 @@ def test_a_common_name_that_kubernetes_gives_a_meaning_to_must_be_written_out(pa
     assert refusal(basic(), rules, subject=pki.name("worker-1", organization_name="system:masters")).reason == "NameNotPermitted"
 
 
+USERS = Requester(
+    authenticated_by=AuthenticatedBy.SERVICE_ACCOUNT_TOKEN,
+    identity="system/masters",
+    user="system:masters",
+    namespace="system",
+    service_account="masters",
+    pod="system:node:n",
+)
+"""Each of its values is a name of the cluster's, or half of one."""
+
+
+@pytest.mark.spec("THREAT-05")
+@pytest.mark.parametrize("field", ["commonName", "organization", "organizations", "organizationalUnit", "userId"])
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        ("{user}", "system:masters"),
+        ("{pod}", "system:node:n"),
+        ("{namespace}:{serviceAccount}", "system:masters"),
+        ("{namespace}:masters", "system:masters"),
+        ("{namespace}:*", "system:kube-controller-manager"),
+        ("{user}*", "system:masters-of-all"),
+        ("sys*{serviceAccount}", "system:masters"),
+        ("system:{serviceAccount}", "system:masters"),
+        ("system:*", "system:masters"),
+        ("system:node*", "system:node:n"),
+        ("system:{serviceAccount}:*", "system:masters:a"),
+    ],
+)
+def test_a_name_of_the_clusters_users_and_groups_is_not_had_by_a_placeholder_nor_by_a_star(field: str, pattern: str, value: str) -> None:
+    """To an API server that trusts this CA the commonName is a user and each organization a group, compared octet by octet."""
+    rules = policy({"subject": {field: [pattern] if field.endswith("s") else pattern}})
+    attribute = {"commonName": NameOID.COMMON_NAME, "userId": NameOID.USER_ID, "organizationalUnit": OU}.get(field, O)
+    assert refusal(USERS, rules, subject=dn((attribute, value))).reason == "NameNotPermitted"
+
+
+@pytest.mark.spec("THREAT-05")
+@pytest.mark.parametrize(
+    ("pattern", "value"),
+    [
+        ("system:masters", "system:masters"),
+        ("system:serviceaccount:{namespace}:{serviceAccount}", "system:serviceaccount:system:masters"),
+        ("system:node:*", "system:node:n"),
+        ("{user}", "System:masters"),
+        ("{user}", " system:masters"),
+        ("{user}", "a-system:masters"),
+    ],
+)
+def test_a_name_of_the_clusters_is_had_where_its_kind_is_written_out_and_what_is_none_as_any_other(pattern: str, value: str) -> None:
+    """An API server neither folds the case nor trims what it finds in a subject, so other spellings mean nothing to it."""
+    requester = dataclasses.replace(USERS, user=value)
+    for field, attribute in (("commonName", NameOID.COMMON_NAME), ("organization", O)):
+        subject = dn((attribute, value))
+        assert registration.authorize(requester, csr(subject=subject), policy({"subject": {field: pattern}})).subject == subject
+
+
+@pytest.mark.spec("THREAT-05")
+def test_an_alternative_name_lends_no_name_of_the_clusters_to_the_subject() -> None:
+    rules = policy({"uris": ["system:masters"]})
+    registration.authorize(basic(), csr(URI("system:masters")), rules)
+    assert refusal(basic(), rules, URI("system:masters"), subject=pki.name("system:masters")).reason == "NameNotPermitted"
+
+
 # ---- several patterns for one attribute, and a wildcard as common name
 
 O, OU, DC = NameOID.ORGANIZATION_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.DOMAIN_COMPONENT  # noqa: E741  # as X.500 writes it

@@ -19,7 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore.certification_request import CertificationRequest
-from estcore.errors import AwaitingApproval, Forbidden
+from estcore.errors import AwaitingApproval, Forbidden, SignerError
 from estcore.issuer_spec import Approval, IssuerSpec
 from estcore.names import describe_general_name, describe_name
 from estcore.registration import Authorized
@@ -119,6 +119,16 @@ class Approvals:
         self.metrics.decided(request.issuer, request.state)
 
 
+def check_is_for(request: HeldRequest, asked: Asked) -> None:
+    """That it is this request which a person approved: of this issuer, requester and operation, and for this key.
+
+    Whoever brings an approval found it by these already, so nothing else ever comes here. Raises SignerError.
+    """
+    approved = (request.issuer, request.requester, request.operation, request.spki_sha256)
+    if approved != (asked.issuer_key, str(asked.requester), asked.operation, _approved_key(asked)):
+        raise SignerError(f"request {request.id} was approved for something else than what is to be signed", reason="ApprovalOfAnother")
+
+
 def awaiting(request: HeldRequest, *, now: datetime) -> AwaitingApproval:
     """What a client is told whose request waits."""
     return AwaitingApproval(
@@ -143,10 +153,14 @@ def _waits(request: HeldRequest) -> str:
     )
 
 
+def _approved_key(asked: Asked) -> str:
+    """Its SHA-256; empty at /serverkeygen, where a CSR has a key that is not certified, and may be another each time (section 4.4.1)."""
+    return "" if asked.operation is Operation.SERVER_KEYGEN else hashlib.sha256(asked.csr.spki_der).hexdigest()
+
+
 def _request(asked: Asked, request_id: str, *, now: datetime) -> HeldRequest:
     csr, authorized = asked.csr, asked.authorized
-    # /serverkeygen: the CSR's key is not the certificate's, and may be another one in each CSR (RFC 7030 section 4.4.1)
-    spki_sha256 = "" if asked.operation is Operation.SERVER_KEYGEN else hashlib.sha256(csr.spki_der).hexdigest()
+    spki_sha256 = _approved_key(asked)
     names = sorted(x509.SubjectAlternativeName([name]).public_bytes().hex() for name in authorized.sans)
     usages = tuple(sorted(authorized.usages))
     slot = digest(asked.operation, spki_sha256, authorized.subject.public_bytes().hex(), *names, *usages)

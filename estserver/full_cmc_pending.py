@@ -83,7 +83,9 @@ async def _find(exchange: Exchange, part: Part, token: bytes, here: BodyPartPath
     held = None
     if token.isalnum() and len(token) <= _MAX_TOKEN_OCTETS and requester is not None:
         held = await exchange.service.approvals.held.find(token.decode("ascii"))
-    if held is None or held.issuer != exchange.issuer.key or held.requester != str(requester):
+    # What waits at another operation has no token. Nobody proved the key in a CSR at serverkeygen, so it must never be certified.
+    there = (exchange.issuer.key, str(requester), exchange.request.operation)
+    if held is None or (held.issuer, held.requester, held.operation) != there:
         raise _failed("no request of yours waits under this token", here)
     return held
 

@@ -124,6 +124,8 @@ async def issue(order: Order, service: Service) -> Entry:
     Raises what `permitted`, `authority.issue` and `Ledger.record` raise; whatever was signed and not recorded goes nowhere.
     """
     order, held = await _permission(order, service)
+    if held is not None:
+        approval.check_is_for(held, order)
     if order.csr.revocation_challenge is not None:
         order = replace(order, revocation_secret=await revocation_secret.hash_passphrase(order.csr.revocation_challenge))
     serial = authority.serial_number(service.random_octets(16))

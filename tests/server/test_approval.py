@@ -1,10 +1,11 @@
 """`approval: Manual`: who asks by EST waits for a person, whatever way the request comes again, and gets one certificate."""
 
 import asyncio
+import hashlib
 import json
 import sqlite3
 from collections.abc import AsyncIterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,17 @@ from cryptography import x509
 from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from estcore import csr_builder
+from estcore import csr_builder, issuer_spec, pkcs10, registration
+from estcore.certification_request import CertificationRequest
+from estcore.errors import SignerError
+from estcore.issuer_spec import IssuerSpec
+from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.usages import Usage
 from estserver import approval
 from estserver.approval import requester_from_json
 from estserver.held_requests import MAX_WAITING_PER_REQUESTER, HeldRequest, HeldRequests, State, UndecidableRequest
+from estserver.messages import Operation
 from estserver.snapshot import IssuerManifest
 from tests.server.app_fixtures import (
     FACTORY_CA,
@@ -39,6 +45,7 @@ from tests.server.app_fixtures import (
     tls,
     with_est,
 )
+from tests.server.test_requests_command import REQUEST
 
 ISSUER = "EstIssuer/devices/factory"
 KEY = new_key()
@@ -150,6 +157,44 @@ async def test_other_keys_names_usages_requesters_and_operations_are_other_reque
     ):
         assert (await server.enroll(csr_der, **more)).status == 202
     assert len(await rows(server)) == 6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What `approval.check_is_for` looks at of an order."""
+
+    issuer_key: str = ISSUER
+    spec: IssuerSpec
+    operation: Operation = Operation.FULL_CMC
+    requester: Requester
+    csr: CertificationRequest
+    authorized: Authorized
+    source: str = "192.0.2.7"
+
+
+@pytest.mark.spec("THREAT-09", "THREAT-23")
+def test_whatever_way_an_approval_comes_to_the_signer_it_is_of_one_issuer_requester_operation_and_key() -> None:
+    spec = issuer_spec.parse(manual().spec, where="factory")
+    csr = pkcs10.parse(make_csr("device-1", "a.devices.example", key=KEY))
+    device = Requester(authenticated_by=AuthenticatedBy.BASIC, identity="device-1", user="device-1")
+    wanted = Wanted(spec=spec, requester=device, csr=csr, authorized=registration.authorize(device, csr, spec.policy))
+    request = replace(
+        REQUEST, issuer=ISSUER, requester="basic:device-1", operation="fullcmc", spki_sha256=hashlib.sha256(csr.spki_der).hexdigest()
+    )
+    approval.check_is_for(request, wanted)
+    by_the_server = replace(request, operation="serverkeygen", spki_sha256="")
+    approval.check_is_for(by_the_server, replace(wanted, operation=Operation.SERVER_KEYGEN))
+    for other in (
+        by_the_server,
+        replace(request, spki_sha256=""),
+        replace(request, operation="simpleenroll"),
+        replace(request, requester="digest:device-1"),
+        replace(request, issuer="EstIssuer/devices/other"),
+        replace(request, spki_sha256="0" * 64),
+    ):
+        with pytest.raises(SignerError) as raised:
+            approval.check_is_for(other, wanted)
+        assert raised.value.reason == "ApprovalOfAnother"
 
 
 async def test_approval_of_one_request_is_no_approval_of_another(server: Server) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from estcore import cert_template, crmf, full_request, pki_data, signed_data
+from estcore import cert_template, crmf, csr_builder, full_request, pki_data, signed_data
 from estcore import cmc_controls as controls
 from estcore.cmc_status import CmcStatus, PendInfo
 from estcore.cms_signature import signer_of
@@ -122,6 +122,33 @@ async def test_the_token_of_somebody_elses_request_is_that_of_none(server: Serve
         reply = await send(server, poll_alone(nonsense), authorization=basic())
         refused(reply, CmcFailInfo.BAD_REQUEST, (1,))
     assert await issued(server) == 0
+
+
+@pytest.mark.spec("EST-CMC-30", "EST-SKG-01", "THREAT-07", "THREAT-09", "THREAT-23")
+@pytest.mark.parametrize("operation", ["serverkeygen", "simpleenroll"])
+async def test_what_waits_at_another_operation_is_polled_by_none(tmp_path: Path, operation: str) -> None:
+    """A person approved a key from the server, and nobody proved the one in that CSR: queryPending never certifies it."""
+    spec = app_fixtures.with_est(approval="Manual", serverKeyGeneration={"enabled": True, "encryption": "Optional"})
+    async with running(tmp_path, app_fixtures.registry_of(app_fixtures.manifest(spec=spec))) as server:
+        csr_der = app_fixtures.make_csr("device-1", "a.devices.example")
+        if operation == "serverkeygen":
+            csr_der = csr_builder.without_signature(csr_der)
+        assert (await server.enroll(csr_der, operation=operation, authorization=basic())).status == 202
+        (held,) = await HeldRequests(server.ledger).listed()
+
+        async def polled() -> Reply:
+            reply = await send(server, poll_alone(held.id.encode()), authorization=basic())
+            refused(reply, CmcFailInfo.BAD_REQUEST, (1,))
+            return reply
+
+        absent = await send(server, poll_alone(b"0" * 16), authorization=basic())
+        assert (await polled()).statuses == absent.statuses, "waiting: no difference to a token that there is not"
+        await decide(server, held.id.encode(), State.APPROVED)
+        assert (await polled()).statuses == absent.statuses
+        assert await issued(server) == 0
+        assert (await server.enroll(csr_der, operation=operation, authorization=basic())).status == 200
+        assert (await polled()).statuses == absent.statuses
+        assert await issued(server) == 1
 
 
 async def test_what_a_registration_authority_asks_for_does_not_wait(server: Server) -> None:

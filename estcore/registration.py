@@ -14,14 +14,15 @@ from datetime import timedelta
 from typing import Final, Never, final
 
 from cryptography import x509
+from cryptography.x509.oid import NameOID
 
 from estcore.certification_request import CertificationRequest
 from estcore.errors import BadCsr, BindingMismatch, Forbidden, SignerError
 from estcore.issuer_spec import POSSIBLE_KEY_USAGES, ChannelBinding, KeyAlgorithm, KeyReuse, NameChange, Policy
 from estcore.keys import spki_der
-from estcore.names import same_general_names, same_name
+from estcore.names import describe_general_name, same_general_names, same_name
 from estcore.requester import AuthenticatedBy, Requester
-from estcore.rules import check_may_exist, check_names, check_type_is_permitted, describe, rule_for
+from estcore.rules import check_may_exist, check_names, check_type_is_permitted, describe, is_same_text, rule_for
 from estcore.usages import CONSISTENT_KEY_USAGES, ENCIPHERMENT, KEY_USAGES, Usage
 
 _SEAL: Final = object()  # who has it may make an Authorized; it never leaves this module
@@ -153,13 +154,15 @@ def narrowed(
 ) -> Authorized:
     """The same authorization for less: some of its names and usages, a shorter life. Uses the wider one up.
 
-    Raises SignerError where anything is not within what was authorized, or nothing is left to certify.
+    The subject stays whole. Raises SignerError where anything is not within what was authorized, or nothing is left to certify, Forbidden
+    (NameNotPermitted) where a name goes that is the commonName too.
     """
     wider = authorized.csr.duration
     if not set(sans) <= set(authorized.sans) or not usages <= authorized.usages or (duration and wider and duration > wider):
         raise SignerError("an authorization can be narrowed only")
     if not sans and not authorized.subject.rdns:
         raise SignerError("an authorization was narrowed to no name at all")
+    _check_common_name_stays(authorized, sans)
     authorized.redeem()
     return Authorized(
         requester=authorized.requester,
@@ -171,6 +174,18 @@ def narrowed(
         policy=authorized.policy,
         seal=_SEAL,
     )
+
+
+def _check_common_name_stays(authorized: Authorized, sans: tuple[x509.GeneralName, ...]) -> None:
+    """A commonName is a name to old clients. That it repeats may be all that permitted it, so it does not outlast the name."""
+    for name in authorized.subject.get_attributes_for_oid(NameOID.COMMON_NAME):
+        said = [san for san in authorized.sans if is_same_text(name.value, san)]
+        if said and not any(san in sans for san in said):
+            raise Forbidden(
+                f"{describe_general_name(said[0])} is not permitted by whom this issuer asks, and the subject has it as commonName: ask "
+                "without it, in both places",
+                reason="NameNotPermitted",
+            )
 
 
 def subject_alternative_names(certificate: x509.Certificate) -> tuple[x509.GeneralName, ...]:

@@ -211,7 +211,7 @@ def _check_subject(
         field, value = SUBJECT_FIELDS.get(attribute.oid), attribute.value
         permitting: tuple[str, Sequence[str]]
         if patterns is None:
-            if field == "commonName" and any(_is_same_text(value, san) for san in sans) and not str(value).startswith(_CLUSTERS):
+            if field == "commonName" and any(is_same_text(value, san) for san in sans) and not str(value).startswith(_CLUSTERS):
                 continue  # a URI may be system:…, where it is nobody's user
             permitting = "of a subject only", ("a commonName equal to one of the subject alternative names asked for",)
         elif field is None or field not in patterns:
@@ -236,14 +236,14 @@ def _permits_value(
             field == "commonName"
             and wildcards
             and pattern.permits_wildcard(value, values)
-            and any(isinstance(san, x509.DNSName) and _is_same_text(value, san) for san in sans)
+            and any(isinstance(san, x509.DNSName) and is_same_text(value, san) for san in sans)
         )
         if permitted and not impersonates_cluster(field, value, pattern):
             return True
     return False
 
 
-def _is_same_text(value: str | bytes, san: x509.GeneralName) -> bool:
+def is_same_text(value: str | bytes, san: x509.GeneralName) -> bool:
     """Whether a commonName says the same as a subject alternative name."""
     if not isinstance(value, str):
         return False

@@ -134,6 +134,25 @@ async def test_an_answer_may_take_away_names_usages_and_life(tmp_path: Path) -> 
     ]
 
 
+@pytest.mark.spec("THREAT-09")
+@pytest.mark.parametrize("rule", [{}, {"subject": {"commonName": "*.devices.example"}}], ids=["as one of the names", "by its own pattern"])
+async def test_a_name_that_an_answer_takes_away_does_not_stay_as_common_name(tmp_path: Path, rule: dict[str, Any]) -> None:
+    """As policy alone answers whoever asks for the rest with that commonName."""
+    script = f"""echo '{json.dumps({"decision": "allow", "template": {"sans": ["DNS:a.devices.example"]}})}'"""
+    policy = {"rules": [{"dnsNames": ["*.devices.example"], **rule}]}
+    spec = asking({"exec": {"command": program(tmp_path, script)}}, policy=policy)
+    names = ("a.devices.example", "b.devices.example")
+    async with running(tmp_path, registry_of(manifest(spec=spec))) as server:
+        refused = await server.enroll(make_csr("b.devices.example", *names), authorization=basic())
+        assert (refused.status, refused.header("retry-after")) == (403, None)
+        assert "DNS:b.devices.example" in refused.text
+        assert "commonName" in refused.text
+        assert server.audit_events == []
+        served = await server.enroll(make_csr("a.devices.example", *names), authorization=basic())
+        assert served.certificate.subject.rfc4514_string() == "CN=a.devices.example"
+        assert sans(served.certificate) == ["a.devices.example"]
+
+
 async def test_a_requester_that_policy_refuses_is_never_asked_about(tmp_path: Path) -> None:
     answer, _ = await enrolled(
         tmp_path, asking({"exec": {"command": program(tmp_path, f"touch {tmp_path}/asked; exit 0")}}), "evil.example"

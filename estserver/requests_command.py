@@ -35,7 +35,7 @@ Config = Annotated[Path | None, typer.Option(envvar="EST_CONFIG", help="As of se
 State_ = Annotated[Path | None, typer.Option(envvar="EST_STATE", help="As of serve: where the ledger is.")]
 LedgerUrl = Annotated[str | None, typer.Option(envvar="EST_LEDGER", help="As of serve: SQLAlchemy URL of the ledger.")]
 Ids = Annotated[list[str], typer.Argument(help="Ids, as list shows them.")]
-By = Annotated[str | None, typer.Option(help="Who decides. [default: the operating system's user]")]
+By = Annotated[str | None, typer.Option(help="Who decides; in a container it must be said. [default: the operating system's user]")]
 
 
 @app.command("list")
@@ -94,10 +94,10 @@ def deny(
 def _decide(ids: list[str], state: "State", by: str | None, reason: str, where: tuple[Path | None, Path | None, str | None]) -> None:
     try:
         _check_place()
+        name = by or _user()
     except ConfigurationError as error:
         _complain(error.message)
         raise typer.Exit(EXIT_SETTINGS) from error
-    name = by or getpass.getuser()
 
     async def _each() -> list[str]:
         faults = []
@@ -123,6 +123,17 @@ def _check_place() -> None:
 
     if _in_cluster() and load({})[0].approval_objects:
         raise ConfigurationError("in a cluster requests are decided by kubectl, on the CertificateRequests that `kubectl get estcr` shows")
+
+
+def _user() -> str:
+    """The operating system's name of whoever runs this. Raises ConfigurationError where that is no person's."""
+    unsaid = ConfigurationError("say with --by who decides: the user that this runs as is no person, and the audit log keeps the name")
+    if _in_cluster():  # every kubectl exec runs as the Pod's user
+        raise unsaid
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError) as error:  # a user id without a name; Python 3.13 says it by another error than those before
+        raise unsaid from error
 
 
 def _in_cluster() -> bool:

@@ -112,6 +112,27 @@ def test_without_by_it_is_the_user_of_the_operating_system(state: Path) -> None:
     ] * 2
 
 
+@pytest.mark.parametrize("place", ["in a cluster", "as a user without a name"])
+def test_where_the_user_is_no_person_who_decides_must_be_said(state: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    if place == "in a cluster":
+        monkeypatch.setenv("EST_KUBERNETES", "true")
+        monkeypatch.setenv("EST_APPROVAL_OBJECTS", "false")
+    else:
+        for name in ("LOGNAME", "USER", "LNAME", "USERNAME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr("os.getuid", lambda: 1_000_660_000)
+    for command in (("approve", REQUEST.id), ("deny", REQUEST.id, "--reason", "unknown")):
+        done = run(*command, "--state", str(state))
+        assert done.exit_code == 2
+        assert done.stderr.startswith("estserver: say with --by who decides: ")
+        assert done.stderr.count("\n") == 1
+    assert {request.state for request in in_ledger(state, lambda held: held.listed())} == {State.WAITING}
+    done = run("approve", REQUEST.id, "--by", "alice", "--state", str(state))
+    assert done.exit_code == 0, done.output
+    (decided,) = in_ledger(state, lambda held: held.listed(State.APPROVED))
+    assert decided.decided_by == "alice"
+
+
 def test_a_denial_needs_a_reason_for_the_client_is_told(state: Path) -> None:
     assert run("deny", REQUEST.id, "--state", state).exit_code == 2
     assert row(state).state is State.WAITING

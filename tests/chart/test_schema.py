@@ -128,6 +128,7 @@ GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
     ("server.autoscaling.minReplicas", [1, 100], [0, 101]),
     ("server.autoscaling.targetCPUUtilizationPercentage", [50, 200], [0, "80%"]),
     ("server.workers", [1, 64], [0, 65]),
+    ("server.throttleSources", [None, True, False], ["auto", "false", 0]),
     ("server.publicUrl", ["", "https://est.example:8443"], ["http://est.example", "https://est.example/", "https://"]),
     ("server.service.type", ["NodePort"], ["ExternalName"]),
     ("server.service.port", [1, 65535], [0, 65536]),

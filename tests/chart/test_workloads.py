@@ -193,6 +193,13 @@ def test_sources_are_throttled_only_where_the_service_shows_them() -> None:
         assert "EST_THROTTLE_SOURCES" not in environment(server(render(shown)))
 
 
+@pytest.mark.parametrize("policy", ["Local", "Cluster"])
+@pytest.mark.parametrize("given", [True, False])
+def test_whether_sources_are_throttled_is_what_the_value_says_where_it_says_it(policy: str, *, given: bool) -> None:
+    values = {"server": {"throttleSources": given, "service": {"type": "LoadBalancer", "externalTrafficPolicy": policy}}}
+    assert environment(server(render(values)))["EST_THROTTLE_SOURCES"] == ("true" if given else "false")
+
+
 def test_a_replica_among_others_goes_on_accepting_until_they_get_all_connections(objects: list[dict[str, Any]]) -> None:
     replicas = of_kind(objects, "StatefulSet")["est-issuer-server"]["spec"]["replicas"]
     assert environment(server(objects)).get("EST_DRAIN_DELAY") == ("5s" if replicas > 1 else None)

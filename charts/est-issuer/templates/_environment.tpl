@@ -32,7 +32,9 @@
 - name: EST_LEDGER
   valueFrom: {secretKeyRef: {name: {{ .Values.ledger.urlSecret.name | quote }}, key: {{ .Values.ledger.urlSecret.key | quote }}}}
 {{- end }}
-{{- if and (ne .Values.server.service.type "ClusterIP") (ne .Values.server.service.externalTrafficPolicy "Local") }}
+{{- if not (kindIs "invalid" .Values.server.throttleSources) }}
+- {name: EST_THROTTLE_SOURCES, value: {{ .Values.server.throttleSources | quote }}}
+{{- else if and (ne .Values.server.service.type "ClusterIP") (ne .Values.server.service.externalTrafficPolicy "Local") }}
 {{- /* Every client from outside has a node's address then: one that guesses would shut out all. */}}
 - {name: EST_THROTTLE_SOURCES, value: "false"}
 {{- end }}

@@ -53,6 +53,8 @@ FULL: dict[str, Any] = {
         ],
         "priorityClassName": "system-cluster-critical",
         "extraEnv": [{"name": "EST_LIMIT_CONNECTIONS", "value": "500"}],
+        "extraVolumes": [{"name": "postgresql-ca", "configMap": {"name": "postgresql-ca"}}],
+        "extraVolumeMounts": [{"name": "postgresql-ca", "mountPath": "/etc/postgresql-ca", "readOnly": True}],
         "podDisruptionBudget": {"enabled": True},
         "runtimeClassName": "gvisor",
         "hostUsers": False,

@@ -141,6 +141,8 @@ def test_an_unknown_value_is_refused_by_its_name() -> None:
         ({"server": {"service": {"loadBalancerClass": "x"}}}, "server.service.type"),
         ({"server": {"service": {"loadBalancerSourceRanges": ["192.0.2.0/24"]}}}, "server.service.type"),
         ({"server": {"tls": {"secretName": "own", "names": ["est.example"]}}}, "server.tls.names"),
+        ({"server": {"extraVolumes": [{"name": "ledger", "emptyDir": {}}]}}, 'a volume named "ledger" is there already'),
+        ({"server": {"extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}]}}, 'no volume is named "ca"'),
         ({"labels": {"cacerts": "devices/factory"}}, "EST operation"),
         ({"labels": {"factory": "factory"}}, "labels"),
         ({"operator": {"serviceAccount": {"name": "est-issuer-server"}}}, "CA keys"),

@@ -148,6 +148,16 @@ GOOD_AND_BAD: list[tuple[str, list[Any], list[Any]]] = [
         [[{"value": "1"}], [{"name": "est-x"}], [{"name": "EST_X", "value": 1}], ["EST_X=1"]],
     ),
     (
+        "server.extraVolumes",
+        [[{"name": "ca", "configMap": {"name": "ca"}}]],
+        [[{"configMap": {"name": "ca"}}], [{"name": "ca"}], [{"name": "a.b", "emptyDir": {}}], ["ca"]],
+    ),
+    (
+        "server.extraVolumeMounts",
+        [[{"name": "ca", "mountPath": "/etc/ca", "readOnly": True}]],
+        [[{"name": "ca"}], [{"mountPath": "/etc/ca"}], [{"name": "ca", "mountPath": "etc/ca"}], ["/etc/ca"]],
+    ),
+    (
         "operator.topologySpreadConstraints",
         [[], [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}]],
         [

@@ -168,6 +168,16 @@ def test_with_postgresql_there_is_no_claim_and_the_url_comes_from_its_secret() -
     assert ledger["valueFrom"] == {"secretKeyRef": {"name": "ledger-url", "key": "url"}}
 
 
+def test_estserver_alone_has_the_volumes_of_the_values() -> None:
+    pods = pod_specs(render(FULL))
+    assert {"name": "postgresql-ca", "configMap": {"name": "postgresql-ca"}} in pods["est-issuer-server"]["volumes"]
+    mount = {"name": "postgresql-ca", "mountPath": "/etc/postgresql-ca", "readOnly": True}
+    assert mount in pods["est-issuer-server"]["containers"][0]["volumeMounts"]
+    for pod in pods.values():
+        assert {one["name"] for one in pod["containers"][0].get("volumeMounts", [])} <= {one["name"] for one in pod["volumes"]}
+    assert not [name for name, pod in pods.items() if name != "est-issuer-server" and "postgresql-ca" in str(pod["volumes"])]
+
+
 @pytest.mark.parametrize("kind", ["NodePort", "LoadBalancer"])
 def test_a_service_for_the_outside_keeps_the_clients_address(kind: str) -> None:
     service = of_kind(render({"server": {"service": {"type": kind, "nodePort": 30443}}}), "Service")["est-issuer"]["spec"]

@@ -51,6 +51,18 @@ def test_every_pod_is_restricted(objects: list[dict[str, Any]]) -> None:
             assert not any("hostPort" in port for port in container.get("ports", []))
 
 
+def test_a_pod_runs_as_whom_the_cluster_chooses_where_the_values_say_nobody() -> None:
+    nobody = {"runAsUser": None, "runAsGroup": None, "fsGroup": None, "fsGroupChangePolicy": None}
+    fixed = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
+    for spec in pod_specs(render({"podSecurityContext": nobody})).values():
+        assert spec["securityContext"] == fixed
+    for spec in pod_specs(render({"podSecurityContext": nobody | {"runAsUser": 1_000_660_000, "fsGroup": 1_000_660_001}})).values():
+        assert spec["securityContext"] == fixed | {"runAsUser": 1_000_660_000, "fsGroup": 1_000_660_001}
+    for spec in pod_specs(render()).values():
+        everybody = {"runAsUser": 65532, "runAsGroup": 65532, "fsGroup": 65532, "fsGroupChangePolicy": "OnRootMismatch"}
+        assert spec["securityContext"] == fixed | everybody
+
+
 def test_no_pod_is_given_a_token_that_it_did_not_ask_for(objects: list[dict[str, Any]]) -> None:
     for spec in pod_specs(objects).values():
         assert spec["automountServiceAccountToken"] is False

@@ -77,10 +77,11 @@ https://{{ include "est-issuer.serviceHost" . }}{{ if ne (int .Values.server.ser
 {{- /* Pod Security "restricted". */}}
 {{- define "est-issuer.podSecurityContext" -}}
 runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-fsGroupChangePolicy: OnRootMismatch
+{{- range $name, $value := .Values.podSecurityContext }}
+{{- if not (kindIs "invalid" $value) }}
+{{ dict $name $value | toYaml }}
+{{- end }}
+{{- end }}
 seccompProfile: {type: RuntimeDefault}
 {{- end }}
 

@@ -27,7 +27,7 @@ from estoperator.leadership import Leadership
 from estoperator.metrics import Metrics
 from estoperator.namespaces import Namespaces
 from estoperator.open_requests import OpenRequests
-from estoperator.program import Program
+from estoperator.program import Program, request_queue
 from estoperator.registrations import Registrations
 from estoperator.relist import MustRestart
 from estoperator.requester_guards import RequesterGuard, keep_checking
@@ -114,8 +114,7 @@ def _program(
     namespaces: Namespaces,
     guards: Iterable[RequesterGuard],
 ) -> Program:
-    # One namespace may not hold every worker, or a slow one would keep all others waiting.
-    requests: WorkQueue[RequestKey] = WorkQueue(clock=time.monotonic, per_namespace=max(1, loaded.workers * 3 // 4))
+    requests = request_queue(open_requests, workers=loaded.workers, clock=time.monotonic)
     events = Events(cluster, instance=loaded.identity, now=_now, metrics=metrics, pressed=requests.pressed)
     issuer_queue: WorkQueue[IssuerRef] = WorkQueue(clock=time.monotonic, per_namespace=1)
     issuers = Issuers(

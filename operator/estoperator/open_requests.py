@@ -6,7 +6,7 @@ Fed by watch events and by what the API server answers to our own writes, in any
 from collections import defaultdict
 from collections.abc import Iterator
 
-from estoperator.requesters import requester_of
+from estoperator.requesters import owner_of, requester_of
 from estoperator.resources import CertRequest, IssuerRef, RequestKey
 
 
@@ -50,6 +50,11 @@ class OpenRequests:
         keys.discard(key)
         if not keys:
             del self._by_issuer[request.issuer]
+
+    def owner_of(self, key: RequestKey) -> str:
+        """Whose turn the request takes in the queue (`requesters.owner_of`); where it is not open, its namespace's."""
+        request = self._requests.get(key)
+        return key.namespace if request is None else owner_of(request)
 
     def of_issuer(self, ref: IssuerRef) -> Iterator[RequestKey]:
         """Those that name this issuer, to be decided again when it changes."""

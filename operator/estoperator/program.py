@@ -14,6 +14,7 @@ from estoperator.kubernetes_errors import KubernetesError
 from estoperator.leadership import Leadership
 from estoperator.metrics import Metrics
 from estoperator.namespaces import Namespaces
+from estoperator.open_requests import OpenRequests
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
 from estoperator.workqueue import Key, WorkQueue
@@ -26,6 +27,11 @@ DRAIN_SECONDS = 5.0
 """How long work in hand may take to end at shutdown; what is cut is done again by the next leader."""
 
 K = TypeVar("K", bound=Key)
+
+
+def request_queue(open_requests: OpenRequests, *, workers: int, clock: Callable[[], float]) -> WorkQueue[RequestKey]:
+    """The queue of the requests: one tenant may not hold every worker, or a slow one would keep all others waiting."""
+    return WorkQueue(clock=clock, per_namespace=max(1, workers * 3 // 4), owner_of=open_requests.owner_of)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,17 @@ def requester_of(request: CertRequest, labels_of: LabelsOf = name_alone) -> Requ
     )
 
 
+def owner_of(request: CertRequest) -> str:
+    """Who pays for the work that a request makes: its namespace, of a CertificateSigningRequest its maker's, and a person by themselves.
+
+    Not the namespace that the request names by its issuer: whoever makes requests names others' at will, or a new one each time. The API
+    server writes the username of a CertificateSigningRequest; a colon is in no namespace's name.
+    """
+    if request.user is None:
+        return request.key.namespace
+    return _own_account(request.user)[0] or f"user:{request.user.username}"
+
+
 def serves(issuer: IssuerState, requester: Requester) -> bool:
     """Whether the issuer is there for the requester's namespace at all.
 
@@ -52,8 +63,7 @@ def _requester_of_user(request: CertRequest, user: User, labels_of: LabelsOf) ->
     EstClusterIssuer a ServiceAccount's own namespace, and a person has none: a rule for people names users or groups.
     """
     username = user.username
-    account = username.removeprefix(SERVICE_ACCOUNT_PREFIX) if username.startswith(SERVICE_ACCOUNT_PREFIX) else ""
-    own_namespace, _, service_account = account.partition(":")
+    own_namespace, service_account = _own_account(user)
     namespace = request.issuer.namespace or own_namespace
     return Requester(
         authenticated_by=AuthenticatedBy.KUBERNETES,
@@ -65,3 +75,11 @@ def _requester_of_user(request: CertRequest, user: User, labels_of: LabelsOf) ->
         namespace_labels=labels_of(namespace) if namespace else None,
         service_account=service_account if own_namespace and own_namespace == namespace else None,
     )
+
+
+def _own_account(user: User) -> tuple[str, str]:
+    """Namespace and name of the ServiceAccount that a user is; both empty for another user."""
+    if not user.username.startswith(SERVICE_ACCOUNT_PREFIX):
+        return "", ""
+    namespace, _, name = user.username.removeprefix(SERVICE_ACCOUNT_PREFIX).partition(":")
+    return namespace, name

@@ -1,7 +1,7 @@
-"""A queue of keys: deduplicated, fair between namespaces, with backoff. One event loop; the clock is injected.
+"""A queue of keys: deduplicated, fair between their owners, with backoff. One event loop; the clock is injected.
 
-Like client-go's workqueue, a key is in work at most once: added meanwhile it is taken again afterwards. Namespaces are served
-in turn, and one may hold at most a share of the workers, so that 5,000 requests in one do not keep another's waiting.
+Like client-go's workqueue, a key is in work at most once: added meanwhile it is taken again afterwards. Owners, such as namespaces, are
+served in turn, and one may hold at most a share of the workers, so that 5,000 requests of one do not keep another's waiting.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ class Key(Hashable, Protocol):
 
     @property
     def namespace(self) -> str:
-        """Whose turn it takes."""
+        """Whose turn it takes, where the queue is not told another owner."""
         ...
 
 
@@ -33,15 +33,25 @@ K = TypeVar("K", bound=Key)
 class WorkQueue(Generic[K]):
     """Keys that wait for work. Starts paused: `get` hands out nothing until `resume`.
 
-    `clock` gives seconds that only go forward; `jitter` a number in [0, 1). `per_namespace` is how many keys of one namespace may be
-    in work at once.
+    `clock` gives seconds that only go forward; `jitter` a number in [0, 1). `owner_of` says whose turn a key takes, the namespace's that
+    it names without it, and `per_namespace` how many keys of one owner may be in work at once. An owner is asked for when a key becomes
+    ready, and stays until the key is done or forgotten, whatever is said of it meanwhile.
     """
 
-    def __init__(self, *, clock: Callable[[], float], per_namespace: int, jitter: Callable[[], float] = random.random) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float],
+        per_namespace: int,
+        jitter: Callable[[], float] = random.random,
+        owner_of: Callable[[K], str] = lambda key: key.namespace,
+    ) -> None:
         self._clock = clock
         self._jitter = jitter
         self._per_namespace = per_namespace
-        self._ready: OrderedDict[str, OrderedDict[K, float]] = OrderedDict()  # namespace → key → since; both first in, first out
+        self._owner_of = owner_of
+        self._owners: dict[K, str] = {}  # of what is ready or in work
+        self._ready: OrderedDict[str, OrderedDict[K, float]] = OrderedDict()  # owner → key → since; both first in, first out
         self._delayed: list[tuple[float, int, K]] = []
         self._due: dict[K, float] = {}  # of the delayed ones, the entry that counts
         self._in_work: dict[K, bool] = {}  # key → added again meanwhile
@@ -82,7 +92,8 @@ class WorkQueue(Generic[K]):
         if key in self._in_work:
             self._in_work[key] = True
             return
-        self._ready.setdefault(key.namespace, OrderedDict()).setdefault(key, self._clock())
+        owner = self._owners.setdefault(key, self._owner_of(key))
+        self._ready.setdefault(owner, OrderedDict()).setdefault(key, self._clock())
         self._changed.set()
 
     def add_after(self, key: K, seconds: float) -> None:
@@ -90,7 +101,7 @@ class WorkQueue(Generic[K]):
         if seconds <= 0:
             return self.add(key)
         due = self._clock() + seconds
-        if key in self._ready.get(key.namespace, ()) or self._due.get(key, float("inf")) <= due:
+        if self._is_ready(key) or self._due.get(key, float("inf")) <= due:
             return None
         self._due[key] = due
         self._sequence += 1
@@ -114,9 +125,11 @@ class WorkQueue(Generic[K]):
             heapq.heapify(self._delayed)
         if key in self._in_work:
             self._in_work[key] = False
-        keys = self._ready.get(key.namespace)
-        if keys is not None and keys.pop(key, None) is not None and not keys:
-            del self._ready[key.namespace]
+        elif self._is_ready(key):
+            owner = self._owners.pop(key)
+            del self._ready[owner][key]
+            if not self._ready[owner]:
+                del self._ready[owner]
 
     def succeeded(self, key: K) -> None:
         """The next retry begins with the shortest backoff again."""
@@ -134,10 +147,10 @@ class WorkQueue(Generic[K]):
 
     def done(self, key: K) -> None:
         """The key is no longer in work; it is taken again if it was added meanwhile."""
-        again = self._in_work.pop(key)
-        self._busy[key.namespace] -= 1
-        if not self._busy[key.namespace]:
-            del self._busy[key.namespace]
+        again, owner = self._in_work.pop(key), self._owners.pop(key)
+        self._busy[owner] -= 1
+        if not self._busy[owner]:
+            del self._busy[owner]
         if again:
             self.add(key)
         self._changed.set()
@@ -152,18 +165,21 @@ class WorkQueue(Generic[K]):
         if not self._running:
             return None
         self._ripen()
-        for namespace, keys in self._ready.items():
-            if self._busy.get(namespace, 0) >= self._per_namespace:
+        for owner, keys in self._ready.items():
+            if self._busy.get(owner, 0) >= self._per_namespace:
                 continue
             key, _ = keys.popitem(last=False)
             if keys:
-                self._ready.move_to_end(namespace)  # its next key comes after every other namespace's
+                self._ready.move_to_end(owner)  # its next key comes after every other owner's
             else:
-                del self._ready[namespace]
+                del self._ready[owner]
             self._in_work[key] = False
-            self._busy[namespace] = self._busy.get(namespace, 0) + 1
+            self._busy[owner] = self._busy.get(owner, 0) + 1
             return key
         return None
+
+    def _is_ready(self, key: K) -> bool:
+        return key in self._owners and key not in self._in_work
 
     def _ripen(self) -> None:
         now = self._clock()

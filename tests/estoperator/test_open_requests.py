@@ -4,6 +4,7 @@ import pytest
 
 from estoperator.doors import CERT_MANAGER
 from estoperator.open_requests import OpenRequests, is_older
+from estoperator.resources import CertRequest
 from tests.estoperator.builders import APPROVED, FACTORY, READY_ISSUED, approved, csr_pem, pod_request, request_of, signing_request
 
 
@@ -93,6 +94,26 @@ def test_a_namespace_whose_labels_change_has_every_request_on_its_behalf_decided
     seen.forget(signing_request().key)
     seen.observe(signing_request(username="jane"))
     assert len(list(seen.of_namespace("devices"))) == 3, "of an EstIssuer of that namespace"
+
+
+@pytest.mark.spec("THREAT-34")
+@pytest.mark.parametrize(
+    ("request_", "owner"),
+    [
+        pytest.param(request_of(namespace="shop"), "shop", id="CertificateRequest"),
+        pytest.param(pod_request(namespace="shop"), "shop", id="pod"),
+        pytest.param(signing_request(username="system:serviceaccount:shop:web"), "shop", id="ServiceAccount"),
+        pytest.param(signing_request(username="shop"), "user:shop", id="person-called-like-a-namespace"),
+        pytest.param(signing_request(username="system:serviceaccount:"), "user:system:serviceaccount:", id="no-account"),
+    ],
+)
+def test_the_work_on_a_request_is_its_makers_whatever_issuer_it_names(request_: CertRequest, owner: str) -> None:
+    """A signer's name costs nothing: by it whoever floods would take others' turns, or a new one for each request."""
+    seen = OpenRequests()
+    seen.observe(request_)
+    assert seen.owner_of(request_.key) == owner
+    seen.forget(request_.key)
+    assert seen.owner_of(request_.key) == request_.key.namespace
 
 
 def test_versions_are_compared_as_numbers() -> None:

@@ -1,14 +1,20 @@
 """What runs only while this replica leads."""
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
+from estoperator.doors import DOORS, KubernetesDoor
 from estoperator.metrics import Metrics
-from estoperator.program import Program
+from estoperator.open_requests import OpenRequests
+from estoperator.program import Program, request_queue
+from estoperator.resources import CertRequest
 from estoperator.workqueue import WorkQueue
-from tests.estoperator.test_workqueue import Clock
+from tests.estoperator.builders import pod_request, request_of, signing_request
+from tests.estoperator.test_workqueue import Clock, take
 
 
 @dataclass
@@ -43,6 +49,32 @@ class Issuers:
 
     async def work(self, _: object) -> None:
         return
+
+
+def asked_by(tenant: str, name: str, door: KubernetesDoor) -> CertRequest:
+    match door.plural:
+        case "certificatesigningrequests":
+            one = signing_request(username=f"system:serviceaccount:{tenant}:web", signerName=f"estissuers.est-issuer.io/{name}.factory")
+            return replace(one, key=one.key._replace(name=name))
+        case "podcertificaterequests":
+            one = pod_request(namespace=tenant)
+            return replace(one, key=one.key._replace(name=name))
+        case _:
+            return request_of(door, namespace=tenant, name=name)
+
+
+@pytest.mark.spec("THREAT-34")
+@pytest.mark.parametrize("door", DOORS.values(), ids=DOORS)
+async def test_a_tenants_requests_that_hang_keep_no_other_tenants_waiting_at_any_door(door: KubernetesDoor) -> None:
+    seen, workers = OpenRequests(), 16
+    queue = request_queue(seen, workers=workers, clock=Clock())
+    queue.resume()
+    for request in (*(asked_by("flood", f"flood-{number}", door) for number in range(40)), asked_by("quiet", "quiet-1", door)):
+        seen.observe(request)
+        queue.add(request.key)
+    taken = [key for _ in range(workers) if (key := await take(queue)) is not None]
+    assert "quiet-1" in [key.name for key in taken]
+    assert len(taken) == workers * 3 // 4 + 1, "the flood holds a share"
 
 
 async def test_a_leader_that_is_one_no_more_hands_out_nothing_though_estserver_hangs() -> None:

@@ -104,6 +104,41 @@ async def test_one_namespace_may_not_hold_every_worker() -> None:
     assert await take(work) == Key("slow", "0003")
 
 
+@pytest.mark.spec("THREAT-34")
+async def test_what_has_no_namespace_of_its_own_takes_the_turns_of_its_owner() -> None:
+    work: WorkQueue[Key] = WorkQueue(clock=Clock(), per_namespace=3, owner_of=lambda key: key.name.partition("-")[0])
+    work.resume()
+    for name in (*(f"flood-{number}" for number in range(9)), "quiet-1"):
+        work.add(Key("", name))
+    taken = [await take(work) for _ in range(5)]
+    assert [key and key.name for key in taken] == ["flood-0", "quiet-1", "flood-1", "flood-2", None]
+
+
+async def test_a_keys_owner_may_change_at_any_moment_and_its_turn_is_counted_where_it_was_taken() -> None:
+    owners, one = {"owner": "a"}, Key("", "one")
+    work: WorkQueue[Key] = WorkQueue(clock=Clock(), per_namespace=1, owner_of=lambda _key: owners["owner"])
+    work.resume()
+    work.add(one)
+    owners["owner"] = "b"
+    work.add(one)
+    assert len(work) == 1
+    assert await take(work) == one
+    owners["owner"] = "c"
+    work.add(one)
+    work.forget(one)
+    work.add(one)
+    work.done(one)
+    work.add_after(one, 60)
+    assert len(work) == 1, "it is ready"
+    owners["owner"] = "d"
+    work.forget(one)
+    assert len(work) == 0
+    for owner in "abcd":  # none is thought to be busy
+        owners["owner"] = owner
+        work.add(Key("", owner))
+        assert await take(work) == Key("", owner)
+
+
 async def test_a_key_is_there_once_however_often_it_is_added() -> None:
     work = queue()
     for _ in range(10):

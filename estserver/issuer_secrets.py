@@ -1,10 +1,12 @@
 """Everything that one issuer reads from Secrets, and what of it is still the last good state.
 
-What cannot be loaded keeps what was loaded before from the very same Secrets, and says so; a Secret that was deleted keeps nothing.
+What cannot be loaded keeps what was loaded before from the very same Secrets, and says so; of several Secrets of one use each does so
+on its own, for who was taken out of one of them is out whatever is wrong with another. A Secret that was deleted keeps nothing.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, Generic, TypeVar
 
@@ -86,7 +88,7 @@ def load(spec: IssuerSpec, snapshot: Snapshot, previous: IssuerSecrets, store: K
 def _load(
     needed: list[SecretReference], snapshot: Snapshot, previous: Loaded[T], load: Callable[[tuple[SecretManifest, ...]], T]
 ) -> Loaded[T]:
-    """Load from the Secrets, or keep the last good value of the very same Secrets."""
+    """Load from the Secrets, or from those that can be used and the last good state of the others."""
     if not needed:
         return Loaded()
     problem = next((found for reference in needed if (found := snapshot.secret_problems.get(reference.key))), None)
@@ -101,8 +103,37 @@ def _load(
         same_secrets = [(secret.namespace, secret.name) for secret in previous.secrets] == [reference.key for reference in needed]
         if previous.value is None or not same_secrets or any(_is_absent(reference, snapshot) for reference in needed):
             return Loaded(None, (), reason, error.message)
-        what = needed[0].use
-        return Loaded(previous.value, previous.secrets, reason, f"{error.message}; still using the {what} loaded before")
+        kept = _each_on_its_own(needed, snapshot, previous, load)
+        return replace(kept, reason=reason, message=f"{error.message}; still using the {needed[0].use} loaded before")
+
+
+def _each_on_its_own(
+    needed: list[SecretReference], snapshot: Snapshot, previous: Loaded[T], load: Callable[[tuple[SecretManifest, ...]], T]
+) -> Loaded[T]:
+    """Those of the Secrets that can be used, each of the others as it was last good."""
+    usable = tuple(_usable(reference, snapshot, before, load) for reference, before in zip(needed, previous.secrets, strict=True))
+    if usable == previous.secrets:
+        return previous
+    with suppress(ConfigurationError):
+        return Loaded(load(usable), usable)
+    kept = previous
+    for index, secret in enumerate(usable):  # each is in order and together they are not: one user in two of them
+        secrets = (*kept.secrets[:index], secret, *kept.secrets[index + 1 :])
+        if secrets != kept.secrets:
+            with suppress(ConfigurationError):
+                kept = Loaded(load(secrets), secrets)
+    return kept
+
+
+def _usable(
+    reference: SecretReference, snapshot: Snapshot, before: SecretManifest, load: Callable[[tuple[SecretManifest, ...]], T]
+) -> SecretManifest:
+    with suppress(ConfigurationError):
+        secret = _find(reference, snapshot)
+        if secret != before:
+            load((secret,))
+            return secret
+    return before
 
 
 def _is_absent(reference: SecretReference, snapshot: Snapshot) -> bool:

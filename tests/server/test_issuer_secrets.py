@@ -5,9 +5,14 @@ from typing import Any
 
 import pytest
 
-from estcore.errors import ConfigurationError
+from estcore.digest_authentication import DigestAlgorithm, DigestCredentials
+from estcore.errors import ConfigurationError, Unauthenticated
+from estserver.digests import Digests
 from estserver.issuers import Issuer, Registry, RegistrySettings, build
+from estserver.one_time_passwords import OneTimePasswords
+from estserver.passwords import Passwords
 from estserver.secret_uses import SecretUse, references, trim
+from estserver.shared_secrets import SharedSecrets
 from estserver.shared_secrets import load as load_shared_secrets
 from estserver.snapshot import TYPE_BASIC_AUTH, TYPE_OPAQUE, TYPE_TLS, SecretManifest
 from tests.server import manifest_builders
@@ -86,6 +91,117 @@ def test_a_broken_secret_leaves_the_last_good_state_and_says_so(broken: SecretMa
     assert found.one_time_passwords is the_issuer(before).one_time_passwords
     assert found.shared_secrets is the_issuer(before).shared_secrets
     assert not the_issuer(judge(*good, broken)).ready
+
+
+TWO_OF_EACH: dict[str, tuple[str, str]] = {
+    "passwords": ("basic", TYPE_BASIC_AUTH),
+    "digests": ("digest", TYPE_OPAQUE),
+    "one-time passwords": ("oneTimePassword", TYPE_OPAQUE),
+    "shared secrets": ("cmcSharedSecret", TYPE_OPAQUE),
+}
+
+
+def holding(use: str, name: str, *users: str) -> SecretManifest:
+    """A Secret of this use with these users; passwords are one user's."""
+    data = {
+        "passwords": {"username": users[0].encode(), "password": b"of " + users[0].encode()},
+        "digests": {"digest": b"\n".join(DIGEST_LINE.replace(b"device-1", user.encode()) for user in users)},
+        "one-time passwords": {
+            "otp": b"\n".join(f"{user}:sha256:{hashlib.sha256(f'of {user}'.encode()).hexdigest()}".encode() for user in users)
+        },
+        "shared secrets": dict.fromkeys(users, SHARED),
+    }[use]
+    return secret(name, data, kind=TWO_OF_EACH[use][1])
+
+
+def half_written(use: str, name: str) -> SecretManifest:
+    return secret(name, {"device-2": b"short"}, kind=TWO_OF_EACH[use][1])
+
+
+def digest_credentials(user: str) -> DigestCredentials:
+    return DigestCredentials(
+        user=user,
+        realm="devices.factory",
+        nonce="",
+        uri="",
+        algorithm=DigestAlgorithm.SHA_256,
+        nonce_count=1,
+        cnonce="",
+        response="",
+    )
+
+
+def users_of(registry: Registry, use: str) -> set[str]:
+    """Who of four can be identified by what was loaded."""
+    found = the_issuer(registry)
+
+    held = {
+        "passwords": found.passwords,
+        "digests": found.digests,
+        "one-time passwords": found.one_time_passwords,
+        "shared secrets": found.shared_secrets,
+    }[use]
+
+    def knows(user: str) -> bool:
+        match held:
+            case Passwords() | OneTimePasswords():
+                try:
+                    held.check(user, f"of {user}") if isinstance(held, Passwords) else held.check(f"of {user}", common_name=None)
+                except Unauthenticated:
+                    return False
+                return True
+            case Digests():
+                return held.find(digest_credentials(user), secret_names={"one", "two", "three"})[1] is not None
+            case SharedSecrets():
+                return held.get(user) is not None
+        raise AssertionError(f"nothing is held of {use}")
+
+    return {user for user in ("mallory", "alice", "bob", "carol") if knows(user)}
+
+
+@pytest.mark.spec("THREAT-27")
+@pytest.mark.parametrize("use", TWO_OF_EACH)
+def test_who_is_taken_out_of_a_secret_is_out_whatever_is_wrong_with_another_one(use: str) -> None:
+    ways = [{TWO_OF_EACH[use][0]: {"secretName": name}} for name in ("one", "two")]
+    before = judge(holding(use, "one", "mallory"), holding(use, "two", "bob"), ways=ways)
+    assert users_of(before, use) == {"mallory", "bob"}
+    after = judge(holding(use, "one", "alice"), half_written(use, "two"), ways=ways, previous=before)
+    assert users_of(after, use) == {"alice", "bob"}
+    assert (the_issuer(after).ready, the_issuer(after).reason) == (True, "SecretInvalidData")
+    assert "Secret devices/two" in the_issuer(after).message
+    again = judge(holding(use, "one", "carol"), half_written(use, "two"), ways=ways, previous=after)
+    assert users_of(again, use) == {"carol", "bob"}
+    mended = judge(holding(use, "one", "carol"), holding(use, "two", "alice"), ways=ways, previous=again)
+    assert users_of(mended, use) == {"carol", "alice"}
+    assert the_issuer(mended).reason == "Checked"
+
+
+@pytest.mark.spec("THREAT-27")
+@pytest.mark.parametrize("use", TWO_OF_EACH)
+def test_a_user_who_is_put_into_a_second_secret_keeps_nobody_in_who_is_taken_out_of_the_first(use: str) -> None:
+    ways = [{TWO_OF_EACH[use][0]: {"secretName": name}} for name in ("one", "two", "three")]
+    held = [holding(use, "one", "mallory"), holding(use, "two", "bob"), holding(use, "three", "carol")]
+    before = judge(*held, ways=ways)
+    after = judge(holding(use, "one", "alice"), holding(use, "two", "carol"), held[2], ways=ways, previous=before)
+    assert users_of(after, use) == {"alice", "bob", "carol"}
+    assert "Secret devices/three" in the_issuer(after).message
+    moved = judge(holding(use, "one", "bob"), holding(use, "two", "alice"), half_written(use, "three"), ways=ways, previous=after)
+    assert users_of(moved, use) == {"alice", "bob", "carol"}
+    found = the_issuer(moved).passwords
+    assert found is None or (found.secret_of("bob"), found.secret_of("alice")) == ("one", "two")
+
+
+@pytest.mark.spec("THREAT-27")
+def test_a_trust_anchor_that_is_taken_out_is_out_whatever_is_wrong_with_another_secret() -> None:
+    ways = [{"certificate": {"caSecretName": name}} for name in ("one", "two")]
+
+    def anchors(name: str, *names: str) -> SecretManifest:
+        return secret(name, {"ca.crt": b"".join(manifest_builders.ca_pem(common_name)[1] for common_name in names)})
+
+    before = judge(anchors("one", "Good", "Compromised"), anchors("two", "Other"), ways=ways)
+    after = the_issuer(judge(anchors("one", "Good"), secret("two", {"ca.crt": b"oops"}), ways=ways, previous=before))
+    names = {name: [anchor.subject.rfc4514_string() for anchor in found] for name, found in after.anchors.items()}
+    assert names == {"one": ["CN=Good"], "two": ["CN=Other"]}
 
 
 @pytest.mark.spec("THREAT-21")

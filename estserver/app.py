@@ -94,6 +94,7 @@ def build_app(
     ledger.on_writable = metrics.ledger_writable
     passwords = PasswordChecker()
     spent = Spent(ledger)
+    guesses = Guesses(clock=clock, throttle_sources=settings.throttle_sources)
     proofs = Proofs(
         tokens=Tokens(tokens, clock=clock),
         passwords=passwords,
@@ -101,13 +102,14 @@ def build_app(
         registration_authority=RegistrationAuthority(
             service_accounts=frozenset(settings.ra_service_accounts), audience=settings.ra_audience
         ),
-        guesses=Guesses(clock=clock, throttle_sources=settings.throttle_sources),
+        guesses=guesses,
     )
     programs = ProgramCalls()
     callouts = Callouts(programs)
     authenticator = Authenticator(proofs, is_revoked=ledger.is_revoked, clock=clock)
     service = Service(
         authenticator=authenticator,
+        guesses=guesses,
         ledger=ledger,
         spent=spent,
         approvals=Approvals(held=HeldRequests(ledger), audit=audit, metrics=metrics, retry_window=settings.retry_window),

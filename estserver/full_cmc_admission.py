@@ -65,13 +65,14 @@ async def admit(
     around: Part | None = None,
 ) -> Part:
     """Find out who sent a message, and read its controls as instructions of that sender."""
+    source = None if around is not None and around.sender.registration_authority else exchange.request.source
     sender = await full_cmc_requester.of_message(
         message,
         requests,
         exchange.issuer,
         exchange.service,
         connected=connected,
-        source=exchange.request.source,
+        source=source,
         accept_sha1=exchange.accept_sha1,
     )
     if sender.requester is not None:
@@ -79,7 +80,14 @@ async def admit(
     processed = _processed(message, path, around) if around is not None else ()
     instructions = read_instructions(message.body, registration_authority=sender.registration_authority, path=path, processed=processed)
     sender = await full_cmc_requester.with_identity_proof(
-        sender, message.body, instructions, requests, exchange.issuer, accept_sha1=exchange.accept_sha1
+        sender,
+        message.body,
+        instructions,
+        requests,
+        exchange.issuer,
+        exchange.service,
+        source=source,
+        accept_sha1=exchange.accept_sha1,
     )
     layer = Layer(path=path, body=message.body, instructions=instructions)
     return Part(layer=layer, requests=requests, sender=sender)

@@ -10,8 +10,8 @@ RFC 5272 sections 3.2 and 6.2, RFC 7030 sections 3.3.2 and 3.7. One of these mus
 Credentials on the connection that are wrong are refused whatever the message shows.
 """
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 from typing import Final
 
 from cachetools import LRUCache
@@ -36,7 +36,7 @@ from estserver import client_certificates, full_cmc_secret
 from estserver.issuers import Issuer
 from estserver.issuing import Service
 from estserver.messages import EstRequest
-from estserver.throttle import Throttle
+from estserver.throttle import Guess
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +49,6 @@ class _Presented:
 
 MAX_CHAINS: Final = 256
 _chains: LRUCache[tuple[bytes, tuple[bytes, ...]], _Presented] = LRUCache(MAX_CHAINS)
-FREE_FAILURES: Final = 20
-LONGEST_PAUSE: Final = timedelta(minutes=1)
-_guesses = Throttle(free=FREE_FAILURES, longest=LONGEST_PAUSE)
-"""Messages under a shared secret that did not verify, by issuer and source: each costs a key derivation, whoever sends it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,24 +116,23 @@ async def of_message(
     service: Service,
     *,
     connected: Requester | None,
-    source: str,
+    source: str | None,
     accept_sha1: bool,
 ) -> Sender:
-    """Who sent this message, its signature or MAC verified; `connected` is who the connection shows, `source` the peer's address.
+    """Who sent this message, its signature or MAC verified; `connected` is who the connection shows.
 
-    Raises CmcFailed: badMessageCheck for a signature or a MAC, badIdentity for a certificate that is not accepted here.
+    `source` is the address that guesses at a shared secret count for, None for what a registration authority passes on.
+    Raises CmcFailed: badMessageCheck for a signature or a MAC, badIdentity for a certificate that is not accepted here. Busy after too
+    many wrong secrets.
     """
     token = (
         connected is not None and connected.registration_authority and connected.authenticated_by is AuthenticatedBy.SERVICE_ACCOUNT_TOKEN
     )
     if message.authenticated is not None:
-        key = f"{issuer.key} {source}"
-        _guesses.check(key, now=service.clock())
-        try:
+        name = full_cmc_secret.identification_of(message.body)
+        # Who says no name guesses at no secret: that is refused before any key is derived.
+        with _guess(service, issuer, name, source) if name is not None else nullcontext():
             requester, secret = await full_cmc_secret.by_authenticated_data(message, issuer, accept_sha1=accept_sha1)
-        except CmcFailed:
-            _guesses.failed(key, now=service.clock())
-            raise
         return Sender(requester=requester, signatory=Signatory(), token=token, secret=secret)
     assert message.signed is not None  # noqa: S101 - a message is the one or the other
     signatory = signatory_of(message.signed, requests)
@@ -151,12 +146,26 @@ async def of_message(
     return Sender(requester=requester, signatory=signatory, registration_authority=requester.registration_authority, token=token)
 
 
+def _guess(service: Service, issuer: Issuer, name: str, source: str | None) -> Guess:
+    """Around the check of the shared secret of this name, which is another than the password of a user who is called the same."""
+    return service.guesses.of_user(f"{AuthenticatedBy.CMC_SHARED_SECRET} {issuer.key} {name}", source)
+
+
 async def with_identity_proof(
-    sender: Sender, body: PkiData, instructions: Instructions, requests: Requests, issuer: Issuer, *, accept_sha1: bool
+    sender: Sender,
+    body: PkiData,
+    instructions: Instructions,
+    requests: Requests,
+    issuer: Issuer,
+    service: Service,
+    *,
+    source: str | None,
+    accept_sha1: bool,
 ) -> Sender:
     """The sender once the identity proofs in the message are checked, and the linking of its requests to the secret (section 6.3.1).
 
-    A proof says who the sender is where a certificate does not. Raises CmcFailed (badIdentity, popFailed, badAlg).
+    A proof says who the sender is where a certificate does not. `source` as for `of_message`. Raises CmcFailed (badIdentity, popFailed,
+    badAlg), Busy after too many wrong secrets.
     """
     proofs = [
         *((number, identity_proof.parse_v2(value.value_der)) for number, value in instructions.each(controls.IdentityProofV2)),
@@ -169,17 +178,19 @@ async def with_identity_proof(
             raise wrong_identity().about((number,))
         known = full_cmc_secret.secret_of(issuer, identification.text)
         try:
-            identity_proof.verify(
-                proof,
-                secret=known if known is not None else full_cmc_secret.decoy(),
-                identification=identification.text,
-                req_sequence_der=body.req_sequence_der,
-                accept_sha1=accept_sha1,
-            )
+            with _guess(service, issuer, identification.text, source):
+                identity_proof.verify(
+                    proof,
+                    secret=known if known is not None else full_cmc_secret.decoy(),
+                    identification=identification.text,
+                    req_sequence_der=body.req_sequence_der,
+                    accept_sha1=accept_sha1,
+                )
+                if known is None:  # nobody finds a random secret
+                    raise wrong_identity()
         except CmcFailed as failed:
             raise failed.about((number,)) from failed
-        if known is None:  # nobody finds a random secret
-            raise wrong_identity().about((number,))
+        assert known is not None  # noqa: S101 - else wrong_identity was raised
         requester = sender.requester if sender.signatory.certificate is not None else full_cmc_secret.owner(identification.text)
         sender = replace(sender, requester=requester, secret=known)
     if sender.secret is not None:

@@ -38,6 +38,7 @@ from estserver.messages import Operation
 from estserver.metrics import Metrics
 from estserver.program_call import ProgramCalls
 from estserver.spent import Spent
+from estserver.throttle import Guesses
 
 RETRY_WINDOW = timedelta(minutes=10)
 """How long the same key, names and requester get the same certificate: far longer than a client's retries, far shorter than a renewal."""
@@ -50,6 +51,8 @@ class Service:
     """What the operations work with. `retry_window` of zero switches the recognition of retries off, but for named transactions."""
 
     authenticator: Authenticator
+    guesses: Guesses
+    """The authenticator's own: what is guessed in a message counts with what is guessed on connections."""
     ledger: Ledger
     spent: Spent
     approvals: Approvals

@@ -1,4 +1,4 @@
-"""Backoff after wrong credentials: per user and per source, asked before any slow hash is computed.
+"""Backoff after wrong passwords, tokens and shared secrets: per user and per source, asked before any slow hash is computed.
 
 After `free` failures in a row each further one shuts the door for twice as long as the one before, up to `longest`. What is
 refused while the door is shut does not count again, so a person who waits as told always gets an answer. The table is bounded:
@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final
 
-from estcore.errors import Busy, Unauthenticated
+from estcore.errors import Busy, CmcFailed, Unauthenticated
 
 USER_FREE_FAILURES: Final = 10
 USER_LONGEST_PAUSE: Final = timedelta(seconds=2)
@@ -88,8 +88,13 @@ class Guesses:
         self._users = Throttle(free=USER_FREE_FAILURES, longest=longest)
         self._sources = Throttle(free=SOURCE_FREE_FAILURES, longest=SOURCE_LONGEST_PAUSE) if throttle_sources else None
 
-    def of_user(self, user_key: str, source: str) -> "Guess":
-        """Around the check of a user's password: Unauthenticated from within counts, its absence forgives. Entering raises Busy."""
+    def of_user(self, user_key: str, source: str | None) -> "Guess":
+        """Around the check of a user's password or secret: Unauthenticated and CmcFailed from within count, their absence forgives.
+
+        `source` is None where somebody who is trusted passes guesses of others on. Entering raises Busy.
+        """
+        if source is None:
+            return Guess(self._clock, self._users, user_key, None, "")
         return Guess(self._clock, self._users, user_key, self._sources, _source_key(source))
 
     def of_source(self, source: str) -> "Guess":
@@ -119,7 +124,7 @@ class Guess:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is None:
             self._right()
-        elif issubclass(kind, Unauthenticated):
+        elif issubclass(kind, Unauthenticated | CmcFailed):
             self._wrong()
 
     def _right(self) -> None:

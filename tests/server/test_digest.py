@@ -13,6 +13,7 @@ from estserver.issuers import Registry
 from tests.server.app_fixtures import (
     SECRETS,
     SPEC,
+    AppConfiguration,
     Server,
     basic,
     leaf,
@@ -374,6 +375,19 @@ async def test_of_a_thousand_guesses_only_the_free_ones_are_checked(server: Serv
     assert right.status == 503
     server.clock.advance(seconds=2)
     assert (await server.enroll(make_csr(USER), authorization=respond(found, USER, PASSWORD), source="198.51.100.1")).status == 200
+
+
+@pytest.mark.spec("THREAT-14")
+async def test_guesses_count_by_source_unless_the_service_hides_it(server: Server, tmp_path: Path) -> None:
+    async def guessed(at: Server) -> list[int]:
+        found = await challenge(at)
+        answers = [await at.enroll(b"", authorization=respond(found, f"user-{number}", PASSWORD)) for number in range(25)]
+        return [answer.status for answer in answers]
+
+    assert await guessed(server) == [401] * 20 + [503] * 5
+    (tmp_path / "hidden").mkdir()
+    async with running(tmp_path / "hidden", registry(), configuration=AppConfiguration(throttle_sources=False)) as hidden:
+        assert await guessed(hidden) == [401] * 25
 
 
 async def test_stale_nonces_are_no_guesses(server: Server) -> None:

@@ -1,6 +1,6 @@
 """Shared secrets, challenges, CRMF and envelopes in Full PKI Requests (RFC 5272 sections 3.2, 5, 6.2, 6.3 and 6.7)."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 import pytest
@@ -31,7 +31,7 @@ from estcore.recipient_info import KeyEncryptionKey
 from estserver.issuers import Registry
 from tests import pki
 from tests.server import app_fixtures
-from tests.server.app_fixtures import Server, basic, make_csr, name, new_key, running
+from tests.server.app_fixtures import AppConfiguration, Server, basic, make_csr, name, new_key, running
 from tests.server.cmc_fixtures import (
     Reply,
     by_certificate,
@@ -45,6 +45,7 @@ from tests.server.cmc_fixtures import (
     vouched,
 )
 from tests.server.test_full_cmc import issued, refused
+from tests.server.test_full_cmc_batch import wrapped
 
 SECRET = "sixteen characters and more"
 NAME = "device-7"
@@ -220,11 +221,84 @@ async def test_a_message_under_another_secret_is_refused_in_one_way(server: Serv
     assert await issued(server) == 0
 
 
+# ---- guesses
+
+OTHER = "another secret of many characters"
+
+
+def under_proof(key: PrivateKey, secret: str, named: str) -> bytes:
+    csr_der = linked_csr(key, secret=secret)
+    shown = proof([pki_data.tagged_pkcs10(1, csr_der)], secret=secret, identification=named)
+    return proven(key, csr_der, controls.Identification(named), shown, controls.PopLinkRandom(RANDOM))
+
+
+def under_mac(key: PrivateKey, secret: str, named: str) -> bytes:
+    return authenticated(key, secret=secret, identifier=named, control=named)
+
+
+Under = Callable[[PrivateKey, str, str], bytes]
+ways = pytest.mark.parametrize("under", [under_proof, under_mac])
+
+
+async def answered(server: Server, message: bytes, source: str = "192.0.2.7") -> int:
+    return (await send(server, message, source=source)).answer.status
+
+
+async def guessed(server: Server, under: Under, names: Iterable[str], *, source: str = "192.0.2.7") -> list[int]:
+    """The statuses of wrong secrets under these names, one after the other."""
+    key = new_key()
+    messages = {named: under(key, OTHER, named) for named in dict.fromkeys(names)}
+    return [await answered(server, messages[named], source) for named in names]
+
+
+@ways
 @pytest.mark.spec("THREAT-14")
-async def test_guessing_at_secrets_is_slowed_down_by_source(server: Server) -> None:
-    wrong = authenticated(new_key(), secret="another secret of many")
-    answers = [(await send(server, wrong, source="192.0.2.99")).answer.status for _ in range(21)]
-    assert answers == [400] * 20 + [503]
+async def test_guessing_at_one_secret_is_slowed_down_whoever_guesses(server: Server, under: Under) -> None:
+    """As at a password, which the one who has it waits two seconds for."""
+    wrong = under(new_key(), OTHER, NAME)
+    assert [await answered(server, wrong, f"192.0.2.{number}") for number in range(30)] == [400] * 10 + [503] * 20
+    right = under(new_key(), SECRET, NAME)
+    assert await answered(server, right, "198.51.100.1") == 503
+    server.clock.advance(seconds=2)
+    assert await answered(server, right, "198.51.100.1") == 200
+    assert await answered(server, wrong) == 400, "who has the secret takes the failures back"
+
+
+@ways
+@pytest.mark.spec("THREAT-14")
+async def test_a_source_that_guesses_at_many_secrets_is_slowed_down_and_others_are_not(server: Server, under: Under) -> None:
+    statuses = await guessed(server, under, [f"device-{number}" for number in range(100, 122)], source="192.0.2.99")
+    assert statuses == [400] * 20 + [503] * 2
+    assert await answered(server, under(new_key(), SECRET, NAME), "192.0.2.99") == 503
+    assert await answered(server, under(new_key(), SECRET, NAME), "198.51.100.1") == 200
+
+
+@ways
+@pytest.mark.spec("THREAT-14")
+async def test_where_the_service_hides_sources_a_stranger_shuts_out_nobody_but_whom_he_names(tmp_path: Path, under: Under) -> None:
+    async with running(tmp_path, registry(), configuration=AppConfiguration(throttle_sources=False)) as hidden:
+        assert set(await guessed(hidden, under, [f"device-{number}" for number in range(100, 122)])) == {400}
+        assert await guessed(hidden, under, ["device-8"] * 11) == [400] * 10 + [503]
+        assert await answered(hidden, under(new_key(), SECRET, NAME)) == 200
+
+
+@ways
+@pytest.mark.spec("THREAT-14")
+async def test_a_right_secret_takes_back_one_failure_of_its_source(server: Server, under: Under) -> None:
+    """A site behind one address, where one has an old secret, is not shut for the others."""
+    for number in range(3):
+        assert await guessed(server, under, [f"device-{number}"] * 8) == [400] * 8
+        for _ in range(8):
+            assert await answered(server, under(new_key(), SECRET, NAME)) == 200
+
+
+@pytest.mark.spec("THREAT-14", "EST-CMC-35")
+async def test_a_registration_authority_is_not_the_source_of_the_guesses_that_it_passes_on(server: Server) -> None:
+    ra = await make_authority(server)
+    for hundred in (100, 200):
+        wrong = {number: under_mac(new_key(), OTHER, f"device-{hundred + number}") for number in range(1, 14)}
+        reply = await send(server, ra.sign(wrapped(wrong, [controls.BatchRequests(tuple(wrong))])))
+        assert reply.answer.status == 400
     key = new_key()
     assert (await send(server, authenticated(key))).certificate_for(key).subject == name(NAME)
 

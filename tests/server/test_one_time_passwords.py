@@ -210,6 +210,14 @@ async def test_wrong_ones_are_throttled_by_user_and_by_source(server: Server) ->
 
 
 @pytest.mark.spec("THREAT-14")
+async def test_sources_are_not_counted_where_the_service_hides_them(tmp_path: Path) -> None:
+    async with running(tmp_path, registry(), configuration=AppConfiguration(throttle_sources=False)) as hidden:
+        for names in ((f"user-{number}" for number in range(25)), [None] * 25):
+            statuses = [(await hidden.enroll(otp_csr("guess", user, "a.devices.example"))).status for user in names]
+            assert statuses == [403] * 25
+
+
+@pytest.mark.spec("THREAT-14")
 async def test_an_unknown_user_costs_what_a_known_one_costs(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     hashes: list[bytes] = []
     checkpw = bcrypt.checkpw

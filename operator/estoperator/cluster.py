@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import aiohttp
+import structlog
 from kubernetes.aio import client, config
 
 from estoperator import conditions, object_reader
@@ -20,6 +21,8 @@ from estoperator.conditions import RequestStatus
 from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, Form, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.resources import CertRequest, Issuer, IssuerRef, RequestKey, User
+
+log = structlog.get_logger(__name__)
 
 FIELD_MANAGER = "est-issuer"
 FORCED = [("fieldManager", FIELD_MANAGER), ("force", "true")]
@@ -102,13 +105,21 @@ class Cluster:
         return object_reader.read_request(door, await self.call("GET", path))
 
     async def requests(self, door: KubernetesDoor) -> AsyncIterator[CertRequest]:
-        """Every request of a door that names one of our issuers, page by page; raises Gone where the CRD is absent."""
+        """Every request of a door that names one of our issuers, page by page; raises Gone where the CRD is absent.
+
+        One that cannot be read is told in the log and left out: it may not keep the others from being seen.
+        """
         next_page = ""
         while True:
             query = [("limit", str(PAGE))] + ([("continue", next_page)] if next_page else [])
             page = await self.call("GET", f"/apis/{door.group}/{door.version}/{door.plural}", query=query)
             for body in page["items"]:
-                request = object_reader.read_request(door, body)
+                try:
+                    request = object_reader.read_request(door, body)
+                except Exception:
+                    name, namespace = body["metadata"]["name"], body["metadata"].get("namespace", "")
+                    log.exception("internal_error", work="relist", request=f"{door.door}/{namespace}/{name}")
+                    continue
                 if request is not None:
                     yield request
             next_page = page["metadata"].get("continue") or ""

@@ -28,8 +28,8 @@ def _read_certificate_request(door: KubernetesDoor, body: Object) -> CertRequest
 
     The namespaced issuer is the one of the request's own namespace (contract 2).
     """
-    metadata, spec = body["metadata"], body["spec"]
-    ref = spec["issuerRef"]
+    metadata, spec = body["metadata"], body.get("spec") or {}  # cert-manager's CRD does not require it
+    ref = spec.get("issuerRef") or {}
     # cert-manager's own default for an absent kind is its Issuer: such a request is never for us.
     if ref.get("group") != GROUP or ref.get("kind") not in ISSUER_KINDS:
         return None

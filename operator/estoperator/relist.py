@@ -85,6 +85,11 @@ async def watch_for_misses(
                         f"the operator's ServiceAccount may not list {door.plural}.{door.group} any more; restarting without this door"
                     ) from error
                 continue
+            except MustRestart:
+                raise
+            except Exception:  # what somebody wrote, or answered in place of the API server, may not end all watches
+                log.exception("internal_error", work="relist", door=door.door)
+                continue
             else:
                 metrics.door(door.door)
             if missed:

@@ -5,7 +5,7 @@ nothing is listed for it; before it is deleted it is read again, and deleted onl
 """
 
 from collections.abc import Callable, Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 import structlog
@@ -78,8 +78,11 @@ def due_at(body: Object) -> datetime | None:
     finished = _finished_at(status)
     if finished is None:
         return None
-    since = datetime.fromisoformat(finished or body["metadata"]["creationTimestamp"])
-    return since + timedelta(seconds=spec.get("ttlSecondsAfterFinished", DEFAULT_SECONDS))
+    life = timedelta(seconds=spec.get("ttlSecondsAfterFinished", DEFAULT_SECONDS))
+    try:
+        return datetime.fromisoformat(finished).astimezone(UTC) + life
+    except (ValueError, OverflowError):  # it does not say, or a time that there is not: the schema lets 23:59:60 pass, and the year 0
+        return datetime.fromisoformat(body["metadata"]["creationTimestamp"]) + life
 
 
 def _finished_at(status: Object) -> str | None:

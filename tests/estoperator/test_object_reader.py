@@ -1,7 +1,9 @@
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 
 from estoperator import go_duration, object_reader
 from estoperator.doors import CERT_MANAGER, EST_ISSUER, KubernetesDoor
@@ -9,6 +11,8 @@ from estoperator.resources import IssuerRef
 from tests import pki
 from tests.estoperator import builders
 from tests.estoperator.builders import APPROVED, DENIED, READY_ISSUED, body
+
+CERT_MANAGER_CRD = yaml.safe_load((Path(__file__).parents[1] / "vectors" / "cert-manager.io_certificaterequests.yaml").read_text())
 
 
 @pytest.mark.parametrize(
@@ -24,6 +28,15 @@ from tests.estoperator.builders import APPROVED, DENIED, READY_ISSUED, body
 @pytest.mark.spec("K8S-CONTRACT-01")
 def test_a_request_for_somebody_elses_issuer_is_not_ours(issuer: dict[str, str], why: str) -> None:
     assert object_reader.read_request(CERT_MANAGER, body(CERT_MANAGER, issuer=issuer)) is None, why
+
+
+@pytest.mark.spec("K8S-CONTRACT-01")
+def test_a_request_without_spec_is_not_ours() -> None:
+    """The schema of cert-manager's CRD lets it pass."""
+    schema = CERT_MANAGER_CRD["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+    assert "spec" not in schema.get("required", ())
+    without = {name: value for name, value in body(CERT_MANAGER).items() if name != "spec"}
+    assert object_reader.read_request(CERT_MANAGER, without) is None
 
 
 @pytest.mark.spec("K8S-CONTRACT-02", "THREAT-21")

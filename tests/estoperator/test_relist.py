@@ -19,7 +19,7 @@ class Api:
     """A list, and what each object is when it is read again."""
 
     listed: list[CertRequest] = field(default_factory=list)
-    error: KubernetesError | None = None
+    error: Exception | None = None
     now: dict[RequestKey, CertRequest] = field(default_factory=dict)
     versions: tuple[str, ...] = ()
     answers: list[KubernetesError | None] = field(default_factory=list)
@@ -99,8 +99,11 @@ async def test_a_miss_is_counted_and_ends_the_process() -> None:
     assert b"est_operator_missed_events_total 1.0" in metrics.render()
 
 
-@pytest.mark.parametrize("error", [Gone("no CRD", http_status=404), KubernetesError("away")])
-async def test_a_list_that_fails_is_tried_at_the_next_turn(error: KubernetesError) -> None:
+FAULT = TypeError("what no schema lets pass, or an answer of what stands in for the API server")
+
+
+@pytest.mark.parametrize("error", [Gone("no CRD", http_status=404), KubernetesError("away"), FAULT])
+async def test_a_list_that_fails_is_tried_at_the_next_turn(error: Exception) -> None:
     turns = 0
 
     async def sleep(seconds: float) -> None:
@@ -115,8 +118,10 @@ async def test_a_list_that_fails_is_tried_at_the_next_turn(error: KubernetesErro
     assert b'watch_checked_timestamp_seconds{door="est-issuer.io"} ' in metrics.render()
 
 
-@pytest.mark.parametrize(("error", "moves"), [(None, True), (Gone("no CRD", http_status=404), True), (KubernetesError("away"), False)])
-async def test_only_a_list_that_could_be_held_against_the_watch_counts_as_a_check(error: KubernetesError | None, *, moves: bool) -> None:
+@pytest.mark.parametrize(
+    ("error", "moves"), [(None, True), (Gone("no CRD", http_status=404), True), (KubernetesError("away"), False), (FAULT, False)]
+)
+async def test_only_a_list_that_could_be_held_against_the_watch_counts_as_a_check(error: Exception | None, *, moves: bool) -> None:
     metrics, seen = Metrics(), []
 
     async def sleep(seconds: float) -> None:

@@ -42,6 +42,22 @@ def test_a_finished_request_stays_a_day_or_as_long_as_it_says(finished: Any) -> 
 
 
 @pytest.mark.parametrize(
+    "time",
+    [
+        pytest.param("2026-01-01T23:59:60Z", id="a leap second"),
+        pytest.param("0000-01-01T00:00:00Z", id="the year 0"),
+        pytest.param("9999-12-31T23:59:59Z", id="the end of all times"),
+        pytest.param("0001-01-01T00:00:00+14:00", id="before all times"),
+    ],
+)
+def test_a_request_that_somebody_says_was_finished_at_no_time_is_removed_by_when_it_was_made(time: str) -> None:
+    """The schema of the CRD lets each of these pass."""
+    ready = {**READY_ISSUED, "lastTransitionTime": time}
+    assert due_at(body(conditions=[ready], created=NOW)) == NOW + DAY
+    assert due_at(body(conditions=[ready], status={"failureTime": time}, created=NOW)) == NOW + DAY
+
+
+@pytest.mark.parametrize(
     "request_",
     [
         pytest.param(body(), id="nothing-said-yet"),

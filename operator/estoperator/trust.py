@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore.issuer_spec import TrustConfigMap
@@ -76,14 +77,13 @@ def bundle_name(ref: IssuerRef) -> str:
 
 
 def anchors_pem(chains: Sequence[Chain], *, now: datetime) -> str:
-    """The trust anchors among an issuer's CA certificates that have not expired, each once, in the bundle's order; PEM.
+    """The trust anchors of an issuer's CA certificates that have not expired, each once, that of the signing CA first; PEM.
 
-    The self-signed ones; where the issuer has none, what is highest. Empty where all have expired.
+    The root of each, or what is highest where the root is not known: an old root does not stand for a CA that another root now certifies.
+    Empty where all have expired.
     """
-    roots = [chain for chain in chains if not chain.intermediates_pem]
-    tops = roots or [chain for chain in chains if chain.authority.public_bytes(Encoding.PEM) == chain.ca_pem]
-    living = dict.fromkeys(chain.authority for chain in tops if now <= chain.authority.not_valid_after_utc)
-    return "".join(anchor.public_bytes(Encoding.PEM).decode("ascii") for anchor in living)
+    tops = [x509.load_pem_x509_certificate(pem) for pem in dict.fromkeys(chain.ca_pem for chain in chains)]
+    return "".join(top.public_bytes(Encoding.PEM).decode("ascii") for top in tops if now <= top.not_valid_after_utc)
 
 
 def cluster_trust_bundle(trust: Trust, *, version: str, annotations: Mapping[str, str] | None = None) -> dict[str, Any]:

@@ -7,8 +7,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import verification
 
 from estcore import roll_over
+from estcore.authority import load
 from estcore.issuer_spec import TrustConfigMap
 from estoperator import chain, trust
 from estoperator.resources import IssuerRef
@@ -67,6 +69,32 @@ def test_while_the_key_rolls_over_both_roots_are_anchors_and_no_link_is() -> Non
     assert isinstance(new.key, ec.EllipticCurvePrivateKey)
     links = roll_over.link_certificates(old.certificate, old.key, new.certificate, new.key, serials=(7, 8))
     assert anchors(new.certificate, old.certificate, *links) == [new.certificate, old.certificate]
+
+
+@pytest.mark.spec("EST-KEYUPD-01")
+@pytest.mark.parametrize("root_known", [False, True])
+def test_a_root_that_became_an_intermediate_leaves_its_old_self_and_an_anchor_of_what_is_signed_now(*, root_known: bool) -> None:
+    company = pki.ca("Company Root", private_key=pki.key(owner="company"))
+    old = pki.ca("Factory CA")
+    new = pki.ca("Factory CA", private_key=pki.key(owner="the new key"), issuer=company)
+    loaded = load(
+        certificate_chain_pem=pki.pem(new.certificate),
+        private_key_pem=pki.key_pem(new.key),
+        root_pem=pki.pem(company.certificate) if root_known else None,
+        rollover_pem=pki.pem(old.certificate),
+        now=NOW,
+        where="Secret devices/factory-ca",
+    )
+    highest = company.certificate if root_known else new.certificate
+    published = anchors(*loaded.certificates)
+    assert published == [highest, old.certificate], "that of the signing CA is first"
+    known = chain.chains(pki.pem(*loaded.certificates))
+    for signer in (new, old):
+        leaf = pki.leaf(signer, subject=pki.name("web"), sans=pki.dns("web.devices.svc"))
+        written, _ = chain.deliver(leaf, spki_der=pki.spki_der(leaf.public_key()), known=known, now=NOW)
+        presented = x509.load_pem_x509_certificates(written)
+        verifier = verification.PolicyBuilder().store(verification.Store(published)).time(NOW).build_client_verifier()
+        verifier.verify(presented[0], presented[1:])  # raises where what a workload mounts does not verify what another one shows
 
 
 def test_an_anchor_that_has_expired_is_left_out_and_none_comes_twice() -> None:

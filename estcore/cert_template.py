@@ -7,7 +7,7 @@ identifiers) and what cannot be honoured is refused by name. Names, keys and ext
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 from cryptography import x509
 
@@ -116,6 +116,14 @@ def duration(validity: tuple[datetime | None, datetime | None], *, now: datetime
     if life <= timedelta(0):
         raise _refused("the validity ends before it begins")
     return life
+
+
+def life_asked(validity: tuple[datetime | None, datetime | None] | None, *, now: datetime) -> dict[str, Any]:
+    """The members `duration` and `ends_at` of a CertificationRequest with this validity, or with none. Raises as `duration`."""
+    if validity is None:
+        return {"duration": None, "ends_at": None}
+    not_before, not_after = validity
+    return {"duration": duration(validity, now=now), "ends_at": not_after if not_before is None else None}
 
 
 def check_issuer(template: CertTemplate, *, same: bool) -> None:

@@ -4,7 +4,7 @@ RFC 5272 calls both forms certification requests. Whoever makes one has checked 
 """
 
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cryptography import x509
@@ -53,6 +53,8 @@ class CertificationRequest:
     usages: frozenset[Usage] | None = None
     duration: timedelta | None = None
     """The life asked for; None asks for the policy's default."""
+    ends_at: datetime | None = None
+    """Where an end was asked for and no beginning (RFC 4211 section 5): `duration` is what was left of it, less each time it is asked."""
     ca: bool = False
     """A CA certificate is asked for: never true of what a requester sends, for parsing refuses that; a registration authority may ask."""
     cmc_ra: bool = False

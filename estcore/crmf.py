@@ -140,11 +140,11 @@ def _request(csr_der: bytes, template: CertTemplate, controls: Mapping[str, byte
         sans=requested.sans,
         usages=requested.usages,
         cmc_ra=requested.cmc_ra,
-        duration=cert_template.duration(template.validity, now=now) if template.validity is not None else None,
         proven=False,
         subject_key_identifier=requested.subject_key_identifier,
         attribute_types=frozenset(controls_by_der),
         form=RequestForm.CRMF,
+        **cert_template.life_asked(template.validity, now=now),
         **attributes,
     )
 

@@ -166,7 +166,7 @@ def narrowed(
     authorized.redeem()
     return Authorized(
         requester=authorized.requester,
-        csr=replace(authorized.csr, duration=duration),
+        csr=replace(authorized.csr, duration=duration, ends_at=authorized.csr.ends_at if duration == wider else None),
         subject=authorized.subject,
         sans=sans,
         usages=usages,

@@ -175,7 +175,7 @@ def apply(request: CertificationRequest, modification: Modification, *, now: dat
     if template.subject is not None and template.subject_der is not None:
         changes = {"subject": template.subject, "subject_der": template.subject_der}
     if template.validity is not None:
-        changes["duration"] = cert_template.duration(template.validity, now=now)
+        changes |= cert_template.life_asked(template.validity, now=now)
     if template.extensions_der is not None:
         extensions = cert_template.load_extensions(template.extensions_der, spki_der=request.spki_der)
         if modification.change is Change.ADD:
@@ -188,7 +188,7 @@ def _removed(request: CertificationRequest, template: CertTemplate) -> Certifica
     if template.subject is not None:
         request = replace(request, subject=_NO_NAME, subject_der=_NO_NAME_DER)
     if template.validity is not None:
-        request = replace(request, duration=None)
+        request = replace(request, duration=None, ends_at=None)
     for oid in _extension_oids(template):
         match oid:
             case "2.5.29.17":

@@ -12,8 +12,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from cryptography import x509
-
 from estcore import authority
 from estcore.authority import Authority, Issued
 from estcore.certification_request import CertificationRequest
@@ -22,7 +20,7 @@ from estcore.issuer_spec import IssuerSpec
 from estcore.registration import Authorized
 from estcore.requester import AuthenticatedBy, Requester
 from estcore.value import value
-from estserver import approval, audit, external_signer, revocation_secret
+from estserver import approval, audit, external_signer, retries, revocation_secret
 from estserver.approval import Approvals
 from estserver.audit import AuditLog, Outcome
 from estserver.authentication import Authenticator
@@ -33,7 +31,6 @@ from estserver.issuers import Issuer
 from estserver.key_generator import KeyGenerator
 from estserver.ledger import Ledger
 from estserver.ledger_entry import Entry, digest
-from estserver.ledger_schema import STATE_ISSUED
 from estserver.messages import Operation
 from estserver.metrics import Metrics
 from estserver.program_call import ProgramCalls
@@ -165,7 +162,7 @@ async def _record(order: Order, entry: Entry, service: Service, *, now: datetime
         standing = await service.ledger.record(entry)
     except Conflict as error:
         raise _used() from error
-    if standing.serial != entry.serial and (standing.state != STATE_ISSUED or now - standing.recorded_at >= service.retry_window):
+    if standing.serial != entry.serial and not retries.answers(standing, retry_window=service.retry_window, now=now):
         raise _used()
     return standing
 
@@ -215,13 +212,6 @@ def _signature(order: Order, transaction: str | None, serial: int) -> audit.Sign
     )
 
 
-def _whole(san: x509.GeneralName) -> str:
-    """A name as it is; Issued has it as a log shows it, which may be shortened."""
-    if isinstance(san, x509.OtherName):
-        return f"OtherName:{san.type_id.dotted_string}:{san.value.hex()}"
-    return f"{type(san).__name__}:{san.value}"
-
-
 def _outcome(standing: Entry, serial: int, *, repeated: bool) -> Outcome:
     return Outcome(
         result="repeated" if repeated else "issued",
@@ -236,11 +226,13 @@ def _entry(
     order: Order, issued: Issued, held: HeldRequest | None, transaction: str | None, retry_window: timedelta, *, now: datetime
 ) -> Entry:
     """The row of a certificate. What makes two requests the same transaction is its name, or what was asked for and by whom."""
-    requester, csr = order.requester, order.csr
+    requester = order.requester
     who = _spender(requester) or str(requester)
-    asked_for = digest(issued.spki_sha256, csr.subject_der.hex(), *sorted(map(_whole, order.authorized.sans)), *sorted(csr.usages or ()))
     if held is not None:  # its repeats were found by this already
         asked_for = digest(issued.spki_sha256, held.slot or "")
+    else:
+        asked = retries.asked_by_name if transaction is not None and transaction == order.transaction else retries.asked_for
+        asked_for = asked(order.csr, order.authorized)
     window: timedelta | None = None
     if transaction is None and retry_window and not order.exempt:
         # What the CA of before signed is no answer to a retry: where a Secret was mended meanwhile nobody trusts it.

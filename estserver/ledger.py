@@ -15,10 +15,10 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from estcore.errors import Busy, ConfigurationError, Conflict, EstError, LedgerUnavailable
-from estserver import ledger_schema
+from estserver import ledger_schema, retries
 from estserver.ledger_engine import engine_for
 from estserver.ledger_entry import Entry, from_row, hex_serial, to_row
-from estserver.ledger_schema import STATE_ISSUED, STATE_REVOKED, certificates
+from estserver.ledger_schema import STATE_REVOKED, certificates
 
 GATHER = timedelta(milliseconds=2)
 """How long the first entry of a batch waits for company."""
@@ -248,10 +248,8 @@ def _select_standing(entry: Entry) -> sa.Select[Any]:
 
 
 def _still_stands(standing: Entry, retry: Entry) -> bool:
-    """Whether an earlier row answers a retry: within its window, and not revoked since where the window could have ended."""
-    if retry.retry_window is None:
-        return True
-    return standing.state == STATE_ISSUED and retry.recorded_at - standing.recorded_at < retry.retry_window
+    """Whether an earlier row answers a retry: a transaction that has a name does so for ever, whatever became of its certificate."""
+    return retry.retry_window is None or retries.answers(standing, retry_window=retry.retry_window, now=retry.recorded_at)
 
 
 def _is_data_error(error: SQLAlchemyError) -> bool:

@@ -18,7 +18,7 @@ from estcore.issuer_spec import IssuerSpec, KeyReuse
 from estcore.names import describe_general_name, describe_name, same_general_names, same_name
 from estcore.registration import key_reused, subject_alternative_names
 from estcore.requester import Requester
-from estserver import ledger_schema
+from estserver import ledger_schema, retries
 from estserver.ledger import Ledger
 from estserver.ledger_entry import sans_text
 from estserver.ledger_schema import STATE_ISSUED, certificates
@@ -49,7 +49,10 @@ async def check_vouched(
     expired_for = max(
         (way.certificate.expired_for or timedelta(0) for way in spec.est.authentication if way.certificate), default=timedelta(0)
     )
-    found, reused = _renewable(issuer, csr, since=now - expired_for), _with_its_key(issuer, csr, requester, now - retry_window)
+    found, reused = (
+        _renewable(issuer, csr, since=now - expired_for),
+        _with_its_key(issuer, csr, requester, retries.rows_that_answer(retry_window=retry_window, now=now)),
+    )
 
     def look(connection: sa.Connection) -> tuple[list[bytes], bool]:
         if ledger not in _indexed:
@@ -86,11 +89,11 @@ def _renewable(issuer: str, csr: CertificationRequest, *, since: datetime) -> sa
     return query.order_by(certificates.c.id.desc()).limit(MAX_LOOKED_AT)
 
 
-def _with_its_key(issuer: str, csr: CertificationRequest, requester: Requester, since: datetime) -> sa.Select[Any]:
+def _with_its_key(issuer: str, csr: CertificationRequest, requester: Requester, answers: sa.ColumnElement[bool]) -> sa.Select[Any]:
     earlier_try = sa.and_(
         certificates.c.requester == str(requester),
         certificates.c.operation == Operation.SIMPLE_REENROLL.value,
-        certificates.c.recorded_at > int(since.timestamp() * 1000),
+        answers,
     )
     its_key = certificates.c.spki_sha256 == hashlib.sha256(csr.spki_der).hexdigest()
     return sa.select(certificates.c.id).where(_named(issuer, csr), its_key, sa.not_(earlier_try)).limit(1)

@@ -164,6 +164,14 @@ def test_a_validity_asks_for_a_life() -> None:
 
 
 @pytest.mark.spec("EST-CMC-14")
+def test_an_end_alone_is_the_same_end_however_late_it_is_asked_for() -> None:
+    end = NOW + timedelta(hours=1)
+    assert parsed(message(template(not_after=end))).ends_at == end
+    for other in (template(not_before=NOW, not_after=end), template(not_before=NOW), template()):
+        assert parsed(message(other)).ends_at is None, "that is as long whenever it begins"
+
+
+@pytest.mark.spec("EST-CMC-14")
 @pytest.mark.parametrize(
     ("not_before", "not_after", "fail_info"),
     [

@@ -117,7 +117,7 @@ def test_fields_that_are_there_are_replaced_and_all_others_stay() -> None:
     assert apply(FULL, modification()) == FULL
     life = timedelta(days=7)
     assert apply(FULL, modification(not_before=NOW, not_after=NOW + life)) == replace(FULL, duration=life)
-    assert apply(FULL, modification(not_after=NOW + life)) == replace(FULL, duration=life)
+    assert apply(FULL, modification(not_after=NOW + life)) == replace(FULL, duration=life, ends_at=NOW + life)
 
 
 @pytest.mark.spec("EST-CMC-27")
@@ -163,10 +163,10 @@ def test_the_key_usages_that_every_ca_has_go_with_ca_and_with_nothing_else() -> 
 
 @pytest.mark.spec("EST-CMC-27")
 def test_fields_that_are_there_are_removed_whatever_their_value() -> None:
-    request = replace(FULL, duration=timedelta(days=1), ca=True, subject_key_identifier=b"ski")
+    request = replace(FULL, duration=timedelta(days=1), ends_at=NOW + timedelta(days=1), ca=True, subject_key_identifier=b"ski")
     assert apply(request, modification(remove=True, subject=NEW)).subject == x509.Name([])
     assert apply(request, modification(remove=True, subject=NEW)).subject_der == b"\x30\x00"
-    assert apply(request, modification(remove=True, not_after=NOW)) == replace(request, duration=None)
+    assert apply(request, modification(remove=True, not_after=NOW)) == replace(request, duration=None, ends_at=None)
     assert apply(request, modification(SAN, remove=True)) == replace(request, sans=())
     assert apply(request, modification(CA_USAGE, remove=True)) == replace(request, usages=frozenset({Usage.CLIENT_AUTH}))
     assert apply(request, modification(SERVER_AUTH, remove=True)) == replace(request, usages=frozenset({Usage.DIGITAL_SIGNATURE}))

@@ -154,6 +154,13 @@ async def test_after_the_window_the_transaction_is_released_and_both_rows_stay(l
     assert rows(tmp_path, 'SELECT "transaction" FROM certificates ORDER BY id') == [(None,), ("t",)]
 
 
+@pytest.mark.spec("THREAT-30")
+async def test_a_short_life_ends_the_window_at_a_third_of_what_was_left(ledger: Ledger) -> None:
+    await ledger.record(entry(1, not_after=NOW + timedelta(minutes=6)))
+    assert (await ledger.record(entry(2, recorded_at=NOW + timedelta(seconds=119)))).serial == (1 << 128) + 1
+    assert (await ledger.record(entry(3, recorded_at=NOW + timedelta(minutes=2)))).serial == (1 << 128) + 3
+
+
 async def test_without_window_a_transaction_stands_for_ever(ledger: Ledger) -> None:
     await ledger.record(entry(1, retry_window=None))
     winner = await ledger.record(entry(2, retry_window=None, recorded_at=NOW + timedelta(days=999)))

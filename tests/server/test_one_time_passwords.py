@@ -62,8 +62,11 @@ def otps(*lines: str) -> SecretManifest:
 OTPS = otps("# one a device", f"device-1:{sha256(RANDOM)}", f"device-1:{sha256('another' + RANDOM)}", f"device-2:{slow(TYPED)}")
 
 
-def registry(*ways: Mapping[str, Any], secrets: tuple[SecretManifest, ...] = (*SECRETS, OTPS), **est: Any) -> Registry:
-    spec = {**with_est(authentication=list(ways or (OTP_WAY,)), **est), "policy": {"rules": [*RULES, *SPEC["policy"]["rules"]]}}
+def registry(
+    *ways: Mapping[str, Any], secrets: tuple[SecretManifest, ...] = (*SECRETS, OTPS), duration: Mapping[str, str] | None = None, **est: Any
+) -> Registry:
+    policy = {"rules": [*RULES, *SPEC["policy"]["rules"]], **({"duration": duration} if duration else {})}
+    spec = {**with_est(authentication=list(ways or (OTP_WAY,)), **est), "policy": policy}
     return registry_of(manifest(spec=spec), secrets=secrets)
 
 
@@ -146,6 +149,17 @@ async def test_a_retry_after_a_lost_answer_gets_the_same_certificate_within_the_
     server.clock.advance(seconds=1)
     late = await server.enroll(otp_csr(key=key))
     assert (late.status, late.text) == (403, "this one-time password was used before; ask for another one")
+
+
+@pytest.mark.spec("EST-POP-18", "THREAT-30")
+async def test_a_certificate_that_ends_within_the_window_answers_a_retry_while_it_is_young(tmp_path: Path) -> None:
+    async with running(tmp_path, registry(duration={"default": "5m", "max": "1h"})) as server:
+        key = new_key()
+        first = (await server.enroll(otp_csr(key=key))).certificate
+        server.clock.advance(seconds=79)
+        assert (await server.enroll(otp_csr(key=key))).certificate == first, "a third of the four minutes that were left"
+        server.clock.advance(seconds=1)
+        assert (await server.enroll(otp_csr(key=key))).status == 403
 
 
 @pytest.mark.spec("EST-POP-18")

@@ -9,8 +9,9 @@ import asyncio
 import hashlib
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Any, Protocol
 
 import structlog
@@ -81,6 +82,18 @@ class EventApi(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Waiting:
+    """`refused_at`: when it was forbidden, which an API server that is starting does with what it will permit.
+
+    A namespace that is going forbids it too, so it goes to the end of the queue and holds up no other.
+    """
+
+    event: Event
+    told_at: datetime
+    refused_at: datetime | None = None
+
+
 class Events:
     """The Events that wait to be posted. Belongs to one event loop; `instance` names this replica, `now` is aware.
 
@@ -99,24 +112,24 @@ class Events:
     ) -> None:
         self._api, self._instance, self._now, self._metrics, self._sleep = api, instance, now, metrics, sleep
         self._pressed = pressed
-        self._waiting: asyncio.Queue[tuple[Event, datetime]] = asyncio.Queue(MAX_WAITING)
+        self._waiting: asyncio.Queue[_Waiting] = asyncio.Queue(MAX_WAITING)
 
     def tell(self, event: Event) -> None:
         """Have the Event posted soon. Neither waits nor raises: an Event is news, the truth is in the status."""
-        try:
-            self._waiting.put_nowait((event, self._now()))
-        except asyncio.QueueFull:
-            self._metrics.events.labels("dropped").inc()
+        self._put(_Waiting(event=event, told_at=self._now()))
 
     async def run(self) -> None:
         """Post what is told, one after the other, until cancelled."""
         while True:
-            event, told_at = await self._waiting.get()
+            waiting = await self._waiting.get()
             try:
-                while self._pressed() and self._now() - told_at < timedelta(seconds=PATIENCE_SECONDS):
+                while self._pressed() and self._now() - waiting.told_at < timedelta(seconds=PATIENCE_SECONDS):
                     await self._sleep(LOOK_SECONDS)
-                namespace = event.subject.namespace or CLUSTER_NAMESPACE
-                await self._post(namespace, event_body(event, namespace=namespace, instance=self._instance, now=told_at))
+                if waiting.refused_at is not None:
+                    since = (self._now() - waiting.refused_at).total_seconds()
+                    if 0 <= since < RETRY_SECONDS:
+                        await self._sleep(RETRY_SECONDS - since)
+                await self._post(waiting)
             finally:
                 self._waiting.task_done()
 
@@ -124,7 +137,15 @@ class Events:
         """Return once nothing waits."""
         await self._waiting.join()
 
-    async def _post(self, namespace: str, body: Mapping[str, Any]) -> None:
+    def _put(self, waiting: "_Waiting") -> None:
+        try:
+            self._waiting.put_nowait(waiting)
+        except asyncio.QueueFull:
+            self._metrics.events.labels("dropped").inc()
+
+    async def _post(self, waiting: "_Waiting") -> None:
+        namespace = waiting.event.subject.namespace or CLUSTER_NAMESPACE
+        body = event_body(waiting.event, namespace=namespace, instance=self._instance, now=waiting.told_at)
         while True:
             result = "posted"
             try:
@@ -137,6 +158,9 @@ class Events:
                 if error.http_status in PASSING_STATUSES:
                     await self._sleep(RETRY_SECONDS)
                     continue
+                if error.http_status == HTTPStatus.FORBIDDEN and waiting.refused_at is None:
+                    self._put(replace(waiting, refused_at=self._now()))
+                    return
                 result = "refused"
                 log.warning("event_refused", error=error.message, http_status=error.http_status)
             except Exception:

@@ -134,7 +134,7 @@ async def test_an_api_server_that_is_away_gets_the_event_when_it_is_back() -> No
 @pytest.mark.parametrize(
     ("error", "result"),
     [
-        (KubernetesError("forbidden", http_status=403), "refused"),
+        (KubernetesError("invalid", http_status=422), "refused"),
         (Gone("no namespace", http_status=404), "gone"),
         (ValueError(), "refused"),
     ],
@@ -145,6 +145,20 @@ async def test_an_event_that_cannot_be_posted_is_counted_and_the_next_one_goes_o
         told.tell(replace(ISSUED, note="the next"))
     assert [body["note"] for _, body in api.created] == ["the next"]
     assert counted(metrics, result) == 1
+
+
+async def test_an_event_that_is_forbidden_is_posted_once_more_after_the_others_and_then_no_more() -> None:
+    """An API server that is starting forbids what it will permit; a namespace that is going forbids it for good."""
+    forbidden = KubernetesError("forbidden", http_status=403)
+    async with posting(api := Api(forbidden)) as (told, metrics):
+        told.tell(ISSUED)
+        told.tell(replace(ISSUED, note="the next"))
+    assert [body["note"] for _, body in api.created] == ["the next", ISSUED.note]
+    assert api.slept == [events.RETRY_SECONDS]
+    async with posting(api := Api(forbidden, forbidden)) as (told, metrics):
+        told.tell(ISSUED)
+    assert api.created == []
+    assert counted(metrics, "refused") == 1
 
 
 async def test_what_is_told_beyond_the_bound_is_dropped_and_counted_and_nobody_waits() -> None:

@@ -123,7 +123,15 @@ class Leadership:
         self._end()
         with contextlib.suppress(KubernetesError, TimeoutError):
             async with asyncio.timeout(RETRY_SECONDS):
-                await self._replace(self._spec(holder="", seconds=1))
+                try:
+                    await self._give_up()
+                except Stale:  # a renewal that our end cut off may have been stored all the same
+                    await self._look()
+                    if self._is_ours():
+                        await self._give_up()
+
+    async def _give_up(self) -> None:
+        await self._replace(self._spec(holder="", seconds=1))
 
     async def _acquire_or_renew(self) -> None:
         began = self._clock()  # others count from the write at the earliest, so we count from before it

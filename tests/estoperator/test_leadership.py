@@ -109,6 +109,30 @@ async def test_a_released_lease_is_taken_at_once() -> None:
     assert second.leading.is_set()
 
 
+async def test_a_lease_whose_renewal_was_cut_off_by_the_end_is_released_too() -> None:
+    """The API server may have stored what nobody waited for: the version that we know is then the one before."""
+    server, clock = LeaseServer(), Clock()
+    first, second = candidate(server, clock, "first"), candidate(server, clock, "second")
+    await first.round()
+    await second.round()
+    assert server.lease is not None
+    server.lease["metadata"]["resourceVersion"] = "999"
+    await first.release()
+    await second.round()
+    assert (server.holder, second.leading.is_set()) == ("second", True)
+
+
+async def test_a_lease_that_another_took_is_not_released_in_its_place() -> None:
+    server, clock = LeaseServer(), Clock()
+    first, second = candidate(server, clock, "first"), candidate(server, clock, "second")
+    await first.round()
+    await second.round()
+    clock.seconds += LEASE_SECONDS
+    await second.round()
+    await first.release()
+    assert server.holder == "second"
+
+
 async def test_a_leader_whose_lease_another_took_stops_at_its_next_round() -> None:
     server, clock = LeaseServer(), Clock()
     first, second = candidate(server, clock, "first"), candidate(server, clock, "second")

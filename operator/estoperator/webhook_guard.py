@@ -67,21 +67,22 @@ class WebhookGuard:
 
     async def check(self) -> None:
         """Look once. Where it cannot be seen that requests are checked, they are not; said is what is known, once."""
-        self._coverage, said = None, self._said
+        found, said = None, self._said
         try:
             if await self._api.serves(CERT_MANAGER.group, CERT_MANAGER.version, CERT_MANAGER.plural):
-                self._coverage, said = await self._look()
+                found, said = await self._look()
             else:
                 said = ""
         except KubernetesError as error:  # it passes; the door itself says so
             log.debug("cert_manager_webhook_unknown", webhook=self._name, error=error.message)
         except Exception:
             log.exception("internal_error", work="cert_manager_webhook")  # must not leave a belief behind
-        self._metrics.cert_manager_webhook.set(0 if self._coverage is None else 1)
+        self._coverage = found  # only now: while it is looked, what was seen last holds
+        self._metrics.cert_manager_webhook.set(0 if found is None else 1)
         if said == self._said:
             return
         self._said = said
-        if self._coverage is not None:
+        if found is not None:
             log.info("cert_manager_webhook", webhook=self._name, holds=True)
         elif said:
             log.warning("cert_manager_webhook", webhook=self._name, holds=False, reason=said)

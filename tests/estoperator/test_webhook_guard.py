@@ -1,5 +1,6 @@
 """Whether the username in a request of cert-manager's is believed: only where its webhook, whole, has checked it (contract 24)."""
 
+import asyncio
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -48,8 +49,12 @@ SHIPPED: dict[str, Any] = {
 class Api:
     answer: dict[str, Any] | KubernetesError = field(default_factory=lambda: copy.deepcopy(SHIPPED))
     crd: bool = True
+    holds: asyncio.Event | None = None
+    """Where there is one, an answer waits for it."""
 
     async def serves(self, group: str, version: str, plural: str) -> bool:
+        if self.holds is not None:
+            await self.holds.wait()
         assert (group, version, plural) == ("cert-manager.io", "v1", "certificaterequests")
         return self.crd
 
@@ -91,6 +96,19 @@ async def test_what_cert_manager_ships_is_believed_of_requests_made_since(world:
     assert not world.believes(seconds=0)
     assert not world.guard.believes(request_of(created=pki.EPOCH + 60 * SECOND)), "our own kind has the other guard"
     assert b"est_operator_cert_manager_webhook 1.0" in world.metrics.render()
+
+
+async def test_what_was_seen_last_holds_while_it_is_looked_at_again(world: World) -> None:
+    """A request that is decided meanwhile is recorded with its requester as any other."""
+    await world.guard.check()
+    world.api.holds = asyncio.Event()
+    world.api.crd = False
+    looking = asyncio.create_task(world.guard.check())
+    await asyncio.sleep(0)  # it is asking now
+    assert world.believes()
+    world.api.holds.set()
+    await looking
+    assert not world.believes()
 
 
 @pytest.mark.spec("K8S-CONTRACT-24", "THREAT-23")

@@ -143,7 +143,7 @@ def next_step(
     if problem is not None:
         return problem
     if issuer is None:
-        return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound", until=_until(request))
+        return _not_found(request)
     if not issuer.ready or issuer.policy is None:
         return Wait(message=f"{issuer.ref} is not ready: {issuer.message}", reason="IssuerNotReady", until=_until(request))
     requester = requester_of(request, labels_of)
@@ -175,16 +175,22 @@ def after_error(error: EstError, request: CertRequest, issuer: IssuerState | Non
         return Wait(message=POLICY_CHANGED, reason="PolicyChanged")
     if isinstance(error, RequestError) or refused_with in PERMANENT_STATUSES:
         return _refused(error, request)
+    if issuer is None:  # it went while estserver was asked, whose answer says so in other words
+        return _not_found(request)
     if isinstance(error, Pending):
         return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=min(error.retry_after, LONGEST_PENDING))
     door = DOORS[request.key.door]
     since = request.created
-    if issuer is not None and issuer.ready_since is not None:
+    if issuer.ready_since is not None:
         since = max(since, issuer.ready_since)
     if door.gives_up and now >= since + max_retry:
         return Refuse(message=f"Failed to sign {door.kind}: {error.message}", reason=error.reason)
     after = min(getattr(error, "retry_after", timedelta(0)), LONGEST_RETRY)
     return Retry(message=f"Failed to sign {door.kind}, will retry: {error.message}", reason=error.reason, after=after)
+
+
+def _not_found(request: CertRequest) -> Wait:
+    return Wait(message=f"{request.issuer} not found", reason="IssuerNotFound", until=_until(request))
 
 
 def _until(request: CertRequest) -> datetime | None:

@@ -258,6 +258,16 @@ def test_the_step_after_an_error(error: EstError, expected: Step) -> None:
     assert decide.after_error(error, approved(), ready_issuer(), now=NOW, max_retry=TEN_MINUTES) == expected
 
 
+@pytest.mark.spec("K8S-CONTRACT-22")
+@pytest.mark.parametrize(
+    "error", [Refused("404: no such label", http_status=404), ServerUnavailable("503"), Pending("a person", retry_after=SECOND)]
+)
+def test_a_request_whose_issuer_went_while_estserver_was_asked_waits_for_one_of_that_name(error: EstError) -> None:
+    """Whatever the answer says of a label that nobody has any more."""
+    step = decide.after_error(error, approved(), None, now=NOW + timedelta(days=1), max_retry=TEN_MINUTES)
+    assert step == Wait(message="EstIssuer devices/factory not found", reason="IssuerNotFound")
+
+
 @pytest.mark.parametrize(
     ("asked", "followed"),
     [(SECOND, SECOND), (TEN_MINUTES, TEN_MINUTES), (TEN_MINUTES + SECOND, TEN_MINUTES), (timedelta(days=1), TEN_MINUTES)],

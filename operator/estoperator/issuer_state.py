@@ -19,7 +19,9 @@ from estoperator.resources import Issuer, IssuerRef
 READY_REASON = "Checked"
 UNAVAILABLE_REASON = "EstServerUnavailable"
 REFUSED_REASON = "RegistrationAuthorityRefused"
-GENERATING_REASON = "CAGenerating"  # as estserver says it of a new issuer: nothing is wrong, and nobody is to do anything
+REGISTERING_REASON = "RegistrationAuthorityStarting"
+BEGINNING_REASONS = frozenset({"CAGenerating", REGISTERING_REASON})
+"""Of a new issuer whose CA estserver is making, or to which the operator introduces itself: nothing is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -225,6 +225,6 @@ def _event(issuer: Issuer, condition: Mapping[str, Any]) -> Event:
         subject=issuer_subject(issuer.ref, issuer.uid),
         reason=condition["reason"],
         note=condition["message"],
-        warning=condition["status"] != "True" and condition["reason"] != issuer_state.GENERATING_REASON,
+        warning=condition["status"] != "True" and condition["reason"] not in issuer_state.BEGINNING_REASONS,
         action="Check",
     )

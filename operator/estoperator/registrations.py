@@ -101,7 +101,8 @@ class Registrations:
         if not facts.ready or self._registrar.is_usable(facts.label, _ca(facts)):
             return facts
         if failed is None:
-            failed = (0.0, UNAVAILABLE, "the issuer has not answered yet")
+            asked = "the operator is getting its registration authority certificate, and the issuer has not answered yet"
+            return replace(facts, ready=False, reason=issuer_state.REGISTERING_REASON, message=asked)
         _, reason, message = failed
         if reason == REFUSED_REASON:
             untold = issuer_state.refused(message)

@@ -48,7 +48,7 @@ async def test_issuers_that_hang_hold_up_no_other_and_become_ready_when_they_ans
     async with asyncio.timeout(5):
         judged = await registrations.judge(issuers)
     assert judged["good"].ready
-    assert {judged[name].reason for name in hanging} == {UNAVAILABLE}
+    assert {judged[name].reason for name in hanging} == {"RegistrationAuthorityStarting"}
     assert "has not answered yet" in judged[hanging[0]].message
     async with asyncio.timeout(5):
         await registrations.judge(issuers)

@@ -5,12 +5,13 @@ changed meanwhile it is read and decided again. A second enrolment of the same r
 knows it by its transaction, the object's UID: that, not leadership, is why a restart or a second replica never yields two.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
 import structlog
+from cachetools import LRUCache
 from cryptography import x509
 
 from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
@@ -36,6 +37,12 @@ log = structlog.get_logger(__name__)
 MAX_CONFLICTS = 5
 """Times that a request is read again at once because it changed under us; then it waits for its backoff."""
 
+
+REVIEW_AGAIN = timedelta(seconds=5)
+"""After so long a user who may not use an issuer is asked about once more, and then refused."""
+
+MAX_DENIED = 10_000
+"""Requests that wait for that second answer; of more the oldest begin anew."""
 
 MAX_TOLD = 256
 """Events remembered of requests that were deleted before they were finished."""
@@ -99,6 +106,8 @@ class Issuing:
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished: uid, reason, note without incident."""
+    denied: MutableMapping[tuple[RequestKey, str], datetime] = field(default_factory=lambda: LRUCache(MAX_DENIED), repr=False)
+    """When the API server first said that a request's user may not use its issuer, by key and uid."""
     believes: Callable[[CertRequest], bool] = lambda _: False
     """Whether the username in a CertificateRequest of either group is the requester's own."""
 
@@ -137,10 +146,10 @@ class Issuing:
             case Deny():
                 await self._write(request, conditions.denied(request, now=self.now()), result="denied")
             case Wait():
-                self.queue.succeeded(request.key)
                 await self._write(
                     request, conditions.pending(request, message=step.message, now=self.now()), result="waiting", event=step.reason
                 )
+                self.queue.succeeded(request.key)
                 if step.until is not None:
                     self.queue.add_after(request.key, (step.until - self.now()).total_seconds())
             case Retry():
@@ -170,9 +179,16 @@ class Issuing:
                 assert_never(step)
 
     async def _reviewed_step(self, request: CertRequest) -> Step:
-        if request.user is not None and decide.must_be_reviewed(request) and not await self.api.may_reference(request.user, request.issuer):
-            return decide.denied_reference(request)
-        return self._next_step(request)
+        asked = request.key, request.uid
+        if request.user is None or not decide.must_be_reviewed(request) or await self.api.may_reference(request.user, request.issuer):
+            self.denied.pop(asked, None)
+            return self._next_step(request)
+        # This refusal is for good, and an API server that is starting denies what it will allow once it has read every role.
+        again_at = self.denied.setdefault(asked, self.now()) + REVIEW_AGAIN
+        if self.now() < again_at:
+            self.queue.add_after(request.key, (again_at - self.now()).total_seconds())
+            return Ignore()
+        return decide.denied_reference(request)
 
     def _next_step(self, request: CertRequest) -> Step:
         try:
@@ -182,7 +198,7 @@ class Issuing:
             return self._after_fault(fault, request)
 
     async def _enroll(self, step: Enroll, request: CertRequest) -> "Issued":
-        with self.metrics.enrolment_seconds.time():
+        with self.metrics.enrolment_seconds.time(), self.metrics.enrolling.track_inprogress():
             certificate = await self.enroller.enrol(
                 step.label,
                 vouching.vouched(request, step.csr, step.wishes, now=self.now()),

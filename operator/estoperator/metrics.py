@@ -28,6 +28,7 @@ class Metrics:
             buckets=(0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
             registry=self.registry,
         )
+        self.enrolling = Gauge("est_operator_enrolments_in_progress", "Enrolments that estserver has not answered", registry=registry)
         self.errors = Counter(
             "est_operator_errors_total", "Work that failed, by kind of work and reason", ["work", "reason"], registry=registry
         )

@@ -17,7 +17,7 @@ from estoperator.conditions import RequestStatus
 from estoperator.doors import CERT_MANAGER, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.events import Event, Events
 from estoperator.issuer_state import IssuerState
-from estoperator.issuing import MAX_CONFLICTS, MAX_TOLD, Issuing
+from estoperator.issuing import MAX_CONFLICTS, MAX_TOLD, REVIEW_AGAIN, Issuing
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
@@ -128,7 +128,7 @@ def world() -> World:
         queue=queue,
         metrics=Metrics(),
         events=(told := Told()),
-        now=lambda: NOW,
+        now=lambda: NOW + timedelta(seconds=clock.seconds - Clock().seconds),
         max_retry=timedelta(minutes=10),
     )
     return World(api, server, known, issuing, clock, told)
@@ -376,6 +376,25 @@ async def test_of_a_denied_request_the_approver_tells_and_we_do_not(world: World
     assert world.told.events == []
 
 
+async def test_a_status_that_may_not_be_written_is_tried_again_ever_more_rarely(world: World) -> None:
+    """As where another's admission policy refuses it: the write of a request that waits is an attempt like any other."""
+    world.known.issuers.clear()
+    world.issuing.queue.resume()
+    request = approved()
+    waits = []
+    for _ in range(4):
+        world.api.refusals = [KubernetesError("refused by a policy", http_status=403)]
+        with pytest.raises(KubernetesError):
+            await world.work(request)
+        world.issuing.queue.retry(request.key)  # as the program does it
+        waits.append(world.issuing.queue._until_due())
+        assert await take(world.issuing.queue) is None
+        world.clock.seconds += waits[-1] or 0.0
+        assert await take(world.issuing.queue) == request.key
+        world.issuing.queue.done(request.key)
+    assert waits == [0.5, 1.0, 2.0, 4.0]
+
+
 async def test_an_event_is_told_only_once_the_status_is_written(world: World) -> None:
     world.api.refusals = [KubernetesError("away")]
     with pytest.raises(KubernetesError):
@@ -396,9 +415,26 @@ async def test_a_user_without_reference_is_refused_before_the_issuer_is_looked_a
     world.api.references = False
     world.known.issuers.clear()
     await world.work(builders.signing_request())
-    assert world.api.reviewed == [("jane", FACTORY)]
+    world.clock.seconds += REVIEW_AGAIN.total_seconds()
+    await world.work(builders.signing_request())
+    assert world.api.reviewed == [("jane", FACTORY)] * 2
     assert [(item.type, item.reason) for item in world.last.conditions] == [("Failed", "DeniedReference")]
     assert world.server.asked == []
+
+
+async def test_a_user_is_refused_for_good_only_once_it_was_said_twice_with_some_seconds_between(world: World) -> None:
+    """An API server that is starting denies what it will allow once it has read every role."""
+    world.api.references = False
+    for _ in range(3):
+        await world.work(builders.signing_request())
+    assert (world.api.written, world.told.events, len(world.issuing.queue)) == ([], [], 1)
+    world.api.references = True
+    world.issuing.queue.resume()
+    world.clock.seconds += REVIEW_AGAIN.total_seconds()
+    key = await take(world.issuing.queue)
+    assert key == builders.signing_request().key
+    await world.issuing.work(key)
+    assert world.last.certificate_pem
 
 
 async def test_what_a_native_request_waits_for_is_an_event_told_once_and_nothing_is_written(world: World) -> None:

@@ -67,6 +67,11 @@ class ApiClient:
         path = f"{resource.collection(namespace)}/{quote(name, safe='')}{f'/{part}' if part else ''}"
         return _read(self._send("PATCH", path, body=manifest, query=query, content_type=APPLY))
 
+    def patch(self, resource: str, name: str, namespace: str, body: Mapping[str, Any]) -> Object:
+        """The object as it then is; by a merge patch."""
+        path = f"{self._resource(resource).collection(namespace)}/{quote(name, safe='')}"
+        return _read(self._send("PATCH", path, body=body, content_type="application/merge-patch+json"))
+
     def delete(self, resource: str, name: str, namespace: str = "") -> None:
         """Delete it; what has finalizers may still be there."""
         _read(self._send("DELETE", f"{self._resource(resource).collection(namespace)}/{quote(name, safe='')}"))

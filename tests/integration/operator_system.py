@@ -24,7 +24,7 @@ from tests.integration.api_client import Object
 from tests.integration.apiserver import ApiServer, free_port
 from tests.integration.rights import RBAC, allow_secrets, chart_rules, estserver_kubeconfig
 
-SOON_SECONDS = 40
+SOON_SECONDS = 60  # a backoff of half a minute, and what starts again meanwhile
 CERT_MANAGER_CRD = Path(__file__).parents[1] / "vectors" / "cert-manager.io_certificaterequests.yaml"
 OURS, THEIRS = "certificaterequests.est-issuer.io", "certificaterequests.cert-manager.io"
 
@@ -230,6 +230,9 @@ class System:
         if self._shared is not None:
             self._shared.kill()
         self.server.kill()
+        # What is left would be told to every other module's programs, which look for its Secrets as long as they run.
+        ours = "estissuers,estclusterissuers,certificaterequests.est-issuer.io"
+        self.api.kubectl("delete", ours, "--all", "--all-namespaces", "--wait=false")
 
     def _publish_anchors(self) -> bool:
         found = self.api.client.get("configmaps", "est-issuer-serving-ca", self.namespace)

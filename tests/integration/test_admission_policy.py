@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,7 +30,7 @@ WHO = f"{HERE}/{OPERATOR}"
 
 
 @pytest.fixture(scope="module")
-def policy(apiserver: ApiServer) -> Admission:
+def policy(apiserver: ApiServer) -> Iterator[Admission]:
     admission = Admission(apiserver, HERE)
     every = ["get", "list", "watch", "create", "update", "patch", "delete"]
     rules = [{"apiGroups": ["est-issuer.io"], "resources": ["certificaterequests", "certificaterequests/status"], "verbs": every}]
@@ -42,7 +43,9 @@ def policy(apiserver: ApiServer) -> Admission:
         admission.bind(ALL, "tenant-a/approver", namespace=namespace)
     admission.bind(f"{HERE}-approver", "tenant-a/approver", namespace="tenant-a")
     admission.bind(f"{HERE}-approver", "boss", namespace=None)
-    return admission
+    yield admission
+    for namespace in ("tenant-a", "tenant-b"):  # or other modules' operators would try to issue them
+        apiserver.kubectl("delete", "certificaterequests.est-issuer.io", "--all", "-n", namespace, "--wait=false")
 
 
 def create(policy: Admission, user: str, *, namespace: str = "tenant-a", kind: str = "EstIssuer", **spec: object) -> tuple[str, str]:

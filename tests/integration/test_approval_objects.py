@@ -31,7 +31,7 @@ from tests.integration.admission import Admission
 from tests.integration.apiserver import ApiServer
 from tests.integration.operator_system import OURS
 from tests.integration.rights import allow_secrets, estserver_kubeconfig
-from tests.server.running import Running, estserver, eventually
+from tests.server.running import Running, estserver, eventually, until_served
 from tests.server.test_approval_keeper import WAITING as OF_MARCH
 
 pytestmark = pytest.mark.timeout(240)
@@ -63,9 +63,9 @@ class Site:
     @asynccontextmanager
     async def device(self, running: Running) -> AsyncIterator[EstClient]:
         await running.until("issuer ready", issuer=f"EstIssuer/{self.namespace}/factory")
+        port = (await running.url()).rpartition(":")[2]  # it listens once the root is published
         found = self.admission.api.client.get("configmaps", "est-issuer-serving-ca", NAMESPACE)
         assert found is not None
-        port = (await running.url()).rpartition(":")[2]
         client = EstClient(
             url=f"https://localhost:{port}",
             label=f"{self.namespace}.factory",
@@ -73,6 +73,7 @@ class Site:
             credentials=Bearer(token=lambda: self.token),
         )
         async with client:
+            await until_served(client)
             yield client
 
     def csr(self) -> bytes:

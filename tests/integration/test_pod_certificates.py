@@ -4,7 +4,6 @@ There is no kubelet: the administrator makes what one would make.
 """
 
 import base64
-import functools
 import itertools
 import json
 import uuid
@@ -188,7 +187,7 @@ def test_at_an_issuer_where_a_person_approves_a_pod_is_denied_for_nobody_can(sys
         patch = json.dumps({"spec": {"est": {"approval": approval}}})
         system.api.kubectl("patch", "estissuer", "factory", "-n", tenant, "--type=merge", "-p", patch)
         generation = system.get("estissuers", tenant, "factory")["metadata"]["generation"]
-        system.until("estissuers", tenant, "factory", functools.partial(observed, generation=generation))
+        system.until_issuer_ready(tenant, generation=generation)
         ask(system, tenant, name)
         if reason:
             assert denied(system, tenant, name) == reason
@@ -197,10 +196,6 @@ def test_at_an_issuer_where_a_person_approves_a_pod_is_denied_for_nobody_can(sys
             leaf_of(until_ended(system, tenant, name))
     assert denied(system, tenant, "manual") == "ApprovalIsManual", "what was denied stays so"
     assert [told for told in system.events(tenant, "manual") if told != "PermanentError"] == []
-
-
-def observed(status: Object, *, generation: int) -> bool:
-    return condition(status, "Ready").get("observedGeneration") == generation
 
 
 def test_another_signers_request_and_a_finished_one_are_left_alone(system: System, tenant: str) -> None:

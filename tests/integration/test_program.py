@@ -16,7 +16,7 @@ from estcore.keys import generate_private_key
 from tests.collect import collect
 from tests.integration.apiserver import ApiServer
 from tests.integration.rights import estserver_kubeconfig
-from tests.server.running import Running, estserver
+from tests.server.running import Running, estserver, until_served
 
 NAMESPACE, TENANT = "est-program", "program-devices"
 ISSUER = {
@@ -60,6 +60,7 @@ async def enrol_all(apiserver: ApiServer, running: Running) -> None:
     url = await running.url()
     await running.until("issuer ready", issuer=f"EstIssuer/{TENANT}/factory")
     async with client(apiserver, url, apiserver.token_for(TENANT, "device", "est-issuer")) as pod:
+        await until_served(pod)
         (ca,) = await pod.ca_certs()
         issued = await pod.simple_enroll(csr(f"web.{TENANT}.svc"))
         issued.verify_directly_issued_by(ca)
@@ -98,6 +99,7 @@ async def test_est_goes_on_while_the_api_is_away(apiserver: ApiServer, kubeconfi
         url = await running.url()
         token = apiserver.token_for(TENANT, "device", "est-issuer")
         async with client(apiserver, url, token) as pod:
+            await until_served(pod)
             before = await pod.ca_certs()
             await pod.simple_enroll(csr(f"a.{TENANT}.svc"))
             apiserver.stop_apiserver()

@@ -10,6 +10,9 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from estclient import EstClient
+from estcore.errors import Refused, ServerUnavailable
+
 START_SECONDS = 60
 END_SECONDS = 60
 Line = Mapping[str, Any]
@@ -88,6 +91,19 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(START_SECONDS):
         while not await holds():  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(0.05)
+
+
+async def until_served(est: EstClient) -> None:
+    """The issuer is told ready by the process that watches; the worker at the other end judges it itself, a moment later."""
+
+    async def served() -> bool:
+        try:
+            await est.ca_certs()
+        except (Refused, ServerUnavailable):
+            return False
+        return True
+
+    await eventually(served)
 
 
 @asynccontextmanager

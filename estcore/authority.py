@@ -12,7 +12,6 @@ from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
@@ -20,6 +19,7 @@ from cryptography.x509.oid import NameOID
 from estcore import cms_signature, roll_over, tbs_certificate
 from estcore.cms_signature import MessageSigner
 from estcore.errors import BadCsr, ConfigurationError, SignerError
+from estcore.foreign import foreign
 from estcore.issuer_spec import Generate, Policy
 from estcore.keys import PrivateKey, generate_private_key, key_algorithm, signature_hash, spki_der
 from estcore.names import describe_general_name, describe_name
@@ -164,7 +164,7 @@ def load(
     roots = _certificates(root_pem, where=where, entry="ca.crt") if root_pem else []
     certificate = certificates[0]
     private_key = _private_key(private_key_pem, where=where) if private_key_pem is not None else None
-    if private_key is not None and spki_der(private_key.public_key()) != _spki_of(certificate, where=where):
+    if private_key is not None and spki_der(private_key.public_key()) != _spki_of(certificate):
         raise _wrong("tls.key is not the key of the first certificate of tls.crt", where=where, reason="KeyMismatch")
     for ca in (*certificates, *roots):
         _check_ca(ca, now=now, where=where)
@@ -181,7 +181,7 @@ def load(
         holds_key=private_key is not None,
         _sign=sign,
         _pieces=tbs_certificate.issuer_pieces(certificate, signature_algorithm),
-        _own_spkis=frozenset(spki_der(ca.public_key()) for ca in (certificate, *chain, *rollover)),
+        _own_spkis=frozenset(_spki_of(ca) for ca in (certificate, *chain, *rollover)),
     )
 
 
@@ -203,15 +203,24 @@ def _certificates(pem: bytes, *, where: str, entry: str) -> list[x509.Certificat
     blocks = pem.count(b"-----BEGIN CERTIFICATE-----")
     if not 0 < blocks <= MAX_CHAIN or len(pem) > MAX_PEM_OCTETS:
         raise _wrong(f"{entry} holds {blocks or 'no'} PEM certificates; it takes 1 to {MAX_CHAIN}", where=where, reason="SecretInvalidData")
-    try:
-        certificates = x509.load_pem_x509_certificates(pem)
-        for certificate in certificates:
-            certificate.extensions, certificate.subject, certificate.issuer  # noqa: B018 - they are decoded when first read
-    except (ValueError, TypeError, x509.DuplicateExtension) as error:
-        raise _wrong(f"{entry} holds a certificate that cannot be read", where=where, reason="SecretInvalidData") from error
+    certificates = foreign(
+        lambda: [_decoded(certificate) for certificate in x509.load_pem_x509_certificates(pem)],
+        lambda: _wrong(f"{entry} holds a certificate that cannot be read", where=where, reason="SecretInvalidData"),
+    )
     if len(certificates) != blocks:
         raise _wrong(f"{entry} holds a certificate that is cut off", where=where, reason="SecretInvalidData")
     return certificates
+
+
+def _decoded(certificate: x509.Certificate) -> x509.Certificate:
+    """The certificate, after all that is used of it was read once: the library decodes most of it only then."""
+    _ = certificate.version, certificate.serial_number, certificate.extensions, certificate.signature_algorithm_oid
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    for name in (certificate.subject, certificate.issuer):
+        name.rfc4514_string()
+        name.public_bytes()
+    _spki_of(certificate)
+    return certificate
 
 
 def _private_key(pem: bytes, *, where: str) -> PrivateKey:
@@ -221,7 +230,7 @@ def _private_key(pem: bytes, *, where: str) -> PrivateKey:
         private_key = serialization.load_pem_private_key(pem, password=None)
     except TypeError as error:
         raise _wrong("tls.key is encrypted; store it without a password", where=where, reason="SecretInvalidData") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except Exception as error:  # as in estcore.foreign
         raise _wrong("tls.key holds no PEM private key that can be read", where=where, reason="SecretInvalidData") from error
     try:
         key_algorithm(private_key.public_key())
@@ -231,11 +240,9 @@ def _private_key(pem: bytes, *, where: str) -> PrivateKey:
     return private_key
 
 
-def _spki_of(certificate: x509.Certificate, *, where: str) -> bytes:
-    try:
-        return certificate.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise _wrong("a certificate of tls.crt has a key that cannot be read", where=where, reason="SecretInvalidData") from error
+def _spki_of(certificate: x509.Certificate) -> bytes:
+    """As estcore.keys.spki_der, but of any kind of key: a root may have one that none of our certificates could (Ed448, DSA)."""
+    return certificate.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
 
 
 def _check_ca(certificate: x509.Certificate, *, now: datetime, where: str) -> None:
@@ -283,15 +290,18 @@ def _chain(certificates: Sequence[x509.Certificate], roots: Sequence[x509.Certif
 
 def _is_issued_by(below: x509.Certificate, above: x509.Certificate) -> bool:
     try:
-        below.verify_directly_issued_by(above)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+        foreign(lambda: below.verify_directly_issued_by(above), lambda: ConfigurationError("it was issued by another CA"))
+    except ConfigurationError:
         return False
     return True
 
 
 def _test_key(private_key: PrivateKey, *, where: str) -> None:
     """Sign once and verify: a key may be well-formed and wrong (a public point that is not its own, an HSM without a session)."""
-    probe = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private_key, signature_hash(private_key))
+    probe = foreign(
+        lambda: x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private_key, signature_hash(private_key)),
+        lambda: _wrong("tls.key cannot sign", where=where, reason="SecretInvalidData"),
+    )
     if not probe.is_signature_valid:
         raise _wrong("tls.key makes signatures that do not verify", where=where, reason="KeyMismatch")
 

@@ -12,11 +12,11 @@ from hashlib import sha1
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtensionOID, ObjectIdentifier
 
 from estcore.der import BIT_STRING, INTEGER, OCTET_STRING, SEQUENCE, member, object_identifier, tlv
 from estcore.extension_request import CMC_RA
-from estcore.keys import spki_der
 from estcore.profile import Plan
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
 
@@ -44,7 +44,10 @@ def issuer_pieces(ca_certificate: x509.Certificate, signature_algorithm: bytes) 
         ski = ca_certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         aki = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(ski)
     except x509.ExtensionNotFound:
-        aki = x509.AuthorityKeyIdentifier(key_identifier(spki_der(ca_certificate.public_key())), None, None)
+        spki_der = ca_certificate.public_key().public_bytes(
+            Encoding.DER, PublicFormat.SubjectPublicKeyInfo
+        )  # a signer's may be of any kind
+        aki = x509.AuthorityKeyIdentifier(key_identifier(spki_der), None, None)
     return IssuerPieces(
         signature_algorithm=signature_algorithm,
         name=ca_certificate.subject.public_bytes(),

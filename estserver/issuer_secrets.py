@@ -8,8 +8,10 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from traceback import format_tb
 from typing import Final, Generic, TypeVar
 
+import structlog
 from cryptography import x509
 
 from estcore import trust, wrapping_keys
@@ -27,6 +29,7 @@ from estserver.shared_secrets import SharedSecrets
 from estserver.snapshot import SecretManifest, Snapshot
 
 T = TypeVar("T")
+log = structlog.get_logger(__name__)
 
 Anchors = Mapping[str, tuple[x509.Certificate, ...]]
 """Name of a Secret → the trust anchors in it: one way to authenticate never trusts what another one names."""
@@ -72,7 +75,8 @@ def load(spec: IssuerSpec, snapshot: Snapshot, previous: IssuerSecrets, store: K
     needed = references(spec, namespace=namespace)
 
     def of(use: SecretUse, before: Loaded[T], read: Callable[[tuple[SecretManifest, ...]], T]) -> Loaded[T]:
-        return _load([reference for reference in needed if reference.use is use], snapshot, before, read)
+        mine = [reference for reference in needed if reference.use is use]
+        return _load(mine, snapshot, before, lambda secrets: _read(secrets, read, before.message))
 
     return IssuerSecrets(
         ca=of(SecretUse.CA, previous.ca, lambda secrets: store.open(secrets[0], now=now, external=spec.signer is not None)),
@@ -134,6 +138,22 @@ def _usable(
             load((secret,))
             return secret
     return before
+
+
+def _read(secrets: tuple[SecretManifest, ...], load: Callable[[tuple[SecretManifest, ...]], T], told_before: str) -> T:
+    """What is in the Secrets. Whatever a loader fails with on what a tenant wrote, that tenant's issuer fails and no other."""
+    try:
+        return load(secrets)
+    except ConfigurationError:
+        raise
+    except Exception as error:
+        where = ", ".join(f"Secret {secret.namespace}/{secret.name}" for secret in secrets)
+        wrong = ConfigurationError(f"it cannot be read ({type(error).__name__})", where=where, reason="SecretInvalidData")
+        if wrong.message not in told_before:
+            # Without what the error says: that may be what the Secret holds.
+            trace = "".join(format_tb(error.__traceback__))
+            log.error("a Secret could not be read", where=where, error=type(error).__name__, exception=trace)  # noqa: TRY400
+        raise wrong from error
 
 
 def _is_absent(reference: SecretReference, snapshot: Snapshot) -> bool:

@@ -13,7 +13,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from traceback import format_tb
 
+import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import certs_only, issuer_spec, transfer
@@ -31,6 +33,8 @@ from estserver.one_time_passwords import OneTimePasswords
 from estserver.passwords import Passwords
 from estserver.shared_secrets import SharedSecrets
 from estserver.snapshot import IssuerManifest, Snapshot
+
+log = structlog.get_logger(__name__)
 
 __all__ = ["Issuer", "Issuers", "Registry", "RegistrySettings", "build"]
 
@@ -128,7 +132,7 @@ def build(
     """
     store = key_store if key_store is not None else SecretKeyStore()
     judged = {
-        manifest.key: _judge(manifest, snapshot, _same_object(previous.issuers.get(manifest.key), manifest), settings, store, now)
+        manifest.key: _judge_alone(manifest, snapshot, _same_object(previous.issuers.get(manifest.key), manifest), settings, store, now)
         for manifest in snapshot.issuers
     }
     names = assign_labels([(issuer.manifest, issuer.spec) for issuer in judged.values()], settings)
@@ -142,6 +146,21 @@ def build(
 def _same_object(issuer: Issuer | None, manifest: IssuerManifest) -> Issuer | None:
     """An issuer that was deleted and made anew inherits nothing of the one before it."""
     return issuer if issuer is not None and issuer.uid == manifest.uid else None
+
+
+def _judge_alone(
+    manifest: IssuerManifest, snapshot: Snapshot, previous: Issuer | None, settings: RegistrySettings, store: KeyStore, now: datetime
+) -> Issuer:
+    """As _judge; whatever else goes wrong with what one tenant wrote, that issuer signs nothing, and every other one goes on."""
+    try:
+        return _judge(manifest, snapshot, previous, settings, store, now)
+    except Exception as error:  # noqa: BLE001 - what it may be is not known
+        if previous is None or previous.reason != "InternalError":
+            # Without what the error says: that may be what a Secret holds.
+            trace = "".join(format_tb(error.__traceback__))
+            log.error("an issuer could not be judged", issuer=manifest.key, error=type(error).__name__, exception=trace)  # noqa: TRY400
+        message = f"{manifest.key}: estserver failed to judge it ({type(error).__name__}); its log says where"
+        return replace(_unread(manifest), reason="InternalError", message=message)
 
 
 def _judge(

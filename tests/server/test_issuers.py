@@ -3,17 +3,21 @@
 import itertools
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from estcore import certs_only, roll_over, transfer
+from estcore.authority import Authority
 from estcore.errors import IssuerNotReady
 from estserver import snapshot as snapshots
 from estserver.issuers import Issuer, Registry, RegistrySettings, build
+from estserver.keystore import SecretKeyStore
 from estserver.snapshot import TYPE_BASIC_AUTH, TYPE_OPAQUE, TYPE_TLS, SecretManifest, SecretProblem
 from tests.server.manifest_builders import NOW, ca_pem, ca_secret, issuer, next_serial, secret, snapshot
 
@@ -401,3 +405,68 @@ def test_an_operation_is_no_further_label() -> None:
     (judged,) = registry.issuers.values()
     assert judged.reason == "InvalidSpec"
     assert "csrattrs is the name of an EST operation" in judged.message
+
+
+# ---- no tenant's Secret ends what the others have
+
+
+class _FailingOn(SecretKeyStore):
+    """A store that fails on one Secret as no store should, and says what it holds."""
+
+    def __init__(self, secret: SecretManifest) -> None:
+        self._secret = secret
+
+    def open(self, secret: SecretManifest, *, now: datetime, external: bool = False) -> Authority:
+        if secret == self._secret:
+            raise KeyError(secret.data["tls.key"])
+        return super().open(secret, now=now, external=external)
+
+
+class _Unanswerable(dict[tuple[str, str], SecretProblem]):
+    """A mapping that fails on one issuer's Secret: what is judged fails elsewhere than in a loader."""
+
+    def get(self, key: tuple[str, str], default: Any = None) -> Any:
+        if key == ("devices", "odd-ca"):
+            raise KeyError(key)
+        return super().get(key, default)
+
+
+@pytest.mark.spec("THREAT-27")
+def test_a_secret_that_a_loader_fails_on_is_that_issuers_fault_alone_and_told_once_without_what_it_holds() -> None:
+    hostile = ca_secret("Evil CA", name="hostile")
+    found = snapshot(issuer(), ca_secret(), issuer("evil", ca="hostile"), hostile)
+    with structlog.testing.capture_logs() as logged:
+        first = build(found, Registry(), CLUSTER, now=NOW, key_store=_FailingOn(hostile))
+        again = build(found, first, CLUSTER, now=NOW, key_store=_FailingOn(hostile))
+    for registry in (first, again):
+        assert registry.issuers[KEY].ready
+        evil = registry.issuers["EstIssuer/devices/evil"]
+        assert (evil.ready, evil.authority, evil.reason) == (False, None, "SecretInvalidData")
+        assert evil.message == "Secret devices/hostile: it cannot be read (KeyError)"
+    (line,) = logged
+    assert (line["where"], line["error"]) == ("Secret devices/hostile", "KeyError")
+    assert "test_issuers.py" in line["exception"]
+    assert "PRIVATE KEY" not in repr(logged)
+
+
+@pytest.mark.spec("THREAT-27")
+def test_a_secret_that_a_loader_comes_to_fail_on_leaves_the_last_good_ca() -> None:
+    before = judge(issuer(), ca_secret())
+    changed = ca_secret("New CA")
+    found = build(snapshot(issuer(), changed), before, CLUSTER, now=NOW, key_store=_FailingOn(changed)).issuers[KEY]
+    assert found.ready
+    assert found.authority is before.issuers[KEY].authority
+    assert found.reason == "SecretInvalidData"
+
+
+@pytest.mark.spec("THREAT-27")
+def test_an_issuer_that_cannot_be_judged_signs_nothing_and_no_other_one_suffers() -> None:
+    found_now = snapshot(issuer(), ca_secret(), issuer("odd", ca="odd-ca"), problems=_Unanswerable({("", ""): SecretProblem("", "")}))
+    with structlog.testing.capture_logs() as logged:
+        first = build(found_now, Registry(), CLUSTER, now=NOW)
+        again = build(found_now, first, CLUSTER, now=NOW)
+    for registry in (first, again):
+        assert registry.issuers[KEY].ready
+        found = registry.issuers["EstIssuer/devices/odd"]
+        assert (found.ready, found.authority, found.reason) == (False, None, "InternalError")
+    assert [line["issuer"] for line in logged] == ["EstIssuer/devices/odd"]

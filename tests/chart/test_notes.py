@@ -65,6 +65,12 @@ def test_notes_name_the_role_of_those_who_decide_only_where_there_is_one(chart: 
     assert "estcr" not in notes({"approval": {"objects": False}}, chart)
 
 
+def test_notes_say_which_name_a_given_certificate_must_have(chart: Path) -> None:
+    given = notes({"server": {"tls": {"secretName": "est-tls"}}}, chart)
+    assert "in Secret est-tls. The name est-issuer.pki.svc must be among its DNS names" in given
+    assert "DNS names" not in notes({}, chart)
+
+
 @pytest.mark.parametrize(("values", "warned"), [({}, True), ({"prometheusRule": {"enabled": True}}, False)])
 def test_notes_say_when_nobody_is_warned_of_the_end_of_a_ca(chart: Path, values: dict[str, Any], *, warned: bool) -> None:
     assert ("Nobody is warned before a CA ends" in notes(values, chart)) is warned

@@ -101,6 +101,24 @@ def test_a_real_api_server_takes_names_that_yaml_reads_as_numbers_and_booleans(c
     assert run_helm(cluster, tmp_path, "uninstall", "007", "--namespace", "2024").returncode == 0
 
 
+def test_another_size_of_the_ledgers_volume_is_refused_with_the_commands_that_help(cluster: ApiServer, tmp_path: Path) -> None:
+    """docs/operations.md, "The ledger's volume"."""
+    assert install(cluster, tmp_path, "growing", "pki", "--set", "ledger.volume.size=1.5Gi") == ""
+    same_size = ("--set", "ledger.volume.size=1536Mi")
+    assert install(cluster, tmp_path, "growing", "pki", *same_size) == ""
+    bigger = ("--set", "ledger.volume.size=5Gi")
+    refusal = install(cluster, tmp_path, "growing", "pki", *bigger)
+    command = "kubectl -n pki delete statefulset growing-est-issuer-server --cascade=orphan"
+    assert "ledger.volume.size: a StatefulSet never changes its volume claims (1536Mi); for 5Gi" in refusal
+    patch = """kubectl -n pki patch persistentvolumeclaim ledger-growing-est-issuer-server-0 --patch '{"spec": {"resources": {"requests":"""
+    assert f"""{patch} {{"storage": "5Gi"}}}}}}}}'; {command}; then upgrade again""" in refusal
+    # without a controller-manager nobody would orphan the Pods, of which there are none
+    cluster.kubectl(*command.removeprefix("kubectl ").replace("orphan", "background").split())
+    assert install(cluster, tmp_path, "growing", "pki", *bigger) == ""
+    assert install(cluster, tmp_path, "growing", "pki", *bigger) == ""
+    assert run_helm(cluster, tmp_path, "uninstall", "growing", "--namespace", "pki").returncode == 0
+
+
 def test_a_ledger_that_a_statefulset_cannot_change_to_is_refused_with_the_command_that_helps(cluster: ApiServer, tmp_path: Path) -> None:
     to_postgresql = ("--set", "ledger.urlSecret.name=ledger-url")
     assert install(cluster, tmp_path, "moving", "pki") == ""

@@ -74,6 +74,15 @@ https://{{ include "est-issuer.serviceHost" . }}{{ if ne (int .Values.server.ser
 {{- end -}}
 {{- end }}
 
+{{- /* A quantity as a number, for the API server writes 1024Mi as 1Gi; empty for one that is none. */}}
+{{- define "est-issuer.octets" -}}
+{{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" (toString .) }}
+{{- $factors := dict "" 1 "m" 0.001 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 }}
+{{- with and $number (get $factors (trimPrefix $number (toString $))) }}
+{{- printf "%.0f" (mulf (float64 $number) .) }}
+{{- end }}
+{{- end }}
+
 {{- /* Pod Security "restricted". */}}
 {{- define "est-issuer.podSecurityContext" -}}
 runAsNonRoot: true

@@ -1,5 +1,6 @@
 """Settings: options before variables before defaults, and one line for whatever is wrong."""
 
+from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -129,7 +130,22 @@ def test_addresses() -> None:
     assert parse_address("[::]:8443") == ("::", 8443)
 
 
+DOCUMENTATION = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def test_every_bound_of_the_transport_is_in_the_documentation_with_its_default_and_unit() -> None:
+    rows = [line.split("|")[1:-1] for line in DOCUMENTATION.read_text().splitlines() if line.startswith("| `EST_LIMIT_")]
+    told = {variable.strip(" `"): (float(default), unit.strip()) for variable, default, unit, _ in rows}
+    assert len(told) == len(rows)
+    assert {name: default for name, (default, _) in told.items()} == {
+        f"EST_LIMIT_{field.name.upper()}": field.default for field in fields(Limits)
+    }
+    for name, (_, unit) in told.items():
+        last = name.rpartition("_")[2].lower()
+        assert (unit == last) if last in {"seconds", "octets", "certificates"} else unit in {"lines", "connections"}, name
+
+
 def test_every_setting_is_in_the_documentation() -> None:
-    documentation = (Path(__file__).parents[2] / "docs" / "configuration.md").read_text()
+    documentation = DOCUMENTATION.read_text()
     absent = [name for name in Settings.model_fields if f"`EST_{name.upper()}`" not in documentation]
     assert absent == []

@@ -2,16 +2,21 @@
 
 import secrets
 import socket
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from estcore.errors import ConfigurationError
 from estcore.issuer_spec import Duration
 from estcore.requester import Door
 from estoperator.doors import DOORS
+from estoperator.est_server import TIMEOUT
+
+POLL_SECONDS = int(TIMEOUT.total_seconds()) + 1
+"""How long one poll of estserver may take: its timeout, and what the process itself is late."""
 
 
 class Settings(BaseSettings):
@@ -67,6 +72,18 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("server_unavailable_after")
+    @classmethod
+    def _outlasts_one_poll(cls, value: timedelta, info: ValidationInfo) -> timedelta:
+        if "poll_interval" in info.data:
+            least = int(info.data["poll_interval"].total_seconds()) + POLL_SECONDS
+            if value.total_seconds() < least:
+                raise ValueError(
+                    f"one poll that fails would make every issuer Unknown: write {least}s or more, which is "
+                    f"EST_OPERATOR_POLL_INTERVAL and the {POLL_SECONDS}s that a poll may take"
+                )
+        return value
 
     @field_validator("doors", mode="before")
     @classmethod

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from estcore.errors import ClientError, EstError, Refused, ServerUnavailable
+from estcore.spec_part import parse_duration
+from estoperator import est_server, settings
 from estoperator.issuers import SETTLE_SECONDS, Issuers
 from estoperator.kubernetes_errors import KubernetesError, Stale
 from estoperator.metrics import Metrics
@@ -17,6 +20,7 @@ from estoperator.workqueue import WorkQueue
 from tests.estoperator.builders import FACTORY, NOW, request_of
 from tests.estoperator.test_issuer_state import entry, issuer
 from tests.estoperator.test_issuing import Told
+from tests.estoperator.test_settings import NEEDED
 from tests.estoperator.test_workqueue import Clock
 
 UNAVAILABLE_AFTER = 30.0
@@ -100,6 +104,10 @@ class World:
 
 @pytest.fixture
 def world() -> World:
+    return world_of()
+
+
+def world_of(*, unavailable_after: float = UNAVAILABLE_AFTER) -> World:
     clock, source, api, open_requests, registrar = Clock(), Source(), Api(), OpenRequests(), Registrar()
     requests: WorkQueue[RequestKey] = WorkQueue(clock=clock, per_namespace=9)
     queue: WorkQueue[IssuerRef] = WorkQueue(clock=clock, per_namespace=9)
@@ -112,7 +120,7 @@ def world() -> World:
         queue=queue,
         metrics=Metrics(),
         events=(told := Told()),
-        unavailable_after=UNAVAILABLE_AFTER,
+        unavailable_after=unavailable_after,
         clock=clock,
         now=lambda: NOW,
     )
@@ -183,6 +191,22 @@ async def test_estserver_away_for_a_moment_changes_nothing(world: World) -> None
     await world.poll([entry()])
     world.clock.seconds += UNAVAILABLE_AFTER - 1
     await world.poll(ServerUnavailable("refused"))
+    assert world.is_ready()
+
+
+@pytest.mark.parametrize("poll", ["1s", "2s", "1m"])
+async def test_with_the_shortest_silence_that_may_be_set_one_poll_that_fails_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch, poll: str
+) -> None:
+    interval = parse_duration(poll)
+    least = interval + timedelta(seconds=settings.POLL_SECONDS)
+    for name, value in {**NEEDED, "EST_OPERATOR_POLL_INTERVAL": poll, "EST_OPERATOR_SERVER_UNAVAILABLE_AFTER": f"{least.seconds}s"}.items():
+        monkeypatch.setenv(name, value)
+    loaded = settings.load()
+    world = world_of(unavailable_after=loaded.server_unavailable_after.total_seconds())
+    await world.poll([entry()])
+    world.clock.seconds += (loaded.poll_interval + est_server.TIMEOUT).total_seconds()
+    await world.poll(ServerUnavailable("no answer within 15 s"))
     assert world.is_ready()
 
 

@@ -1,10 +1,11 @@
+import re
 from datetime import timedelta
 
 import pytest
 
 from estcore.errors import ConfigurationError
 from estcore.requester import Door
-from estoperator import settings
+from estoperator import est_server, settings
 
 NEEDED = {"EST_OPERATOR_SERVER_URL": "https://est.example:8443", "EST_OPERATOR_NAMESPACE": "est"}
 
@@ -38,6 +39,27 @@ def test_every_default_is_there_and_two_processes_have_two_identities() -> None:
 def test_a_wrong_setting_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str, field: str) -> None:
     monkeypatch.setenv(name, value)
     with pytest.raises(ConfigurationError, match=f"EST_OPERATOR_{field}"):
+        settings.load()
+
+
+@pytest.mark.parametrize(("poll", "after"), [("1m", "30s"), ("30s", "30s"), ("2s", "10s"), ("2s", "17s")])
+def test_a_silence_that_one_failed_poll_fills_is_refused_with_the_least_to_write(
+    monkeypatch: pytest.MonkeyPatch, poll: str, after: str
+) -> None:
+    monkeypatch.setenv("EST_OPERATOR_POLL_INTERVAL", poll)
+    monkeypatch.setenv("EST_OPERATOR_SERVER_UNAVAILABLE_AFTER", after)
+    with pytest.raises(ConfigurationError, match="EST_OPERATOR_SERVER_UNAVAILABLE_AFTER") as refused:
+        settings.load()
+    least = re.search(r"write (\S+) or more", refused.value.message)
+    assert least is not None
+    monkeypatch.setenv("EST_OPERATOR_SERVER_UNAVAILABLE_AFTER", least[1])
+    loaded = settings.load()
+    assert loaded.server_unavailable_after > loaded.poll_interval + est_server.TIMEOUT
+
+
+def test_a_longer_poll_interval_alone_is_refused_where_the_default_silence_does_not_outlast_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EST_OPERATOR_POLL_INTERVAL", "1m")
+    with pytest.raises(ConfigurationError, match="write 76s or more"):
         settings.load()
 
 

@@ -34,7 +34,6 @@ from estcore.errors import (
     UntrustedServer,
 )
 from estcore.issuer_spec import KeyAlgorithm
-from estcore.keys import generate_private_key
 from estcore.usages import Usage
 
 EXIT_CODES: dict[type[EstError], int] = {
@@ -256,20 +255,23 @@ def renew(
 ) -> None:
     """Renew a certificate, authenticated with the certificate itself, and with a password where the issuer asks for both."""
     with _one_sentence_errors():
-        chain_pem, key_pem = files.read(cert, what="certificate"), files.read(key, what="private key")
-        old, old_key = keyfile.parse_certificate(chain_pem, where=cert), keyfile.parse(key_pem, where=key)
-        next_key = old_key if new_key is None else generate_private_key(new_key)
+        old = keyfile.parse_certificate(files.read(cert, what="certificate"), where=cert)
+        to_key, to_cert = (key, cert) if out_dir is None else (out_dir / "tls.key", out_dir / "tls.crt")
+        old_key = keyfile.current(key, old) if to_key == key else keyfile.parse(files.read(key, what="private key"), where=key)
         credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=None, scheme=auth)
         client = _client(url, anchors, label, credentials, timeout)
+        # As at enroll, the key is on disk before it is asked for.
+        next_key = old_key if new_key is None else keyfile.successor(to_key, new_key, old)
         done = _run(client, lambda client: enrolment.renew(client, old, next_key, bind=channel_binding is ChannelBinding.ON))
-        to_key, to_cert = (key, cert) if out_dir is None else (out_dir / "tls.key", out_dir / "tls.crt")
-        if new_key is not None or out_dir is not None:
-            files.write(to_key, keyfile.to_pem(next_key), private=True)
-        files.write(to_cert, done.chain_pem)
         written = [to_key, to_cert]
         if out_dir is not None:
             files.write(out_dir / "ca.crt", done.ca_pem)
             written.append(out_dir / "ca.crt")
+            if new_key is None:
+                files.write(to_key, keyfile.to_pem(next_key), private=True)
+        files.write(to_cert, done.chain_pem)
+        if new_key is not None:
+            keyfile.put_in_place(to_key, next_key)
         _show("Renewed", done, written)
 
 

@@ -1,4 +1,4 @@
-"""Reading and writing the client's files: bounded, atomic, and private where a key is in them."""
+"""Reading and writing the client's files: bounded, atomic, in the order of the calls, and private where a key is in them."""
 
 import os
 import tempfile
@@ -46,9 +46,28 @@ def write(path: Path, data: bytes, *, private: bool = False) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(path)
+            _keep_order(path.parent)
         except BaseException:
             with suppress(FileNotFoundError):
                 Path(temporary).unlink()
             raise
     except OSError as error:
         raise ConfigurationError(f"cannot be written: {error.strerror}", where=str(path)) from error
+
+
+def remove(path: Path) -> None:
+    """Take a file away, if it is there; raises ConfigurationError."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"cannot be removed: {error.strerror}", where=str(path)) from error
+
+
+def _keep_order(folder: Path) -> None:
+    """What is written next is not on disk before what was written last, where the file system can say so."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -5,20 +5,23 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from typer.testing import CliRunner, Result
 
+from estclient import keyfile
 from estclient.__main__ import EXIT_CODES, app
 from estcore import csrattrs, der
 from estcore.attribute import Attribute
 from estcore.csr_template import ExtensionTemplate, NameComponent, Template
 from estcore.csr_vocabulary import OTP_CHALLENGE
 from estcore.errors import ClientError
-from estcore.keys import key_algorithm
+from estcore.keys import generate_private_key, key_algorithm
 from estcore.spec_part import KeyAlgorithm
 from tests.client.double import Answer, EstDouble, Identity, Seen, certificates, est_double, issue, make_ca
 from tests.core import vectors
@@ -137,6 +140,113 @@ def test_after_a_wait_for_approval_the_same_command_asks_for_the_same_key(
         assert est(*command).exit_code == 0
         first, second = (x509.load_der_x509_csr(seen.csr_der) for seen in double.seen if seen.method == "POST")
     assert first.public_key() == second.public_key()
+
+
+@dataclass
+class Device:
+    """A folder with a certificate and its key, and the command that renews them with a new key."""
+
+    folder: Path
+    command: tuple[object, ...]
+
+    def files(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.folder.iterdir()}
+
+    def key(self) -> bytes:
+        return public_octets(load_pem_private_key((self.folder / "tls.key").read_bytes(), password=None).public_key())
+
+    def certified(self) -> bytes:
+        return public_octets(x509.load_pem_x509_certificate((self.folder / "tls.crt").read_bytes()).public_key())
+
+
+def public_octets(key: Any) -> bytes:
+    return bytes(key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+
+@pytest.fixture
+def device(options: list[str], password_file: Path, tmp_path: Path) -> Device:
+    out = tmp_path / "device"
+    enroll = ("enroll", *options, "--user", "u", "--password-file", password_file, "--out-dir", out, "--subject", "CN=device-7")
+    assert est(*enroll).exit_code == 0
+    return Device(out, ("renew", *options, "--cert", out / "tls.crt", "--key", out / "tls.key", "--new-key", "ECDSA-P256"))
+
+
+@pytest.mark.spec("EST-RESP-09", "EST-RESP-11")
+@pytest.mark.parametrize(
+    ("first", "code"), [(Answer(status=202, headers={"Retry-After": "30"}), 4), (Answer(cut=True), 7)], ids=["a wait", "no answer"]
+)
+def test_a_rekey_that_is_repeated_asks_for_the_same_key_and_leaves_the_old_one_alone_until_then(
+    ca: Identity, server: Identity, device: Device, first: Answer, code: int
+) -> None:
+    answers = iter([first, None, None])
+
+    def behave(seen: Seen) -> Answer:
+        if seen.method == "GET":
+            return certificates(ca.certificate)
+        return next(answers) or certificates(issue(ca, seen.csr_der))
+
+    before = device.files()
+    with est_double(behave, server, client_ca=ca) as double:
+        command = (*device.command, "--url", double.url)
+        assert est(*command).exit_code == code
+        assert {name: device.files()[name] for name in before} == before
+        assert stat.S_IMODE((device.folder / "tls.key.new").stat().st_mode) == 0o600
+        assert est(*command).exit_code == 0
+        assert device.files().keys() == before.keys(), "no other copy of the key stays"
+        assert est(*command).exit_code == 0
+        asked = [public_octets(x509.load_der_x509_csr(seen.csr_der).public_key()) for seen in double.seen if seen.method == "POST"]
+    assert asked[0] == asked[1] != asked[2]
+    assert device.key() == device.certified() == asked[2]
+    assert stat.S_IMODE((device.folder / "tls.key").stat().st_mode) == 0o600
+
+
+def test_a_rekey_that_ended_between_its_certificate_and_its_key_is_finished_by_the_next_renewal(
+    device: Device, small_ca: EstDouble
+) -> None:
+    old = device.files()
+    assert est(*device.command).exit_code == 0
+    done = device.key()
+    (device.folder / "tls.key").rename(device.folder / "tls.key.new")
+    (device.folder / "tls.key").write_bytes(old["tls.key"])
+    result = est(*device.command[:-2])
+    assert result.exit_code == 0, result.stderr
+    assert device.key() == device.certified() == done
+    assert device.files().keys() == old.keys()
+
+
+def test_a_rekey_that_ended_before_it_tidied_up_makes_another_key_the_next_time(device: Device) -> None:
+    assert est(*device.command).exit_code == 0
+    done = device.key()
+    (device.folder / "tls.key.new").write_bytes(device.files()["tls.key"])
+    assert est(*device.command).exit_code == 0
+    assert device.key() == device.certified() != done
+    assert "tls.key.new" not in device.files()
+
+
+def test_a_rekey_into_another_folder_writes_the_key_after_its_certificate(device: Device, small_ca: EstDouble, tmp_path: Path) -> None:
+    out = tmp_path / "next"
+    (out / "tls.crt").mkdir(parents=True)
+    before = device.files()
+    command = (*device.command, "--out-dir", out)
+    assert_fails(est(*command), 2, "cannot be written")
+    assert not (out / "tls.key").exists()
+    (out / "tls.crt").rmdir()
+    assert est(*command).exit_code == 0
+    assert device.files() == before
+    renewed = Device(out, ())
+    assert renewed.files().keys() == {"tls.key", "tls.crt", "ca.crt"}
+    assert renewed.key() == renewed.certified()
+    first, second = (
+        public_octets(x509.load_der_x509_csr(seen.csr_der).public_key()) for seen in small_ca.seen if "reenroll" in seen.target
+    )
+    assert first == second == renewed.key()
+
+
+def test_a_next_key_of_another_algorithm_than_the_one_demanded_is_told(device: Device) -> None:
+    (device.folder / "tls.key.new").write_bytes(keyfile.to_pem(generate_private_key(KeyAlgorithm.ECDSA_P384)))
+    before = device.files()
+    assert_fails(est(*device.command), 2, "not of ECDSA-P256")
+    assert device.files() == before
 
 
 def test_a_folder_with_a_certificate_is_left_alone(options: list[str], password_file: Path, tmp_path: Path) -> None:

@@ -39,8 +39,8 @@ class AuthenticatedBy(StrEnum):
 class Requester:
     """An authenticated requester.
 
-    `identity` names it in ledger and audit, unique within the method: a user name, `<namespace>/<service account>`, the
-    certificate's `<issuer SHA-256>:<serial hex>`, or for a Kubernetes door the namespace.
+    `identity` names it in ledger and audit, unique within the method: a user name, `<namespace>/<service account>`, for this issuer's
+    certificate `<issuer name's SHA-256>:<serial hex>`, for a third party's the SHA-256 of its DER, or for a Kubernetes door the namespace.
     `user` feeds `{user}` and `from.users`; `namespace` and `service_account` are set for ServiceAccounts and Kubernetes doors only,
     `pod` for a pod's own request.
     `certificate` is the TLS client certificate, where one was accepted; `with_certificate` says whose it is when it came beside another

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
 from estcore import trust
 from estcore.errors import EstError, Unauthenticated
@@ -124,5 +125,8 @@ def _judge_own(tls: Presented, issuer: Issuer, now: datetime, *, expired_for: ti
 
 
 def _requester(leaf: x509.Certificate, authenticated_by: AuthenticatedBy) -> Requester:
-    issuer_sha256 = hashlib.sha256(leaf.issuer.public_bytes()).hexdigest()
-    return Requester(authenticated_by=authenticated_by, identity=f"{issuer_sha256}:{leaf.serial_number:x}", certificate=leaf)
+    if authenticated_by is AuthenticatedBy.CERTIFICATE:
+        identity = f"{hashlib.sha256(leaf.issuer.public_bytes()).hexdigest()}:{leaf.serial_number:x}"
+    else:  # below several anchors CAs may have the same name, and give the same numbers
+        identity = leaf.fingerprint(hashes.SHA256()).hex()
+    return Requester(authenticated_by=authenticated_by, identity=identity, certificate=leaf)

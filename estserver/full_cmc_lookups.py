@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import cmc_controls as controls
 from estcore.authority import Authority
@@ -154,7 +155,8 @@ def _owns(sender: Sender, entry: Entry) -> bool:
     if sender.registration_authority or str(requester) == entry.requester:
         return True
     signer = sender.signatory.certificate
-    return signer is not None and requester.certificate == signer and signer.serial_number == entry.serial
+    # The whole certificate: that of a third party has whatever serial number its CA likes.
+    return signer is not None and requester.certificate == signer and signer.public_bytes(Encoding.DER) == entry.der
 
 
 async def _check_may_revoke(

@@ -353,6 +353,9 @@ def make_csr(
     return csr_builder.build(key or new_key(), subject=name(common_name), sans=sans, usages=usages, channel_binding=channel_binding)
 
 
+LEAF_SERIAL = authority.serial_number(b"leaf" * 4)
+
+
 def leaf(
     ca: SecretManifest = FACTORY_CA,
     common_name: str = USER,
@@ -363,6 +366,7 @@ def leaf(
     not_before: datetime = NOW - timedelta(days=1),
     not_after: datetime = NOW + timedelta(days=30),
     signed_by: SecretManifest | None = None,
+    serial: int = LEAF_SERIAL,
 ) -> x509.Certificate:
     """A client certificate that names `ca` as its issuer; `signed_by` another CA's key is a forgery."""
     issuer = x509.load_pem_x509_certificate(ca.data["tls.crt"])
@@ -374,7 +378,7 @@ def leaf(
         .subject_name(name(common_name))
         .issuer_name(issuer.subject)
         .public_key(public_key)
-        .serial_number(authority.serial_number(b"leaf" * 4))
+        .serial_number(serial)
         .not_valid_before(not_before)
         .not_valid_after(not_after)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

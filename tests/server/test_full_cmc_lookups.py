@@ -1,19 +1,24 @@
 """Revoking, getting and accepting certificates by Full PKI Requests (RFC 5272 sections 6.9, 6.11 and 6.14)."""
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from estcore import cmc_controls as controls
 from estcore import full_request, pki_data, signed_data
+from estcore.cmc_controls import Control
 from estcore.cmc_status import CmcStatus, StatusInfo
+from estcore.cms_signature import signer_of
 from estcore.errors import CmcFailInfo
+from estcore.keys import PrivateKey
 from tests import pki
 from tests.server import app_fixtures
-from tests.server.app_fixtures import NOW, Server, basic, make_csr, name, new_key, running, tls
+from tests.server.app_fixtures import MANUFACTURER_CA, NOW, Server, basic, leaf, make_csr, name, new_key, running, tls
 from tests.server.cmc_fixtures import (
     CA_CERTIFICATE,
     Authority,
@@ -103,10 +108,10 @@ async def test_a_certificate_that_is_unknown_and_one_of_somebody_else_are_both_b
     other_key = new_key()
     other = (await send(server, newcomer(other_key, newcomer_csr(other_key)), authorization=basic())).certificate_for(other_key)
     owner_key = app_fixtures.new_key()
-    owner = app_fixtures.leaf(app_fixtures.MANUFACTURER_CA, "serial-77", key=owner_key)
+    owner = leaf(MANUFACTURER_CA, "serial-77", key=owner_key)
     for value in (
         revoke(other),
-        revoke(app_fixtures.leaf()),
+        revoke(leaf()),
         revoke(certificate, issuer_der=name("Another CA").public_bytes()),
         revoke(certificate, issuer_der=b"\x30\x00"),
     ):
@@ -115,6 +120,60 @@ async def test_a_certificate_that_is_unknown_and_one_of_somebody_else_are_both_b
         assert reply.statuses[0].text == "this issuer has no such certificate of yours"
     assert (await state(server, other))[0] == "issued"
     assert (await state(server, certificate))[0] == "issued"
+
+
+VENDOR_B = pki.ca("Vendor B root")
+IMPOSTOR = pki.ca("Manufacturer CA", issuer=VENDOR_B, private_key=new_key())
+"""A CA of another vendor that is called like the manufacturer's."""
+IMPOSTOR_CA = app_fixtures.secret("impostor", {"tls.crt": pki.pem(IMPOSTOR.certificate), "tls.key": pki.key_pem(IMPOSTOR.key)})
+
+
+@asynccontextmanager
+async def two_vendors(tmp_path: Path) -> AsyncIterator[Server]:
+    ways = [{"certificate": {"issuedBy": "this"}}, *({"certificate": {"caSecretName": each}} for each in ("manufacturer", "vendor-b"))]
+    manifest = app_fixtures.manifest(spec=app_fixtures.with_est(authentication=ways))
+    anchors = app_fixtures.secret("vendor-b", {"ca.crt": pki.pem(VENDOR_B.certificate)})
+    async with running(tmp_path, app_fixtures.registry_of(manifest, secrets=(*app_fixtures.SECRETS, anchors))) as server:
+        yield server
+
+
+def by_impostors_device(key: PrivateKey, certificate: x509.Certificate, value: Control) -> bytes:
+    """A Full PKI Request with the CA between its signer and the anchor."""
+    identifier = signed_data.IssuerAndSerialNumber(certificate.issuer.public_bytes(), certificate.serial_number)
+    chain = [pki.der(certificate), pki.der(IMPOSTOR.certificate)]
+    return signed_data.build(
+        pki_data.ID_CCT_PKI_DATA, full_request.body([], [value]), [(identifier, signer_of(key))], certificates_der=chain
+    )
+
+
+@pytest.mark.spec("EST-CMC-28", "THREAT-11", "THREAT-12")
+async def test_devices_of_two_vendors_are_two_though_their_cas_have_the_same_name_and_they_the_same_serial_number(tmp_path: Path) -> None:
+    async with two_vendors(tmp_path) as server:
+        key, other_key = new_key(), new_key()
+        device, other = leaf(MANUFACTURER_CA, "device-1", key=key), leaf(IMPOSTOR_CA, "mallory", key=other_key)
+        assert (device.issuer, device.serial_number) == (other.issuer, other.serial_number)
+        certificate = (await server.enroll(make_csr("device-1", "a.devices.example"), connection=tls(device))).certificate
+        whose = server.audit_events[-1]["requester"]
+        for value in (revoke(certificate), controls.GetCert(pki.tlv(0xA4, CA_NAME), certificate.serial_number)):
+            reply = await send(server, by_impostors_device(other_key, other, value))
+            refused(reply, CmcFailInfo.BAD_CERT_ID, (1,))
+        reply = await send(server, by_certificate(key, other, [], [revoke(certificate)]))
+        refused(reply, CmcFailInfo.BAD_MESSAGE_CHECK, (0,))
+        assert (await state(server, certificate))[0] == "issued"
+        succeeded(await send(server, by_certificate(key, device, [], [revoke(certificate)])), (1,))
+        assert server.audit_events[-1]["requester"] == whose, "by TLS and by a message alike"
+        assert whose == f"thirdPartyCertificate:{device.fingerprint(hashes.SHA256()).hex()}"
+
+
+@pytest.mark.spec("EST-CMC-28", "THREAT-11", "THREAT-12")
+async def test_a_third_partys_certificate_with_the_serial_number_of_one_of_ours_is_another_certificate(tmp_path: Path) -> None:
+    async with two_vendors(tmp_path) as server:
+        device = leaf(MANUFACTURER_CA, "device-1")
+        certificate = (await server.enroll(make_csr("device-1", "a.devices.example"), connection=tls(device))).certificate
+        key = new_key()
+        alike = leaf(MANUFACTURER_CA, "mallory", key=key, serial=certificate.serial_number)
+        refused(await send(server, by_certificate(key, alike, [], [revoke(certificate)])), CmcFailInfo.BAD_CERT_ID, (1,))
+        assert (await state(server, certificate))[0] == "issued"
 
 
 @pytest.mark.parametrize("reason", [6, 8, 7, 11])
@@ -214,7 +273,7 @@ async def test_get_cert_alone_is_answered_by_a_simple_response_with_the_certific
 async def test_get_cert_hands_out_nothing_of_others(server: Server, ra: Authority) -> None:
     _, certificate = await enrolled(server)
     key = new_key()
-    other = app_fixtures.leaf(app_fixtures.MANUFACTURER_CA, "serial-77", key=key)
+    other = leaf(MANUFACTURER_CA, "serial-77", key=key)
     value = controls.GetCert(pki.tlv(0xA4, CA_NAME), certificate.serial_number)
     refused(await send(server, by_certificate(key, other, [], [value])), CmcFailInfo.BAD_CERT_ID, (1,))
     assert (await send(server, ra.sign(full_request.body([], [value])))).certificates == (certificate,)

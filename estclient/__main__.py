@@ -233,9 +233,15 @@ def serverkeygen(
 def _write_enrolled(out_dir: Path, done: Enrolment) -> None:
     for wish in done.unmet:
         sys.stderr.write(f"est: not in the certificate request, though the issuer may want it: {wish}\n")
+    _tell_changes(done)
     files.write(out_dir / "ca.crt", done.ca_pem)
     files.write(out_dir / "tls.crt", done.chain_pem)
     _show("Enrolled", done, (out_dir / "tls.key", out_dir / "tls.crt", out_dir / "ca.crt"))
+
+
+def _tell_changes(done: Enrolment) -> None:
+    for change in done.changed:
+        sys.stderr.write(f"est: the certificate is not what was asked for: {change}\n")
 
 
 @app.command(epilog=EPILOG)
@@ -263,6 +269,7 @@ def renew(
         # As at enroll, the key is on disk before it is asked for.
         next_key = old_key if new_key is None else keyfile.successor(to_key, new_key, old)
         done = _run(client, lambda client: enrolment.renew(client, old, next_key, bind=channel_binding is ChannelBinding.ON))
+        _tell_changes(done)
         written = [to_key, to_cert]
         if out_dir is not None:
             files.write(out_dir / "ca.crt", done.ca_pem)

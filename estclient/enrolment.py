@@ -1,12 +1,13 @@
 """Enrolling and renewing as a whole: build the CSR, send it, fetch the CA certificates, check that they belong together."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from estclient.changed_names import changed_names
 from estclient.client import EstClient
 from estcore import csr_builder, csr_plan, csr_wishes, server_key
 from estcore.csr_plan import Wanted
@@ -25,13 +26,15 @@ MAX_CHAIN = 8
 class Enrolment:
     """What an enrolment yields. `intermediates` go from the leaf's issuer upwards without the root; `ca_certificates` have no order.
 
-    `unmet` says in words what the server wanted in the CSR and nobody could fill in, or nobody could understand.
+    `unmet` says in words what the server wanted in the CSR and nobody could fill in, or nobody could understand; `changed` which names
+    were asked for and are not in the certificate, and which are there and were not asked for: the issuer's policy has the last word.
     """
 
     certificate: x509.Certificate
     intermediates: tuple[x509.Certificate, ...]
     ca_certificates: tuple[x509.Certificate, ...]
     unmet: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def chain_pem(self) -> bytes:
@@ -80,7 +83,8 @@ async def enroll(
     def build(binding: bytes | None) -> bytes:
         return csr_builder.build_planned(key, plan, channel_binding=binding, one_time_password=one_time_password)
 
-    issued = await _complete(client, await client.simple_enroll(build if bind else build(None)))
+    csr = _Csr(build)
+    issued = await _complete(client, await client.simple_enroll(csr if bind else csr(None)), csr.der)
     return replace(issued, unmet=(*plan.unmet, *wishes.ignored))
 
 
@@ -99,8 +103,9 @@ async def generate(
     def build(binding: bytes | None) -> bytes:
         return csr_builder.with_attributes(csr_builder.build_planned(unused, plan, channel_binding=binding), attributes, unused)
 
-    made = await client.server_keygen(build if bind else build(None), decryption_key=decryption_key)
-    issued = await _complete(client, made.certificate)
+    csr = _Csr(build)
+    made = await client.server_keygen(csr if bind else csr(None), decryption_key=decryption_key)
+    issued = await _complete(client, made.certificate, csr.der)
     return made.private_key, replace(issued, unmet=(*plan.unmet, *wishes.ignored))
 
 
@@ -110,7 +115,20 @@ async def renew(client: EstClient, certificate: x509.Certificate, key: PrivateKe
     def build(binding: bytes | None) -> bytes:
         return csr_builder.build_renewal(key, certificate, channel_binding=binding)
 
-    return await _complete(client, await client.simple_reenroll(build if bind else build(None)))
+    csr = _Csr(build)
+    return await _complete(client, await client.simple_reenroll(csr if bind else csr(None)), csr.der)
+
+
+class _Csr:
+    """A CSR that is built for each connection it is sent on; `der` is the last one, which the certificate is for."""
+
+    def __init__(self, build: Callable[[bytes | None], bytes]) -> None:
+        self._build = build
+        self.der = b""
+
+    def __call__(self, binding: bytes | None) -> bytes:
+        self.der = self._build(binding)
+        return self.der
 
 
 def intermediates(certificate: x509.Certificate, bag: Sequence[x509.Certificate]) -> tuple[x509.Certificate, ...]:
@@ -131,9 +149,14 @@ def intermediates(certificate: x509.Certificate, bag: Sequence[x509.Certificate]
     return tuple(chain)
 
 
-async def _complete(client: EstClient, certificate: x509.Certificate) -> Enrolment:
+async def _complete(client: EstClient, certificate: x509.Certificate, csr_der: bytes) -> Enrolment:
     bag = await client.ca_certs()
-    return Enrolment(certificate=certificate, intermediates=intermediates(certificate, bag), ca_certificates=bag)
+    return Enrolment(
+        certificate=certificate,
+        intermediates=intermediates(certificate, bag),
+        ca_certificates=bag,
+        changed=changed_names(csr_der, certificate),
+    )
 
 
 def _issued(ca: x509.Certificate, certificate: x509.Certificate) -> bool:

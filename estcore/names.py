@@ -141,6 +141,12 @@ def same_general_names(a: Iterable[x509.GeneralName], b: Iterable[x509.GeneralNa
     return {_comparable_general_name(name) for name in a} == {_comparable_general_name(name) for name in b}
 
 
+def names_beyond(names: Iterable[x509.GeneralName], others: Iterable[x509.GeneralName]) -> tuple[x509.GeneralName, ...]:
+    """Those of `names` that are not among `others`, compared as `same_general_names` does."""
+    known = {_comparable_general_name(name) for name in others}
+    return tuple(name for name in names if _comparable_general_name(name) not in known)
+
+
 def _comparable_name(name: x509.Name) -> tuple[frozenset[tuple[str, str | bytes]], ...]:
     return tuple(frozenset((attribute.oid.dotted_string, _prepared(attribute.value)) for attribute in rdn) for rdn in name.rdns)
 

@@ -23,10 +23,11 @@ from estcore.csr_vocabulary import OTP_CHALLENGE
 from estcore.errors import ClientError
 from estcore.keys import generate_private_key, key_algorithm
 from estcore.spec_part import KeyAlgorithm
-from tests.client.double import Answer, EstDouble, Identity, Seen, certificates, est_double, issue, make_ca
+from tests.client.double import Answer, EstDouble, Identity, Seen, build, certificates, est_double, issue, make_ca, name
 from tests.core import vectors
 
 PASSWORD = "correct horse"
+EVIL = x509.DNSName("evil.example")
 
 
 def est(*arguments: object, environment: dict[str, str] | None = None) -> Result:
@@ -140,6 +141,39 @@ def test_after_a_wait_for_approval_the_same_command_asks_for_the_same_key(
         assert est(*command).exit_code == 0
         first, second = (x509.load_der_x509_csr(seen.csr_der) for seen in double.seen if seen.method == "POST")
     assert first.public_key() == second.public_key()
+
+
+@pytest.mark.spec("EST-RESP-04")
+def test_names_that_the_issuer_changed_are_told_and_the_certificate_is_written(
+    ca: Identity, server: Identity, options: list[str], password_file: Path, tmp_path: Path
+) -> None:
+    def behave(seen: Seen) -> Answer:
+        if seen.method == "GET":
+            return certificates(ca.certificate)
+        return certificates(build(name("device-8"), x509.load_der_x509_csr(seen.csr_der).public_key(), signer=ca))
+
+    out = tmp_path / "d"
+    with est_double(behave, server, client_ca=ca) as double:
+        common = (*options, "--url", double.url)
+        enrolled = est("enroll", *common, "--user", "u", "--password-file", password_file, "--out-dir", out, "--subject", "CN=device-7")
+        renewed = est("renew", *common, "--cert", out / "tls.crt", "--key", out / "tls.key")
+    said = "est: the certificate is not what was asked for: its subject is CN=device-8, and CN=device-7 was asked for\n"
+    assert (enrolled.exit_code, enrolled.stderr) == (0, said)
+    assert x509.load_pem_x509_certificate((out / "tls.crt").read_bytes()).subject == name("device-8")
+    assert (renewed.exit_code, renewed.stderr) == (0, ""), "it was asked for again"
+
+
+@pytest.mark.spec("EST-RESP-04")
+def test_a_renewal_that_changes_names_says_so(ca: Identity, server: Identity, device: "Device") -> None:
+    def behave(seen: Seen) -> Answer:
+        if seen.method == "GET":
+            return certificates(ca.certificate)
+        return certificates(build(name("device-7"), x509.load_der_x509_csr(seen.csr_der).public_key(), signer=ca, sans=[EVIL]))
+
+    with est_double(behave, server, client_ca=ca) as double:
+        result = est(*device.command, "--url", double.url)
+    said = "est: the certificate is not what was asked for: DNS:evil.example is in it and was not asked for\n"
+    assert (result.exit_code, result.stderr) == (0, said)
 
 
 @dataclass

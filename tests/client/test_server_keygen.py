@@ -64,6 +64,7 @@ async def test_the_client_gets_a_key_over_tls(served: Served, key: DecryptionKey
     collect(done.certificate.public_bytes(Encoding.DER), CA.public_bytes(Encoding.DER))
     assert done.certificate.public_key() == private_key.public_key()
     assert done.certificate.subject == name(USER)
+    assert done.changed == ()
     assert done.ca_certificates == (CA,)
 
 

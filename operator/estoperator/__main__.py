@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
+from functools import partial
 
 import kopf
 import structlog
@@ -16,7 +17,7 @@ from estoperator import access, handlers, logs, relist, settings
 from estoperator.admission_guard import AdmissionGuard
 from estoperator.cluster import Cluster
 from estoperator.door_metrics import DoorMetrics
-from estoperator.doors import DOORS, KubernetesDoor
+from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
 from estoperator.est_server import EstServer, MountedFile
 from estoperator.events import Events
 from estoperator.health import Health
@@ -29,7 +30,7 @@ from estoperator.namespaces import Namespaces
 from estoperator.open_requests import OpenRequests
 from estoperator.program import Program, request_queue
 from estoperator.registrations import Registrations
-from estoperator.relist import MustRestart
+from estoperator.relist import Indexed, MustRestart
 from estoperator.requester_guards import RequesterGuard, keep_checking
 from estoperator.resources import IssuerRef, RequestKey
 from estoperator.retention import Retention
@@ -203,7 +204,10 @@ async def _run_until_stopped(
     """Run kopf, the program and the re-list; when one ends or a signal comes, stop the others, kopf last."""
     stop, kopf_stop = asyncio.Event(), asyncio.Event()
     interval = loaded.relist_interval.total_seconds()
-    misses = relist.watch_for_misses(cluster, open_requests, doors, metrics=metrics, sleep=asyncio.sleep, interval=interval)
+    indexed = indexed_kinds(program.issuers, program.namespaces)
+    misses = relist.watch_for_misses(
+        cluster, open_requests, doors, indexed=indexed, metrics=metrics, sleep=asyncio.sleep, interval=interval
+    )
     own = [
         asyncio.create_task(program.run()),
         asyncio.create_task(misses),
@@ -222,6 +226,15 @@ async def _run_until_stopped(
             raise error
     if watching in done and not stop.is_set():
         log.info("kopf_ended")
+
+
+def indexed_kinds(issuers: Issuers, namespaces: Namespaces) -> list[Indexed]:
+    """What the re-list looks for the end of, beside the requests."""
+    kinds = [
+        Indexed(plural=f"{plural}.{GROUP}", path=f"/apis/{GROUP}/{VERSION}/{plural}", known=partial(issuers.uids, kind))
+        for kind, plural in ISSUER_PLURALS.items()
+    ]
+    return [*kinds, Indexed(plural="namespaces", path="/api/v1/namespaces", known=namespaces.uids)]
 
 
 def _publishers(loaded: Settings, cluster: Cluster, program: Program) -> list[Publisher]:

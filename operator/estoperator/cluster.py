@@ -20,6 +20,7 @@ from estoperator import conditions, object_reader
 from estoperator.conditions import RequestStatus
 from estoperator.doors import DOORS, GROUP, ISSUER_PLURALS, VERSION, Form, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
+from estoperator.pages import pages
 from estoperator.resources import CertRequest, Issuer, IssuerRef, RequestKey, User
 
 log = structlog.get_logger(__name__)
@@ -29,9 +30,6 @@ FORCED = [("fieldManager", FIELD_MANAGER), ("force", "true")]
 APPLY = "application/apply-patch+yaml; charset=utf-8"
 """With the charset, for without it the client encodes the text as JSON once more. The API server's metrics count it as PATCH, not APPLY."""
 REQUEST_SECONDS = 15
-PAGE = 500
-"""Objects read at once by a re-list."""
-
 _SURROGATES = re.compile(r"\\ud[89ab][0-9a-f]{2}\\ud[c-f][0-9a-f]{2}")
 
 SERVICE_ACCOUNT_TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
@@ -109,22 +107,15 @@ class Cluster:
 
         One that cannot be read is told in the log and left out: it may not keep the others from being seen.
         """
-        next_page = ""
-        while True:
-            query = [("limit", str(PAGE))] + ([("continue", next_page)] if next_page else [])
-            page = await self.call("GET", f"/apis/{door.group}/{door.version}/{door.plural}", query=query)
-            for body in page["items"]:
-                try:
-                    request = object_reader.read_request(door, body)
-                except Exception:
-                    name, namespace = body["metadata"]["name"], body["metadata"].get("namespace", "")
-                    log.exception("internal_error", work="relist", request=f"{door.door}/{namespace}/{name}")
-                    continue
-                if request is not None:
-                    yield request
-            next_page = page["metadata"].get("continue") or ""
-            if not next_page:
-                return
+        async for body in pages(self, f"/apis/{door.group}/{door.version}/{door.plural}", []):
+            try:
+                request = object_reader.read_request(door, body)
+            except Exception:
+                name, namespace = body["metadata"]["name"], body["metadata"].get("namespace", "")
+                log.exception("internal_error", work="relist", request=f"{door.door}/{namespace}/{name}")
+                continue
+            if request is not None:
+                yield request
 
     async def apply_status(self, request: CertRequest, status: RequestStatus) -> CertRequest | None:
         """Write a request's status; the object as it then is, unless it is finished. Raises Stale and Gone."""

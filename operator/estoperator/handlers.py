@@ -5,7 +5,7 @@ forgets an event whose handler failed, so handlers only note what came and put a
 are complete before the first request's event arrives: no request is Pending because its issuer was not listed yet.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import kopf
@@ -14,7 +14,7 @@ import structlog
 from estoperator import object_reader
 from estoperator.doors import EST_ISSUER, GROUP, ISSUER_PLURALS, VERSION, KubernetesDoor
 from estoperator.issuers import Issuers
-from estoperator.namespaces import Namespaces
+from estoperator.namespaces import Namespace, Namespaces
 from estoperator.open_requests import OpenRequests
 from estoperator.resources import Issuer, IssuerRef, RequestKey
 from estoperator.retention import Retention
@@ -45,8 +45,9 @@ def register_namespaces(
     """Watch the labels of the namespaces."""
 
     @kopf.index("", "v1", "namespaces", id="namespaces", registry=registry)
-    async def _index(body: kopf.Body, **_: Any) -> dict[str, Mapping[str, str]]:
-        return {body["metadata"]["name"]: dict(body["metadata"].get("labels") or {})}
+    async def _index(body: kopf.Body, **_: Any) -> dict[str, Namespace]:
+        metadata = body["metadata"]
+        return {metadata["name"]: Namespace(metadata["uid"], dict(metadata.get("labels") or {}))}
 
     @kopf.on.event("", "v1", "namespaces", id="on_namespaces", registry=registry)
     async def _on_namespace(event: kopf.RawEvent, **_: Any) -> None:

@@ -20,6 +20,7 @@ from estoperator.open_requests import OpenRequests
 from estoperator.registrations import Registrations
 from estoperator.resources import Issuer, IssuerRef, RequestKey
 from estoperator.workqueue import WorkQueue
+from estoperator.youngest import youngest
 
 log = structlog.get_logger(__name__)
 
@@ -27,7 +28,7 @@ SETTLE_SECONDS = 10.0
 """How long a change of an issuer may take to reach estserver before its condition says so."""
 
 Index = Mapping[IssuerRef, Iterable[Issuer]]
-"""kopf's index of the issuers: one value for each key."""
+"""kopf's index of the issuers."""
 
 
 class IssuerApi(Protocol):
@@ -95,7 +96,7 @@ class Issuers:
         """The issuer as Kubernetes has it."""
         for index in self._indices:
             if ref in index:
-                return next(iter(index[ref]), None)
+                return youngest(index[ref])
         return None
 
     def state(self, ref: IssuerRef) -> IssuerState | None:
@@ -116,6 +117,10 @@ class Issuers:
     def has_uid(self, uid: str) -> bool:
         """Whether the watch has told of an issuer with this uid."""
         return any(issuer.uid == uid for issuer in self._all())
+
+    def uids(self, kind: str) -> frozenset[str]:
+        """Of all of a kind that the watch has told of."""
+        return frozenset(issuer.uid for issuer in self._all() if issuer.ref.kind == kind)
 
     def changed(self, ref: IssuerRef) -> None:
         """Kubernetes has another version of the issuer, or it is gone."""

@@ -1,12 +1,23 @@
 """The namespaces by their labels: who an EstClusterIssuer serves, and whom a rule with namespaceSelector is for."""
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
+
+from estoperator.youngest import youngest
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 """kube-apiserver sets it on every namespace, to its name, and lets nobody change it."""
 
-Index = Mapping[str, Iterable[Mapping[str, str]]]
-"""kopf's index of the namespaces: one value for each name."""
+
+class Namespace(NamedTuple):
+    """One namespace; a later one of its name has another uid."""
+
+    uid: str
+    labels: Mapping[str, str]
+
+
+Index = Mapping[str, Iterable[Namespace]]
+"""kopf's index of the namespaces, by name."""
 
 LabelsOf = Callable[[str], Mapping[str, str]]
 """The labels of a namespace, by its name."""
@@ -39,4 +50,9 @@ class Namespaces:
         """Its labels, None where they are not known."""
         if self._index is None or namespace not in self._index:
             return None
-        return next(iter(self._index[namespace]), None)
+        found = youngest(self._index[namespace])
+        return None if found is None else found.labels
+
+    def uids(self) -> frozenset[str]:
+        """Of all that the watch has told of."""
+        return frozenset(one.uid for name in tuple(self._index or ()) for one in tuple((self._index or {})[name]))

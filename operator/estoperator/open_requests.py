@@ -6,6 +6,7 @@ Fed by watch events and by what the API server answers to our own writes, in any
 from collections import defaultdict
 from collections.abc import Iterator
 
+from estcore.requester import Door
 from estoperator.requesters import owner_of, requester_of
 from estoperator.resources import CertRequest, IssuerRef, RequestKey
 
@@ -63,6 +64,10 @@ class OpenRequests:
     def of_namespace(self, namespace: str) -> Iterator[RequestKey]:
         """Those asked for on behalf of this namespace, to be decided again when its labels change."""
         return iter([key for key, request in self._requests.items() if requester_of(request).namespace == namespace])
+
+    def of_door(self, door: Door) -> Iterator[CertRequest]:
+        """Those that came by a door."""
+        return iter([request for key, request in self._requests.items() if key.door == door])
 
     def knows(self, request: CertRequest) -> bool:
         """Whether we have seen this version of the request, or a later one."""

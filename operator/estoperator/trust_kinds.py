@@ -1,14 +1,15 @@
 """The kinds of object that trust is published in: what there is of each, and what there should be."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 from estoperator import kept_roots, trust
 from estoperator.kept_roots import Anchors
 from estoperator.kubernetes_errors import Gone, KubernetesError
+from estoperator.pages import PagesApi, pages
 from estoperator.resources import Object
 from estoperator.served import Discovery, served_version
 from estoperator.trust import Place, Trust
@@ -16,18 +17,9 @@ from estoperator.trust_news import Missing
 
 NOT_PERMITTED = "the chart's value trust.configMaps.enabled is false"
 
-PAGE = 500
-"""Objects read at once."""
 
-
-class TrustApi(Protocol):
+class TrustApi(PagesApi, Protocol):
     """What this module needs of Kubernetes; raises kubernetes_errors."""
-
-    async def call(
-        self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
-        """One JSON request."""
-        ...
 
 
 class BundleApi(TrustApi, Discovery, Protocol):
@@ -174,15 +166,3 @@ class ConfigMaps:
 async def list_ours(api: TrustApi, path: str) -> list[Object]:
     """All objects of a collection that have our label."""
     return [item async for item in pages(api, path, [("labelSelector", trust.UID_LABEL)])]
-
-
-async def pages(api: TrustApi, path: str, query: list[tuple[str, str]]) -> AsyncIterator[Object]:
-    """Each object of a collection, a page at a time."""
-    next_page = ""
-    while True:
-        page = await api.call("GET", path, query=[*query, ("limit", str(PAGE)), *([("continue", next_page)] if next_page else [])])
-        for item in page["items"]:
-            yield item
-        next_page = page["metadata"].get("continue") or ""
-        if not next_page:
-            return

@@ -18,9 +18,10 @@ from estoperator.events import Event
 from estoperator.issuer_state import Facts
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
+from estoperator.pages import uids
 from estoperator.resources import Issuer, Object
 from estoperator.trust import Plan, Trust
-from estoperator.trust_kinds import Kind, TrustApi, pages
+from estoperator.trust_kinds import Kind, TrustApi
 from estoperator.trust_news import Missing, TrustNews
 
 log = structlog.get_logger(__name__)
@@ -188,11 +189,12 @@ class Publisher:
         if not orphans:
             return ()
         try:
-            uids = {uid for plural in ISSUER_PLURALS.values() for uid in await _uids(self._api, plural)}
+            there = [await uids(self._api, f"/apis/{GROUP}/{VERSION}/{plural}") for plural in ISSUER_PLURALS.values()]
+            known = frozenset().union(*there)
         except KubernetesError as error:
             log.warning("trust_not_swept", kind=self._kind.name, error=error.message)
             return ()
-        return tuple(body for body in orphans if body["metadata"]["labels"][trust.UID_LABEL] not in uids)
+        return tuple(body for body in orphans if body["metadata"]["labels"][trust.UID_LABEL] not in known)
 
     def _failed(self, error: KubernetesError) -> None:
         self._done = None
@@ -228,7 +230,3 @@ async def publish(publishers: Sequence[Publisher], leads: Callable[[], bool], sl
         for publisher in publishers:
             await publisher.turn_or_rest(leads=leads())
         await sleep(TURN_SECONDS)
-
-
-async def _uids(api: TrustApi, plural: str) -> list[str]:
-    return [item["metadata"]["uid"] async for item in pages(api, f"/apis/{GROUP}/{VERSION}/{plural}", [])]

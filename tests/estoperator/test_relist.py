@@ -1,15 +1,17 @@
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
 from estoperator import relist
-from estoperator.doors import EST_ISSUER, POD_CERTIFICATES, KubernetesDoor
+from estoperator.doors import CERT_MANAGER, EST_ISSUER, POD_CERTIFICATES, KubernetesDoor
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
-from estoperator.relist import GRACE_SECONDS, RightGone, VersionChanged, WatchMissed
+from estoperator.relist import GRACE_SECONDS, Indexed, RightGone, VersionChanged, WatchMissed
 from estoperator.resources import CertRequest, RequestKey
 from tests.estoperator.builders import request_of
 
@@ -20,12 +22,25 @@ class Api:
 
     listed: list[CertRequest] = field(default_factory=list)
     error: Exception | None = None
-    now: dict[RequestKey, CertRequest] = field(default_factory=dict)
+    now: Mapping[RequestKey, CertRequest | None] = field(default_factory=dict)
     versions: tuple[str, ...] = ()
     answers: list[KubernetesError | None] = field(default_factory=list)
     """Of the next lists, before `error`."""
     permits: bool | KubernetesError = True
     reviewed: list[tuple[str, str, str]] = field(default_factory=list)
+    collections: list[set[str] | KubernetesError] = field(default_factory=list)
+    """The uids that each list of a collection shows, one after the other."""
+    paths: list[str] = field(default_factory=list)
+    """Of these lists."""
+
+    async def call(
+        self, method: str, path: str, *, query: list[tuple[str, str]] | None = None, body: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        self.paths.append(path)
+        found = self.collections.pop(0)
+        if isinstance(found, KubernetesError):
+            raise found
+        return {"items": [{"metadata": {"uid": uid}} for uid in sorted(found)], "metadata": {}}
 
     async def may(self, verb: str, group: str, resource: str, *, subresource: str = "", name: str = "") -> bool:
         self.reviewed.append((verb, group, resource))
@@ -89,6 +104,98 @@ async def test_what_is_finished_or_gone_meanwhile_is_not_missed() -> None:
     finished, gone = request_of(name="finished"), request_of(name="gone")
     now = {finished.key: request_of(name="finished", status={"certificate": "LS0t"})}
     assert await count(Api([finished, gone, request_of(name="done", status={"certificate": "LS0t"})], now=now), OpenRequests()) == 0
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param({}, id="it is gone"),
+        pytest.param({request_of().key: request_of(version=8, status={"certificate": "LS0t"})}, id="it is finished"),
+        pytest.param({request_of().key: request_of(version=8, metadata={"uid": "another"})}, id="another has its name"),
+        pytest.param({request_of().key: None}, id="it is somebody else's"),
+    ],
+)
+async def test_an_open_request_of_whose_end_the_watch_tells_nothing_is_forgotten(now: Mapping[RequestKey, CertRequest | None]) -> None:
+    """After a gap kopf lists anew, and says nothing of what is not in that list."""
+    seen = OpenRequests()
+    seen.observe(request_of())
+    assert await count(Api([], now=now), seen) == 0
+    assert len(seen) == 0
+
+
+async def test_an_open_request_that_is_finished_in_the_list_and_not_in_the_watch_is_forgotten() -> None:
+    seen, finished = OpenRequests(), request_of(version=8, status={"certificate": "LS0t"})
+    seen.observe(request_of(version=7))
+    assert await count(Api([finished], now={finished.key: finished}), seen) == 0
+    assert len(seen) == 0
+
+
+async def test_an_open_request_that_a_list_does_not_show_and_that_is_there_is_kept() -> None:
+    seen, request = OpenRequests(), request_of()
+    seen.observe(request)
+    assert await count(Api([], now={request.key: request}), seen) == 0
+    assert seen.get(request.key) == request
+
+
+async def test_of_a_request_that_was_deleted_and_made_anew_within_the_grace_the_new_one_is_kept() -> None:
+    seen, newer = OpenRequests(), request_of(version=9, metadata={"uid": "newer"})
+    seen.observe(request_of(version=7))
+
+    async def late(seconds: float) -> None:
+        seen.observe(newer)
+
+    assert await relist.count_missed(Api([], now={newer.key: newer}), seen, EST_ISSUER, sleep=late) == 0
+    assert seen.get(newer.key) == newer
+
+
+async def test_the_list_of_one_door_says_nothing_of_the_requests_of_another() -> None:
+    seen = OpenRequests()
+    seen.observe(request_of(CERT_MANAGER))
+    assert await count(Api([]), seen) == 0
+    assert len(seen) == 1
+
+
+async def re_list_once(api: Api, *known: set[str], metrics: Metrics | None = None) -> None:
+    """One turn over an index that holds these uids, one after the other each time it is asked; raises what ends the process."""
+    answers, turns = iter(known), iter(range(1))
+
+    async def sleep(seconds: float) -> None:
+        if seconds != GRACE_SECONDS and next(turns, None) is None:
+            raise asyncio.CancelledError
+
+    index = Indexed(plural="estissuers.est-issuer.io", path="/issuers", known=lambda: frozenset(next(answers)))
+    seen = OpenRequests()
+    with contextlib.suppress(asyncio.CancelledError):
+        await relist.watch_for_misses(api, seen, [], indexed=[index], metrics=metrics or Metrics(), sleep=sleep, interval=1)
+
+
+@pytest.mark.spec("THREAT-33")
+async def test_the_end_of_an_issuer_or_namespace_that_the_watch_did_not_bring_is_counted_and_ends_the_process() -> None:
+    api, metrics = Api(collections=[{"u2"}, {"u2"}]), Metrics()
+    with pytest.raises(WatchMissed, match=r"estissuers\.est-issuer\.io missed the end of 1 objects; restarting"):
+        await re_list_once(api, {"u1", "u2"}, {"u1", "u2"}, metrics=metrics)
+    assert api.paths == ["/issuers", "/issuers"]
+    assert b"est_operator_missed_events_total 1.0" in metrics.render()
+
+
+@pytest.mark.parametrize(
+    ("known", "listed"),
+    [
+        pytest.param([{"u1"}], [{"u1"}], id="all is there"),
+        pytest.param([{"u1"}], [{"u1", "u2"}], id="one was made while the list was read"),
+        pytest.param([{"u1", "u2"}, {"u1"}], [{"u1"}, {"u1"}], id="the watch told of the end meanwhile"),
+        pytest.param([{"u1", "u2"}, {"u1", "u2"}], [{"u1"}, {"u1", "u2"}], id="the first list was not the last word"),
+        pytest.param([{"u1"}], [KubernetesError("away")], id="the list cannot be had"),
+        pytest.param([{"u1"}], [Gone("no CRD", http_status=404)], id="the kind is not there"),
+        pytest.param([{"u1"}], [KubernetesError("no", http_status=403)], id="the list is forbidden"),
+        pytest.param([{"u1"}, {"u1"}], [set(), KubernetesError("away")], id="the second list cannot be had"),
+        pytest.param([set()], [], id="nothing is watched, and nothing listed"),
+    ],
+)
+async def test_nothing_but_a_missed_end_ends_the_process(known: list[set[str]], listed: list[set[str] | KubernetesError]) -> None:
+    api = Api(collections=list(listed))
+    await re_list_once(api, *known)
+    assert api.collections == []
 
 
 async def test_a_miss_is_counted_and_ends_the_process() -> None:

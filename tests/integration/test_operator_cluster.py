@@ -120,7 +120,7 @@ async def test_a_status_for_another_object_of_the_same_name_is_stale(api: ApiSer
 async def test_the_list_of_a_door_goes_page_by_page_and_a_door_without_its_crd_is_gone(
     api: ApiServer, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("estoperator.cluster.PAGE", 2)
+    monkeypatch.setattr("estoperator.pages.PAGE", 2)
     names = {f"page-{number}" for number in range(5)}
     for name in names:
         await made(api, cluster, OURS, name)

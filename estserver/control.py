@@ -1,7 +1,8 @@
 """What the watching process and its workers tell each other: JSON lines over a socket pair.
 
 To a worker: `start` (once, first), `snapshot`, `certificate`, `drain`. From a worker: `ready` once it serves, then `alive` every few
-seconds. A line ends the other side's wait; the end of the stream means that the other process is gone.
+seconds; `refused` before it ends by something that a person must mend. A line ends the other side's wait; the end of the stream means
+that the other process is gone.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ ALIVE_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a worker that says nothing for so long does not turn its loop: it is replaced
 
 Message = Mapping[str, Any]
-Kind = Literal["start", "snapshot", "certificate", "drain", "ready", "alive"]
+Kind = Literal["start", "snapshot", "certificate", "drain", "ready", "alive", "refused"]
 
 
 def encode(kind: Kind, **content: Any) -> bytes:

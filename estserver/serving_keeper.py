@@ -11,6 +11,7 @@ import structlog
 from estcore.errors import ConfigurationError
 from estserver.serving_certificate import Serial, ServingKeys, check, from_data, renewed, to_data
 from estserver.serving_store import ServingStore
+from estserver.tls import ServerTls
 
 LOOK_SECONDS = 60.0  # another replica may have renewed, somebody may have replaced a given certificate
 MAX_SWAPS = 5
@@ -53,6 +54,7 @@ class ServingKeeper:
         else:
             raise ConfigurationError("others keep changing it", where=self.store.where)
         certificate = check(due, now=self.clock(), where=self.store.where)
+        _check_usable(due, where=self.store.where)
         if due.bundle_pem:
             self.published = await self.store.publish(due.bundle_pem)
         if due is not current:
@@ -66,8 +68,8 @@ class ServingKeeper:
             try:
                 keys = await self.refresh()
                 if keys != self.keys:
-                    self.keys = keys
                     use(keys)
+                    self.keys = keys
                     log.info("using another server certificate", where=self.store.where)
                 self._complaint = ""
             except Exception as error:  # noqa: BLE001 - whatever it is, the server goes on with the certificate that it has
@@ -86,3 +88,11 @@ class ServingKeeper:
             for wait in waits:
                 wait.cancel()
             self.nudged.clear()
+
+
+def _check_usable(keys: ServingKeys, *, where: str) -> None:
+    """Raise ConfigurationError for what TLS refuses, such as RSA of 1024 bits: workers that were handed it could only fail by it."""
+    try:
+        ServerTls(keys.chain_pem, keys.key_pem)
+    except ConfigurationError as error:
+        raise ConfigurationError(error.message, where=where, reason=error.reason) from error

@@ -92,7 +92,8 @@ def _make_context(certificate_chain_pem: bytes, private_key_pem: bytes) -> tuple
         context.check_privatekey()
     except (ValueError, TypeError, SSL.Error) as error:
         raise ConfigurationError(
-            "the server's certificate and private key are not a PEM pair that TLS can use", reason="InvalidServerCertificate"
+            "the server's certificate and private key are not a PEM pair that TLS can use: ECDSA P-256 or RSA of 2048 bits always is",
+            reason="InvalidServerCertificate",
         ) from error
     return leaf, context
 

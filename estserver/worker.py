@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import uvloop
 
+from estcore.errors import ConfigurationError
 from estserver import control, logs
-from estserver.background import beside
 from estserver.front import log_format, serve_est
 from estserver.issuers import Issuers
 from estserver.metrics import Metrics
@@ -22,6 +22,8 @@ from estserver.program import prepare_process
 from estserver.registry_keeper import RegistryKeeper
 from estserver.settings import load
 from estserver.tls import ServerTls
+
+EXIT_SETTINGS = 2  # as the program's
 
 
 @dataclass(slots=True)
@@ -48,8 +50,8 @@ class _Control:
                 self.shutdown.set()
 
 
-async def run(descriptor: int) -> None:
-    """Serve until told to drain."""
+async def run(descriptor: int) -> int:
+    """Serve until told to drain; the exit status. What a person must mend is the watching process's to say."""
     prepare_process()
     sock = socket.socket(fileno=descriptor)
     sock.settimeout(0)
@@ -73,27 +75,40 @@ async def run(descriptor: int) -> None:
             await asyncio.sleep(control.ALIVE_SECONDS)
             writer.write(control.encode("alive"))
 
+    async def _serve() -> None:
+        await registry.judged.wait()
+        await known.certified.wait()
+        assert known.tls is not None  # noqa: S101 - certified says so
+        await serve_est(
+            settings,
+            limits,
+            listening,
+            issuers,
+            known.tls,
+            Metrics(),
+            shutdown=known.shutdown,
+            started=lambda: writer.write(control.encode("ready")),
+        )
+
+    status = 0
     try:
-        async with beside(_listen(), registry.run(), _say_alive()):
-            await registry.judged.wait()
-            await known.certified.wait()
-            assert known.tls is not None  # noqa: S101 - certified says so
-            await serve_est(
-                settings,
-                limits,
-                listening,
-                issuers,
-                known.tls,
-                Metrics(),
-                shutdown=known.shutdown,
-                started=lambda: writer.write(control.encode("ready")),
-            )
+        async with asyncio.TaskGroup() as tasks:  # one that hears or judges nothing any more must end, and be replaced
+            beside = [tasks.create_task(work) for work in (_listen(), registry.run(), _say_alive())]
+            await _serve()
+            for task in beside:
+                task.cancel()
+    except* ConfigurationError as refused:
+        writer.write(control.encode("refused", message=str(refused.exceptions[0])))
+        status = EXIT_SETTINGS
     finally:
         with suppress(OSError):
             writer.close()
+            await writer.wait_closed()
+    return status
 
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the watching process tells us to drain
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(run(int(sys.argv[1])))
+        status = runner.run(run(int(sys.argv[1])))
+    sys.exit(status)

@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from estcore.errors import ConfigurationError
 from estserver import control
 from estserver.issuers import Issuers
 from estserver.metrics import Metrics, forget_process
@@ -76,14 +77,17 @@ class Workers:
             await asyncio.wait((first, ending, *keepers), return_when=asyncio.FIRST_COMPLETED)
             if first.done():
                 started()
-            await asyncio.wait((ending, *keepers), return_when=asyncio.FIRST_COMPLETED)
-            await self._drain(keepers)
+                await asyncio.wait((ending, *keepers), return_when=asyncio.FIRST_COMPLETED)
+            if ending.done():
+                await self._drain(keepers)
         finally:
             for task in (first, ending, *keepers):
                 task.cancel()
             for worker in self._alive:
                 worker.process.kill()
-        await asyncio.gather(*keepers)  # a keeper that failed says so here
+        for ended in await asyncio.gather(*keepers, return_exceptions=True):
+            if isinstance(ended, Exception):  # one that was late was cancelled above, and its worker killed
+                raise ended
 
     async def _drain(self, keepers: list[asyncio.Task[None]]) -> None:
         for sock in self._sockets:
@@ -99,7 +103,7 @@ class Workers:
         loop = asyncio.get_running_loop()
         while not shutdown.is_set():
             begun = loop.time()
-            status = await self._run_one(number)
+            status = await self._run_one(number)  # raises what a person must mend before anything can serve
             if shutdown.is_set():
                 return
             backoff = FIRST_BACKOFF_SECONDS if loop.time() - begun > STEADY_SECONDS else min(2 * backoff, LONGEST_BACKOFF_SECONDS)
@@ -110,7 +114,10 @@ class Workers:
                 continue
 
     async def _run_one(self, number: int) -> int:
-        """Start one worker and stay with it until it ends; its exit status."""
+        """Start one worker and stay with it until it ends; its exit status.
+
+        Raises ConfigurationError where it cannot serve by what a person must mend, and none has served yet.
+        """
         ours, theirs = socket.socketpair()
         ours.settimeout(0)
         descriptors = [sock.fileno() for sock in self._sockets]
@@ -131,6 +138,7 @@ class Workers:
         if self._keys is not None:
             writer.write(control.certificate_line(self._keys))
         self._alive.add(worker)
+        refusal = ""
         try:
             while True:
                 message = await asyncio.wait_for(anext(incoming), control.SILENT_SECONDS)
@@ -138,6 +146,8 @@ class Workers:
                     worker.ready = True
                     self._started.set()
                     log.info("worker ready", worker=number, pid=process.pid)
+                elif message["kind"] == "refused":
+                    refusal = message["message"]
         except StopAsyncIteration:
             pass
         except TimeoutError:
@@ -148,6 +158,10 @@ class Workers:
             writer.close()
         status = await process.wait()
         forget_process(process.pid)
+        if refusal and not self._started.is_set():
+            raise ConfigurationError(refusal)
+        if refusal:
+            log.error("a worker cannot serve", worker=number, error=refusal)
         return status
 
     def _tell(self, line: bytes) -> None:

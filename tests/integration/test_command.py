@@ -9,12 +9,16 @@ import socket
 import ssl
 import subprocess
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from estclient import Basic, EstClient
 from estcore import csr_builder
@@ -73,6 +77,26 @@ def client(url: str, config: Path, label: str | None = "factory") -> EstClient:
 def csr() -> bytes:
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "device-1")])
     return csr_builder.build(generate_private_key(KeyAlgorithm.ECDSA_P256), subject=subject)
+
+
+def give_certificate(config: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> tuple[str, ...]:
+    """A self-signed certificate of this key, put where the options say."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
+    now = utc_now()
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(next_serial())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=10))
+        .sign(key, hashes.SHA256())
+    )
+    certificate_file, key_file = config.parent / "given.crt", config.parent / "given.key"
+    key_file.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    certificate_file.write_bytes(certificate.public_bytes(Encoding.PEM))
+    return "--serving-certificate", str(certificate_file), "--serving-key", str(key_file)
 
 
 async def health(port: int, path: str) -> str:
@@ -145,6 +169,20 @@ async def test_what_a_person_must_mend_is_one_line_and_exit_2(config: Path, opti
         assert re.search(says, error)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("bits", [1024, None], ids=["a certificate that TLS refuses", "a ledger that cannot be opened"])
+async def test_what_keeps_one_process_from_serving_keeps_workers_from_it(config: Path, workers: int, bits: int | None) -> None:
+    options: tuple[str, ...] = ("--ledger", "sqlite:////proc/x.sqlite")
+    if bits is not None:
+        options = give_certificate(config, rsa.generate_private_key(65537, bits))
+    async with estserver("--config", str(config), "--workers", str(workers), *options) as running:
+        assert await running.ended() == 2
+        error = running.errors.decode()
+        assert error.startswith("estserver: ")
+        assert error.count("\n") == 1, error
+        assert ("a PEM pair that TLS can use" if bits is not None else "ledger sqlite:////proc/x.sqlite: it cannot be opened") in error
+
+
 @pytest.mark.spec("THREAT-30")
 def test_a_clock_before_this_version_was_made_is_refused() -> None:
     check_clock(RELEASED)
@@ -197,8 +235,10 @@ async def test_at_sigterm_readiness_goes_off_while_connections_are_still_taken(c
         assert await running.stop() == 0, "a second signal skips the wait"
 
 
-async def open_tls(url: str, config: Path) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    context = ssl.create_default_context(cafile=str(config / "state" / "serving" / "ca.crt"))
+async def open_tls(url: str, config: Path, *, verifies: bool = True) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    context = ssl.create_default_context(cafile=str(config / "state" / "serving" / "ca.crt") if verifies else None)
+    if not verifies:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     host, port = url.removeprefix("https://").split(":")
     return await asyncio.open_connection(host, int(port), ssl=context)
 
@@ -238,6 +278,36 @@ async def test_a_renewed_certificate_is_used_without_restart_and_no_connection_i
         await eventually(_renewed)
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_a_renewed_certificate_that_tls_refuses_is_not_used_and_leaves_nobody_deaf(config: Path, workers: int) -> None:
+    given = give_certificate(config, ec.generate_private_key(ec.SECP256R1()))
+    async with estserver("--config", str(config), "--workers", str(workers), *given) as running:
+        url = await running.url()
+        _, writer = await open_tls(url, config, verifies=False)
+        before = served_certificate(writer)
+        writer.close()
+        give_certificate(config, rsa.generate_private_key(65537, 1024))  # noqa: S505 - TLS refuses it, as we must
+        running.process.send_signal(signal.SIGHUP)
+        refused = await running.until("the server's certificate was not refreshed")
+        assert "a PEM pair that TLS can use" in refused["error"]
+        (config / "issuer.yaml").write_text(ISSUER.replace("name: factory}", "name: renamed}"))
+        await running.until("issuer removed", issuer="EstIssuer/default/factory")
+
+        async def _all_know() -> bool:  # each connection is some worker's
+            answers = []
+            for _ in range(8):
+                reader, asking = await open_tls(url, config, verifies=False)
+                assert served_certificate(asking) == before
+                asking.write(b"GET /.well-known/est/factory/cacerts HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                answers.append((await reader.readline()).startswith(b"HTTP/1.1 404"))
+                asking.close()
+            return all(answers)
+
+        await eventually(_all_know)
+        assert await running.stop() == 0
+        assert running.errors == b""
+
+
 async def test_workers_share_the_work_and_one_that_dies_is_replaced(config: Path) -> None:
     port = free_port()
     async with estserver("--config", str(config), "--workers", "2", "--metrics-listen", f"127.0.0.1:{port}") as running:
@@ -274,8 +344,9 @@ async def test_workers_share_the_work_and_one_that_dies_is_replaced(config: Path
         assert not alive(workers)
 
 
-async def test_a_worker_that_falls_silent_is_replaced(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(control, "SILENT_SECONDS", control.ALIVE_SECONDS + 20)  # it counts from the start of the process
+@asynccontextmanager
+async def one_worker(config: Path) -> AsyncIterator[tuple[Workers, int]]:
+    """A front with one worker that serves, and the worker's process id."""
     options = {"config": str(config), "workers": 1, "listen": "127.0.0.1:0"}
     settings, _ = load(options)
     make_private_directory(settings.state_directory)
@@ -287,16 +358,32 @@ async def test_a_worker_that_falls_silent_is_replaced(config: Path, monkeypatch:
     try:
         front.feed(Snapshot())
         await asyncio.wait_for(started.wait(), 60)
-        (silent,) = set(children(os.getpid())) - others
+        (worker,) = set(children(os.getpid())) - others
+        yield front, worker
+    finally:
+        shutdown.set()
+        await asyncio.wait_for(serving, 60)
+
+
+async def test_a_worker_that_falls_silent_is_replaced(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "SILENT_SECONDS", control.ALIVE_SECONDS + 20)  # it counts from the start of the process
+    async with one_worker(config) as (front, silent):
         os.kill(silent, signal.SIGSTOP)
 
         async def _replaced() -> bool:
             return not alive([silent]) and front.not_ready() == ""
 
         await eventually(_replaced)
-    finally:
-        shutdown.set()
-        await asyncio.wait_for(serving, 60)
+
+
+async def test_a_worker_that_cannot_hear_what_changed_is_replaced(config: Path) -> None:
+    async with one_worker(config) as (front, deaf):
+        front._tell(control.encode("snapshot", snapshot="{}"))
+
+        async def _replaced() -> bool:
+            return not alive([deaf]) and front.not_ready() == ""
+
+        await eventually(_replaced)
 
 
 async def test_workers_end_when_the_process_that_watches_them_is_killed(config: Path) -> None:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
@@ -258,6 +260,42 @@ async def test_given_files_are_used_as_they_are_and_reread(tmp_path: Path) -> No
     key.write_bytes(first.key_pem)
     with pytest.raises(ConfigurationError, match="is not the key"):
         await kept.refresh()
+
+
+WEAK_KEYS = (
+    rsa.generate_private_key(65537, 1024),  # noqa: S505 - TLS refuses it, as we must
+    ec.generate_private_key(ec.SECP192R1()),
+)
+
+
+@pytest.mark.parametrize("key", WEAK_KEYS, ids=["RSA-1024", "P-192"])
+async def test_a_given_certificate_that_tls_refuses_is_refused_before_anybody_is_handed_it(
+    tmp_path: Path, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
+) -> None:
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "server")])
+    built = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key()).serial_number(next_serial())
+    signed = built.not_valid_before(NOW).not_valid_after(NOW + DAY).sign(key, hashes.SHA256())
+    (tmp_path / "tls.crt").write_bytes(signed.public_bytes(Encoding.PEM))
+    (tmp_path / "tls.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    store = FilesStore(tmp_path / "tls.crt", tmp_path / "tls.key")
+    with pytest.raises(ConfigurationError, match=r"tls\.crt.*: .*a PEM pair that TLS can use"):
+        await ServingKeeper(store=store, names=(), clock=lambda: NOW, serial=next_serial).refresh()
+
+
+async def test_a_certificate_that_could_not_be_handed_on_is_handed_on_again() -> None:
+    used: list[ServingKeys] = []
+
+    def use(keys: ServingKeys) -> None:
+        used.append(keys)
+        if len(used) == 1:
+            raise OSError("a worker went away")
+
+    kept = keeper(MemoryStore(), Turns(62))
+    kept.keys = await kept.refresh()
+    with pytest.raises(_EndError):
+        await kept.keep(use)
+    assert len(used) == 2
+    assert used[0] == used[1] == kept.keys
 
 
 def test_the_constants_keep_design_decision_12() -> None:

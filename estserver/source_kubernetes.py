@@ -15,20 +15,20 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from estcore import authority, issuer_spec
-from estcore.errors import ConfigurationError
+from estcore import authority
 from estserver.background import beside, stop
+from estserver.followed_issuers import FollowedIssuers
 from estserver.kubernetes_api import ApiError, KubernetesApi, Object
 from estserver.reflector import Reflector
-from estserver.secret_uses import MEMBERS, SecretReference, SecretUse, references, trim
+from estserver.secret_uses import MEMBERS, SecretReference, SecretUse, trim
 from estserver.snapshot import TYPE_OPAQUE, TYPE_TLS, IssuerKind, IssuerManifest, SecretKey, SecretManifest, SecretProblem, Snapshot
 
 GROUP = "/apis/est-issuer.io/v1alpha1"
 COLLECTIONS: Mapping[IssuerKind, str] = {"EstIssuer": f"{GROUP}/estissuers", "EstClusterIssuer": f"{GROUP}/estclusterissuers"}
 SETTLE_SECONDS = 0.05  # one change of a Secret is often several events; judging them once costs less
 LOOK_SECONDS = 5.0  # how late an outage that lasts too long may be noticed
+LOOK_OFTEN_SECONDS = 1.0  # while some issuer is held back
 LONGEST_OUTAGE = timedelta(hours=1)
-FIRST_READ_SECONDS = 10.0  # longest wait for a Secret's first answer before the issuers are judged without it
 
 log = structlog.get_logger(__name__)
 _jitter = random.SystemRandom()
@@ -42,7 +42,6 @@ class _SecretWatch:
     uses: frozenset[SecretUse]
     reflector: Reflector
     task: asyncio.Task[None]
-    until: float  # loop time until which its first answer is waited for
     making: asyncio.Task[None] | None = None
     not_made: SecretProblem | None = None
 
@@ -82,25 +81,28 @@ class KubernetesSource:
     _secrets: dict[SecretKey, _SecretWatch] = field(default_factory=dict)
 
     async def watch(self, publish: Callable[[Snapshot], None]) -> None:
-        """Until cancelled. The first snapshot leaves when both kinds were listed and every Secret they name has answered."""
+        """Until cancelled. The first snapshot leaves when both kinds were listed and every Secret that was named then has answered."""
         collections = {kind: Reflector(self.api, path, changed=self._changed.set) for kind, path in COLLECTIONS.items()}
-        async with beside(*(reflector.run() for reflector in collections.values())):
+        issuers = FollowedIssuers(self.namespace, changed=self._changed.set)
+        async with beside(*(reflector.run() for reflector in collections.values()), issuers.run()):
             published: Snapshot | None = None
             try:
                 while True:
-                    await self._wait()
+                    await self._wait(LOOK_OFTEN_SECONDS if issuers.waiting else LOOK_SECONDS)
                     if not all(reflector.synced for reflector in collections.values()):
                         continue
-                    issuers = tuple(
+                    issuers.see(
                         manifest
                         for kind, reflector in collections.items()
                         for item in reflector.objects.values()
                         if (manifest := _issuer(kind, item))
                     )
                     self._follow_secrets(issuers)
-                    if self._waiting():
+                    if issuers.settle(self._answered, now=asyncio.get_running_loop().time()):
+                        self._follow_secrets(issuers)
+                    if not issuers.complete():
                         continue
-                    snapshot = self._snapshot(issuers, stale=self._stale(collections.values()))
+                    snapshot = self._snapshot(issuers.manifests, stale=self._stale(collections.values()))
                     if snapshot != published:
                         published = snapshot
                         publish(snapshot)
@@ -108,10 +110,10 @@ class KubernetesSource:
                 for watch in self._secrets.values():
                     await _stop(watch)
 
-    async def _wait(self) -> None:
+    async def _wait(self, seconds: float) -> None:
         """Until something changed and kept still for a moment, or it is time to look at the clock."""
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), 1.0 if self._waiting() else LOOK_SECONDS)
+            await asyncio.wait_for(self._changed.wait(), seconds)
         await asyncio.sleep(SETTLE_SECONDS)
         self._changed.clear()
 
@@ -119,16 +121,15 @@ class KubernetesSource:
         now, limit = asyncio.get_running_loop().time(), self.longest_outage.total_seconds()
         return limit > 0 and any(reflector.heard_at is None or now - reflector.heard_at > limit for reflector in collections)
 
-    def _waiting(self) -> bool:
-        now = asyncio.get_running_loop().time()
-        return any(not watch.answered and now < watch.until for watch in self._secrets.values())
+    def _answered(self, key: SecretKey) -> bool:
+        watch = self._secrets.get(key)
+        return watch is not None and watch.answered
 
-    def _follow_secrets(self, issuers: tuple[IssuerManifest, ...]) -> None:
+    def _follow_secrets(self, issuers: FollowedIssuers) -> None:
         """Watch each Secret that an issuer names, and none that no issuer names any more."""
         wanted: dict[SecretKey, list[SecretReference]] = {}
-        for issuer in issuers:
-            for reference in self._references(issuer):
-                wanted.setdefault(reference.key, []).append(reference)
+        for reference in issuers.references():
+            wanted.setdefault(reference.key, []).append(reference)
         for key in self._secrets.keys() - wanted.keys():
             watch = self._secrets.pop(key)
             watch.task.cancel()
@@ -143,20 +144,12 @@ class KubernetesSource:
             if known.absent and reference.generate is not None and (known.making is None or known.making.done()):
                 known.making = asyncio.create_task(self._make(known))
 
-    def _references(self, issuer: IssuerManifest) -> tuple[SecretReference, ...]:
-        try:
-            spec = issuer_spec.parse(issuer.spec, where=issuer.key)
-        except ConfigurationError:
-            return ()  # issuers.build says so on the issuer
-        return references(spec, namespace=issuer.namespace or self.namespace)
-
     def _begin(self, reference: SecretReference) -> _SecretWatch:
         # By name: RBAC may bind list and watch to resourceNames only for exactly this selector.
         reflector = Reflector(
             self.api, _path(reference), field_selector=f"metadata.name={reference.name}", changed=self._changed.set, keep=_keep
         )
-        until = asyncio.get_running_loop().time() + FIRST_READ_SECONDS
-        return _SecretWatch(reference, frozenset({reference.use}), reflector, asyncio.create_task(reflector.run()), until)
+        return _SecretWatch(reference, frozenset({reference.use}), reflector, asyncio.create_task(reflector.run()))
 
     async def _make(self, watch: _SecretWatch) -> None:
         """Create the CA Secret that is absent. Somebody else's (409) is as good; nobody owns it, so deleting the issuer leaves it."""

@@ -262,6 +262,8 @@ def renew(
     """Renew a certificate, authenticated with the certificate itself, and with a password where the issuer asks for both."""
     with _one_sentence_errors():
         old = keyfile.parse_certificate(files.read(cert, what="certificate"), where=cert)
+        if out_dir is None and key.exists() and key.samefile(cert):
+            raise ConfigurationError("certificate and key in one file would be written one over the other: use --out-dir", where=str(cert))
         to_key, to_cert = (key, cert) if out_dir is None else (out_dir / "tls.key", out_dir / "tls.crt")
         old_key = keyfile.current(key, old) if to_key == key else keyfile.parse(files.read(key, what="private key"), where=key)
         credentials = credentials_from(user=user, password_file=password_file, cert=cert, key=key, token_file=None, scheme=auth)

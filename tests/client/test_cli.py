@@ -283,6 +283,25 @@ def test_a_next_key_of_another_algorithm_than_the_one_demanded_is_told(device: D
     assert device.files() == before
 
 
+@pytest.mark.parametrize("rekey", [(), ("--new-key", "ECDSA-P256")], ids=["same key", "new key"])
+def test_a_certificate_and_its_key_in_one_file_are_renewed_into_another_folder_only(
+    device: Device, small_ca: EstDouble, rekey: tuple[str, ...], tmp_path: Path
+) -> None:
+    """In place, the one would be written over the other."""
+    both = tmp_path / "both.pem"
+    both.write_bytes(device.files()["tls.crt"] + device.files()["tls.key"])
+    linked = tmp_path / "linked.pem"
+    linked.symlink_to(both)
+    before = both.read_bytes()
+    small_ca.seen.clear()
+    command = (*device.command[:-6], "--cert", both, *rekey)
+    for key in (both, linked):
+        assert_fails(est(*command, "--key", key), 2, "use --out-dir")
+    assert (both.read_bytes(), small_ca.seen) == (before, [])
+    assert est(*command, "--key", both, "--out-dir", tmp_path / "next").exit_code == 0
+    assert both.read_bytes() == before
+
+
 def test_a_folder_with_a_certificate_is_left_alone(options: list[str], password_file: Path, tmp_path: Path) -> None:
     (tmp_path / "tls.crt").write_text("mine")
     command = ("enroll", *options, "--user", "u", "--password-file", password_file, "--out-dir", tmp_path)

@@ -74,8 +74,10 @@ def authorize(requester: Requester, csr: CertificationRequest, policy: Policy) -
     A registration authority vouches for names, so no rule is looked for; they must still be names that may be certified at all,
     otherNames of types that a rule has.
     With ChangeSubjectName the CSR's own names must be those of the requester's certificate, and the rules judge the new ones.
-    Raises Forbidden (NoRule, NameNotPermitted, UsageNotPermitted, …), BadCsr for names that are malformed or missing.
+    Who shows a certificate of this issuer gets none for its key where the policy forbids that, by whichever operation.
+    Raises Forbidden (NoRule, NameNotPermitted, UsageNotPermitted, KeyReused, …), BadCsr for names that are malformed or missing.
     """
+    _check_key_is_new(requester, csr, policy)
     if csr.name_change is not None:
         _check_old_names(requester, csr, policy)
         return _by_rules(requester, csr, csr.name_change.subject, csr.name_change.sans, policy)
@@ -98,12 +100,21 @@ def authorize_renewal(requester: Requester, csr: CertificationRequest, policy: P
             f"simplereenroll is for the holder of a certificate of this issuer, not for {describe(requester)}: use simpleenroll",
             reason="NotRenewable",
         )
-    if policy.key_reuse is KeyReuse.FORBIDDEN and csr.spki_der == spki_der(certificate.public_key()):
-        raise key_reused()
+    _check_key_is_new(requester, csr, policy)
     if csr.name_change is not None:
         return authorize(requester, csr, policy)
     _check_same_names(certificate, csr)
     return _authorized(requester, csr, certificate.subject, subject_alternative_names(certificate), policy)
+
+
+def _check_key_is_new(requester: Requester, csr: CertificationRequest, policy: Policy) -> None:
+    """What a registration authority asks for is others'; what keys those have had is for whoever has the ledger to look up."""
+    certificate = requester.certificate
+    if policy.key_reuse is not KeyReuse.FORBIDDEN or requester.registration_authority or certificate is None:
+        return
+    own = AuthenticatedBy.CERTIFICATE in (requester.authenticated_by, requester.with_certificate)
+    if own and csr.spki_der == spki_der(certificate.public_key()):
+        raise key_reused()
 
 
 def key_reused() -> Forbidden:

@@ -23,7 +23,7 @@ from estcore.certification_request import CertificationRequest
 from estcore.errors import EstError, RequestError
 from estcore.issuer_spec import KeyAlgorithm, KeyReuse, NameChange, Policy
 from estcore.names import same_general_names, same_name
-from estcore.requester import Requester
+from estcore.requester import AuthenticatedBy, Requester
 from estcore.template_modification import Change, Modification
 from estcore.usages import EXTENDED_KEY_USAGES, KEY_USAGE_BITS, Usage
 from tests import pki
@@ -305,7 +305,8 @@ def test_whatever_is_issued_was_permitted() -> None:
         assert asked.signed_by_its_key
         certificate = x509.load_der_x509_certificate(issued.certificate_der)
         assert_permitted(certificate, request, requester, given_policy, renewal=renewal)
-        if renewal and not requester.registration_authority and given_policy.key_reuse is KeyReuse.FORBIDDEN:
+        shows_own = AuthenticatedBy.CERTIFICATE in (requester.authenticated_by, requester.with_certificate)
+        if shows_own and not requester.registration_authority and given_policy.key_reuse is KeyReuse.FORBIDDEN:
             assert requester.certificate is not None
             assert certificate.public_key() != requester.certificate.public_key()
         if (

@@ -259,6 +259,35 @@ def test_a_certificate_is_renewed_with_its_own_key_unless_policy_forbids_it() ->
     assert registration.authorize_renewal(holder(OLD), other_key, policy(keyReuse="Forbidden")).csr is other_key
 
 
+@pytest.mark.spec("EST-REENR-04")
+@pytest.mark.parametrize(
+    ("requester", "permitted"),
+    [
+        pytest.param(holder(OLD), False, id="its certificate"),
+        pytest.param(
+            dataclasses.replace(basic(), certificate=OLD, with_certificate=AuthenticatedBy.CERTIFICATE), False, id="beside a password"
+        ),
+        pytest.param(basic(), True, id="a password alone"),
+        pytest.param(holder(OLD, by=AuthenticatedBy.THIRD_PARTY_CERTIFICATE), True, id="another CA's certificate"),
+        pytest.param(dataclasses.replace(holder(OLD), registration_authority=True), True, id="a registration authority"),
+    ],
+)
+def test_who_shows_a_certificate_of_this_issuer_enrols_with_its_key_no_more_than_it_renews_with_it(
+    requester: Requester, permitted: bool
+) -> None:
+    same_key = dataclasses.replace(csr(DNS("a.example.com")), spki_der=pki.spki_der(OLD.public_key()))
+    rules: dict[str, Any] = {"dnsNames": ["a.example.com"]}
+    assert registration.authorize(requester, same_key, policy(rules)).csr is same_key
+    if permitted:
+        assert registration.authorize(requester, same_key, policy(rules, keyReuse="Forbidden")).csr is same_key
+    else:
+        with pytest.raises(Forbidden) as raised:
+            registration.authorize(requester, same_key, policy(rules, keyReuse="Forbidden"))
+        assert raised.value.reason == "KeyReused"
+    other_key = csr(DNS("a.example.com"))
+    assert registration.authorize(requester, other_key, policy(rules, keyReuse="Forbidden")).csr is other_key
+
+
 CHANGE = ChangeSubjectName(subject=pki.name("Device 2"), sans=(DNS("b.example.com"),))
 BY_RULES = policy({"dnsNames": ["b.example.com"], "subject": {"commonName": "Device 2"}}, nameChange="ByRules")
 

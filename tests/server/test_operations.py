@@ -10,6 +10,7 @@ import pytest
 from cryptography import x509
 
 from estcore import certs_only, csr_builder, transfer
+from estcore.errors import CmcFailInfo
 from estcore.usages import Usage
 from tests import pki
 from tests.collect import collect
@@ -17,6 +18,7 @@ from tests.server.app_fixtures import (
     FACTORY_CA,
     RA,
     SECRETS,
+    SPEC,
     AppConfiguration,
     Server,
     basic,
@@ -30,6 +32,7 @@ from tests.server.app_fixtures import (
     tls,
     with_est,
 )
+from tests.server.cmc_fixtures import by_certificate, newcomer, newcomer_csr, send
 
 ISSUER = "EstIssuer/devices/factory"
 
@@ -216,6 +219,32 @@ async def test_a_renewal_for_other_names_is_refused(server: Server, common_name:
 
 
 # retries
+
+
+@pytest.mark.spec("EST-REENR-04", "EST-CMC-10", "THREAT-09")
+async def test_a_key_that_is_not_to_be_used_again_is_so_by_no_operation(tmp_path: Path) -> None:
+    """Whoever shows a certificate of the issuer: alone or beside a password, by TLS or as the signer, for its names or others."""
+    spec = {**SPEC, "policy": {**SPEC["policy"], "keyReuse": "Forbidden"}}
+    async with running(tmp_path, registry_of(manifest(spec=spec))) as server:
+        key = new_key()
+        certificate = (await server.enroll(make_csr("device-1", "a.devices.example", key=key), authorization=basic())).certificate
+        server.clock.advance(hours=1)
+        for names in (("device-1", "a.devices.example"), ("device-1", "b.devices.example")):
+            csr_der = make_csr(*names, key=key)
+            for answer in (
+                await server.enroll(csr_der, connection=tls(certificate)),
+                await server.enroll(csr_der, connection=tls(certificate), authorization=basic()),
+                await server.enroll(csr_der, connection=tls(certificate), operation="simplereenroll"),
+            ):
+                assert (answer.status, answer.text) == (403, "this issuer renews no certificate with the key that it has: make a new key")
+            by_its_key = newcomer(key, newcomer_csr(key, *names))
+            for reply in (
+                await send(server, by_certificate(key, certificate, [csr_der])),
+                await send(server, by_its_key, connection=tls(certificate)),
+                await send(server, by_its_key, connection=tls(certificate), authorization=basic()),
+            ):
+                assert (reply.answer.status, reply.statuses[0].fail_info) == (403, CmcFailInfo.NO_KEY_REUSE)
+            assert (await server.enroll(make_csr(*names), connection=tls(certificate))).status == 200
 
 
 @pytest.mark.spec("THREAT-31", "THREAT-32", "EST-RESP-10", "EST-RESP-11")

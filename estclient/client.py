@@ -39,7 +39,7 @@ MAX_EXCHANGES = 5
 """For one operation, beside the answers to challenges: three redirects, and one repeat on a fresh connection."""
 
 MAX_JSON_OCTETS = 16 * 1024 * 1024
-"""The list of all issuers of a cluster: 2 KiB and a CA bundle each."""
+"""The list of all issuers of a cluster, which estserver keeps within this (estserver.issuer_endpoint)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,8 @@ from estcore.value import value
 MAX_CHAIN: Final = 8
 MAX_PEM_OCTETS: Final = 256 * 1024
 """Each entry of a CA Secret; Kubernetes takes 1 MiB for the whole."""
+MAX_CA_OCTETS: Final = 64 * 1024
+"""All certificates of a CA, DER: twelve of RSA 16384, thirty of RSA 4096. They go out whole, in /cacerts and the issuer's status."""
 
 _SIGNATURE_ALGORITHMS: Final = {
     "sha256-ecdsa": bytes.fromhex("300a06082a8648ce3d040302"),  # RFC 5758 section 3.2: no parameters
@@ -170,6 +172,7 @@ def load(
         _check_ca(ca, now=now, where=where)
     chain = _chain(certificates, roots, where=where)
     rollover = _rollover(rollover_pem, (certificate, *chain), now=now, where=where) if rollover_pem else ()
+    _check_size((certificate, *chain, *rollover), where=where)
     if private_key is not None:
         _test_key(private_key, where=where)
     signature_algorithm, sign = _signer(private_key) if private_key is not None else (b"", _elsewhere)
@@ -193,6 +196,19 @@ def _rollover(pem: bytes, path: Sequence[x509.Certificate], *, now: datetime, wh
         _check_ca(certificate, now=now, where=where)
     roll_over.check(certificates, path=path, where=where)
     return tuple(dict.fromkeys(certificates))
+
+
+def _check_size(certificates: Sequence[x509.Certificate], *, where: str) -> None:
+    octets = {certificate: len(certificate.public_bytes(serialization.Encoding.DER)) for certificate in certificates}
+    together = sum(octets.values())
+    if together > MAX_CA_OCTETS:
+        largest = max(octets, key=octets.__getitem__)
+        raise _wrong(
+            f"the CA certificates of tls.crt, ca.crt and rollover.crt have {together} octets together, as DER, and a CA may have "
+            f"{MAX_CA_OCTETS}; the largest is {describe_name(largest.subject)} with {octets[largest]}",
+            where=where,
+            reason="SecretInvalidData",
+        )
 
 
 def _wrong(message: str, *, where: str, reason: str) -> ConfigurationError:

@@ -402,6 +402,41 @@ def test_a_broken_secret_is_not_loaded_and_says_why(what: str) -> None:
 
 
 @pytest.mark.spec("THREAT-27")
+def padded(octets: int) -> pki.Ca:
+    """A CA whose certificate has an extension of so many octets."""
+    padding = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.99999.1"), bytes(octets))
+    return pki.ca("Padded", private_key=pki.key(owner="padded"), extensions=[(padding, False)])
+
+
+@pytest.mark.spec("THREAT-34")
+def test_a_ca_may_have_so_many_octets_of_certificates_and_no_more() -> None:
+    frame = len(pki.der(padded(60_000).certificate)) - 60_000
+    fits = padded(authority.MAX_CA_OCTETS - frame - 8)  # a signature's length varies by some octets
+    assert load(fits).certificates == (fits.certificate,)
+    with pytest.raises(ConfigurationError, match=r"CN=Padded with 655\d\d") as raised:
+        load(padded(authority.MAX_CA_OCTETS - frame + 8))
+    assert raised.value.reason == "SecretInvalidData"
+    assert "may have 65536" in raised.value.message
+    with pytest.raises(ConfigurationError, match="rollover"):
+        authority.load(
+            certificate_chain_pem=padded(33_000).pem,
+            private_key_pem=padded(33_000).key_pem,
+            root_pem=None,
+            rollover_pem=padded(33_001).pem,
+            now=EPOCH,
+            where="Secret a/b",
+        )
+
+
+@pytest.mark.spec("THREAT-34")
+def test_a_path_of_nine_large_rsa_cas_fits() -> None:
+    key = pki.key(KeyAlgorithm.RSA_4096)
+    path = [pki.ca("CA 0", private_key=key)]
+    for number in range(1, 9):
+        path.insert(0, pki.ca(f"CA {number}", issuer=path[0], private_key=key))
+    assert len(load(*path[:8], root=path[8]).certificates) == 9
+
+
 def test_no_message_and_no_repr_holds_a_key() -> None:
     secret = ROOT.key_pem.decode().splitlines()[1]
     ca = load(ROOT)

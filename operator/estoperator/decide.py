@@ -162,13 +162,15 @@ def next_step(
     return enroll
 
 
-def after_error(error: EstError, request: CertRequest, issuer: IssuerState | None, *, now: datetime, max_retry: timedelta) -> Step:
+def after_error(
+    error: EstError, request: CertRequest, issuer: IssuerState | None, *, since: datetime, now: datetime, max_retry: timedelta
+) -> Step:
     """The step after an enrolment failed.
 
     What the CSR is to blame for is refused; but a pod's CSR names nothing, so what was enrolled before under other names came by another
-    policy, and is waited out as in `undeliverable`. What passes is tried again until `max_retry` after the request was made or the issuer
-    became ready, whichever is later (contract 12); what waits for a person (202) waits without end. The time that the answer asks to
-    wait is followed up to LONGEST_RETRY, of a 202 up to LONGEST_PENDING.
+    policy, and is waited out as in `undeliverable`. What passes is tried again until `max_retry` after `since`, when the first try failed
+    of those that have failed in a row, or after the issuer became ready, whichever is later (contract 12); what waits for a person (202)
+    waits without end. The time that the answer asks to wait is followed up to LONGEST_RETRY, of a 202 up to LONGEST_PENDING.
     """
     refused_with = error.http_status if isinstance(error, Refused) else None
     if refused_with == CONFLICT and request.pod is not None:
@@ -180,7 +182,6 @@ def after_error(error: EstError, request: CertRequest, issuer: IssuerState | Non
     if isinstance(error, Pending):
         return Retry(message=f"Waiting for approval: {error.message}", reason=error.reason, after=min(error.retry_after, LONGEST_PENDING))
     door = DOORS[request.key.door]
-    since = request.created
     if issuer.ready_since is not None:
         since = max(since, issuer.ready_since)
     if door.gives_up and now >= since + max_retry:

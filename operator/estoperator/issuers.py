@@ -151,6 +151,7 @@ class Issuers:
         if self._untold is not None:
             log.info("estserver_answers_again")
             self._untold = None
+            self._ready_since.clear()  # none was ready meanwhile
             self._all_changed()
         if facts is not None:
             self._take(facts)

@@ -14,7 +14,7 @@ import structlog
 from cachetools import LRUCache
 from cryptography import x509
 
-from estcore.errors import ClientError, ConfigurationError, EstError, SignerError
+from estcore.errors import ClientError, ConfigurationError, EstError, Pending, SignerError
 from estcore.full_request import Vouched
 from estcore.keys import PublicKey
 from estcore.requester import Door
@@ -23,6 +23,7 @@ from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
 from estoperator.doors import DOORS, KubernetesDoor
 from estoperator.events import Event, Events, Subject
+from estoperator.failing import Failing
 from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
@@ -106,6 +107,7 @@ class Issuing:
     waiting: Waiting = field(default_factory=Waiting)
     told: dict[RequestKey, tuple[str, str, str]] = field(default_factory=dict, repr=False)
     """The Event told last of each open request whose status has no place for what is not finished: uid, reason, note without incident."""
+    failing: Failing = field(default_factory=Failing)
     denied: MutableMapping[tuple[RequestKey, str], datetime] = field(default_factory=lambda: LRUCache(MAX_DENIED), repr=False)
     """When the API server first said that a request's user may not use its issuer, by key and uid."""
     believes: Callable[[CertRequest], bool] = lambda _: False
@@ -133,13 +135,9 @@ class Issuing:
         """Carry a step out; what it leads to is in the status, and in the queue where there is more to do."""
         issued: Issued | None = None
         if isinstance(step, Enroll):
-            try:
-                issued = await self._enroll(step, request)
-                step = decide.undeliverable(request, issued.leaf, now=self.now()) or step
-            except (ClientError, ConfigurationError) as error:
-                step = self._after_error(error, request)
-            except Exception as fault:  # noqa: BLE001  # as in _next_step
-                step = self._after_fault(fault, request)
+            step, issued = await self._try(step, request)
+        if not isinstance(step, Retry):
+            self.failing.end(request.key)
         match step:
             case Ignore():
                 return
@@ -197,6 +195,16 @@ class Issuing:
         except Exception as fault:  # noqa: BLE001  # a request whose reading fails must not be silent for ever
             return self._after_fault(fault, request)
 
+    async def _try(self, step: Enroll, request: CertRequest) -> "tuple[Step, Issued | None]":
+        """The step that comes of an enrolment, and what it brought."""
+        try:
+            issued = await self._enroll(step, request)
+            return decide.undeliverable(request, issued.leaf, now=self.now()) or step, issued
+        except (ClientError, ConfigurationError) as error:
+            return self._after_error(error, request), None
+        except Exception as fault:  # noqa: BLE001  # as in _next_step
+            return self._after_fault(fault, request), None
+
     async def _enroll(self, step: Enroll, request: CertRequest) -> "Issued":
         with self.metrics.enrolment_seconds.time(), self.metrics.enrolling.track_inprogress():
             certificate = await self.enroller.enrol(
@@ -209,8 +217,13 @@ class Issuing:
         return Issued(leaf=certificate, certificate_pem=certificate_pem, ca_pem=ca_pem)
 
     def _after_error(self, error: EstError, request: CertRequest) -> Step:
-        issuer = self.issuers.state(request.issuer)
-        return decide.after_error(error, request, issuer, now=self.now(), max_retry=self.max_retry)
+        issuer, now = self.issuers.state(request.issuer), self.now()
+        if isinstance(error, Pending):
+            self.failing.end(request.key)
+            since = now
+        else:
+            since = self.failing.since(request, self.open_requests, now=now)
+        return decide.after_error(error, request, issuer, since=since, now=now, max_retry=self.max_retry)
 
     def _after_fault(self, fault: Exception, request: CertRequest) -> Step:
         """A fault of ours, in the log with its trace: outside it is told as one, and tried again for as long as any other."""

@@ -122,7 +122,7 @@ def world_of(*, unavailable_after: float = UNAVAILABLE_AFTER) -> World:
         events=(told := Told()),
         unavailable_after=unavailable_after,
         clock=clock,
-        now=lambda: NOW,
+        now=lambda: NOW + timedelta(seconds=clock.seconds - Clock().seconds),
     )
     index = {FACTORY: [issuer()]}
     issuers.attach(index)
@@ -221,6 +221,19 @@ async def test_estserver_away_for_long_makes_every_issuer_unknown_until_it_answe
     assert world.is_ready()
     await world.issuers.work(FACTORY)
     assert world.last == ("True", "Checked")
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_after_an_outage_of_estserver_an_issuer_is_ready_since_its_end(world: World) -> None:
+    """So that what failed before it is tried again for the whole time."""
+    await world.poll([entry()])
+    world.clock.seconds += UNAVAILABLE_AFTER
+    await world.poll(ServerUnavailable("refused"))
+    world.clock.seconds += 3600
+    await world.poll([entry()])
+    state = world.issuers.state(FACTORY)
+    assert state is not None
+    assert state.ready_since == NOW + timedelta(seconds=UNAVAILABLE_AFTER + 3600)
 
 
 async def test_a_list_that_makes_no_sense_is_as_good_as_no_answer(world: World) -> None:

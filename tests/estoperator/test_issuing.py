@@ -187,6 +187,80 @@ async def test_a_server_that_is_away_leaves_the_request_pending_and_it_is_tried_
     assert reason(world.last) == "Issued"
 
 
+AWAY = ServerUnavailable("the ledger is not writable")
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_what_fails_again_and_again_ends_ten_minutes_after_the_first_try(world: World) -> None:
+    world.server.errors = [AWAY] * 3
+    request = approved()
+    await world.work(request)
+    world.clock.seconds += 599
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Pending"
+    world.clock.seconds += 1
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Failed"
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_the_first_fault_after_an_approval_that_came_late_is_tried_again(world: World) -> None:
+    await world.work(request_of(CERT_MANAGER))
+    world.clock.seconds += 3600
+    world.server.errors = [AWAY]
+    await world.work(approved(version=8))
+    assert reason(world.last) == "Pending"
+    await world.issuing.work(approved().key)
+    assert reason(world.last) == "Issued"
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        pytest.param(builders.unready_issuer("estserver does not answer"), id="an outage of estserver"),
+        pytest.param(None, id="an issuer that was deleted and made anew"),
+    ],
+)
+@pytest.mark.spec("K8S-CONTRACT-09", "K8S-CONTRACT-12")
+async def test_the_first_fault_after_a_time_in_which_nothing_could_be_tried_is_tried_again(
+    world: World, between: IssuerState | None
+) -> None:
+    world.server.errors = [AWAY]
+    request = approved()
+    await world.work(request)
+    world.known.issuers = {} if between is None else {FACTORY: between}
+    await world.issuing.work(request.key)
+    world.clock.seconds += 3600
+    world.known.issuers = {FACTORY: ready_issuer()}
+    world.server.errors = [AWAY]
+    await world.issuing.work(request.key)
+    assert (reason(world.last), world.last.failure_time) == ("Pending", None)
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Issued"
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_the_first_fault_after_days_of_waiting_for_a_person_is_tried_again(world: World) -> None:
+    request = approved()
+    world.server.errors = [AWAY, Pending("a person", retry_after=timedelta(hours=1)), AWAY]
+    await world.work(request)
+    await world.issuing.work(request.key)
+    world.clock.seconds += 3 * 86400
+    await world.issuing.work(request.key)
+    assert (reason(world.last), world.last.failure_time) == ("Pending", None)
+    await world.issuing.work(request.key)
+    assert reason(world.last) == "Issued"
+
+
+@pytest.mark.spec("K8S-CONTRACT-12")
+async def test_the_tries_of_another_request_of_the_name_do_not_count(world: World) -> None:
+    world.server.errors = [AWAY] * 2
+    await world.work(approved())
+    world.clock.seconds += 3600
+    await world.work(approved(metadata={"uid": "another"}))
+    assert reason(world.last) == "Pending"
+
+
 @pytest.mark.parametrize(
     ("error", "seconds"),
     [

@@ -287,19 +287,19 @@ def test_a_pods_request_that_ended_is_ignored(ended: str) -> None:
 
 def test_a_fault_that_passes_never_ends_a_pods_request() -> None:
     error, late = ServerUnavailable("away"), NOW + timedelta(days=1)
-    step = decide.after_error(error, pod_request(), ready_issuer(), now=late, max_retry=timedelta(minutes=10))
+    step = decide.after_error(error, pod_request(), ready_issuer(), since=pki.EPOCH, now=late, max_retry=timedelta(minutes=10))
     assert isinstance(step, Retry)
-    ended = decide.after_error(error, signing_request(), ready_issuer(), now=late, max_retry=timedelta(minutes=10))
+    ended = decide.after_error(error, signing_request(), ready_issuer(), since=pki.EPOCH, now=late, max_retry=timedelta(minutes=10))
     assert isinstance(ended, Refuse)
 
 
 def test_a_pods_request_that_had_other_names_by_an_earlier_policy_is_waited_out_and_not_denied() -> None:
     """Contract 3b, point 5: its pod would never start, and the kubelet makes a new request."""
     error = Refused("this transaction was used before", http_status=409)
-    step = decide.after_error(error, pod_request(), ready_issuer(), now=NOW, max_retry=timedelta(minutes=10))
+    step = decide.after_error(error, pod_request(), ready_issuer(), since=pki.EPOCH, now=NOW, max_retry=timedelta(minutes=10))
     assert isinstance(step, Wait)
     assert step.reason == "PolicyChanged"
-    ended = decide.after_error(error, signing_request(), ready_issuer(), now=NOW, max_retry=timedelta(minutes=10))
+    ended = decide.after_error(error, signing_request(), ready_issuer(), since=pki.EPOCH, now=NOW, max_retry=timedelta(minutes=10))
     assert isinstance(ended, Refuse)
 
 

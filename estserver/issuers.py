@@ -6,7 +6,7 @@
   the reason and a message (renewals are worth more than a tidy condition, and nothing is signed with what was not checked);
 * a Secret that was deleted: not Ready, nothing goes on (taking the Secret away is how a person takes a CA out of use);
 * an expired CA: not Ready and never signs, whatever else holds;
-* a spec that does not parse: not Ready for the new generation, EST goes on by the spec before it;
+* a spec that does not parse: not Ready for the new generation, EST goes on by the spec before it and the Secrets as they are now;
 * a source that was silent for too long: not Ready, nothing is signed by what may long have changed (threats row 33).
 """
 
@@ -170,7 +170,21 @@ def _judge(
         spec = _parse(manifest, previous)
         _check_programs(spec, manifest, settings)
     except ConfigurationError as error:
-        return _invalid_spec(manifest, previous, error, now, stale=snapshot.stale)
+        if previous is None or previous.spec is None:
+            return replace(_unread(manifest), reason="InvalidSpec", message=error.message)
+        return _invalid_spec(_judge_by(previous.spec, manifest, snapshot, previous, settings, store, now), error)
+    return _judge_by(spec, manifest, snapshot, previous, settings, store, now)
+
+
+def _judge_by(
+    spec: IssuerSpec,
+    manifest: IssuerManifest,
+    snapshot: Snapshot,
+    previous: Issuer | None,
+    settings: RegistrySettings,
+    store: KeyStore,
+    now: datetime,
+) -> Issuer:
     secrets = issuer_secrets.load(
         spec,
         snapshot,
@@ -233,19 +247,11 @@ def _issuer(
     )
 
 
-def _invalid_spec(manifest: IssuerManifest, previous: Issuer | None, error: ConfigurationError, now: datetime, *, stale: bool) -> Issuer:
-    if previous is None or previous.spec is None:
-        return replace(_unread(manifest), reason="InvalidSpec", message=error.message)
-    expired = _expiry(previous.secrets.ca.value, now)
-    return replace(
-        previous,
-        generation=manifest.generation,
-        manifest=manifest,
-        authority=None if expired or stale else previous.secrets.ca.value,
-        ready=False,
-        reason="InvalidSpec",
-        message=f"{error.message}; EST clients are still answered by the spec before it",
-    )
+def _invalid_spec(by_former_spec: Issuer, error: ConfigurationError) -> Issuer:
+    """The issuer of a spec that does not parse, from what its Secrets make of the spec before it: those may change all the same."""
+    answered = "are still answered by the spec before it" if by_former_spec.authority is not None else "are not answered"
+    told = (f"{error.message}; EST clients {answered}", by_former_spec.message if by_former_spec.reason != "Checked" else "")
+    return replace(by_former_spec, ready=False, reason="InvalidSpec", message="; ".join(part for part in told if part))
 
 
 def _unread(manifest: IssuerManifest) -> Issuer:

@@ -45,9 +45,9 @@ class Watched:
         assert self.snapshot is not None
         return self.snapshot
 
-    def registry(self) -> Registry:
+    def registry(self, previous: Registry | None = None) -> Registry:
         assert self.snapshot is not None
-        return build(self.snapshot, Registry(), RegistrySettings(cluster_namespace=self.namespace), now=NOW)
+        return build(self.snapshot, previous or Registry(), RegistrySettings(cluster_namespace=self.namespace), now=NOW)
 
 
 @asynccontextmanager
@@ -181,6 +181,25 @@ async def test_an_issuer_whose_ca_is_being_generated_says_so_and_not_that_its_se
         assert watched.registry().issuers[key_of(tenant)].reason == "CAGenerating"
         await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
         assert watched.registry().issuers[key_of(tenant)].ready
+
+
+@pytest.mark.spec("THREAT-27")
+async def test_beside_a_spec_that_does_not_parse_a_ca_that_is_deleted_is_heard_of(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    good = est_issuer(tenant)
+    bad = good | {"spec": {"ca": {"secretName": "factory-ca"}, "policy": {"rules": [{"dnsNames": ["x*.example.com"]}]}}}
+    apiserver.apply(ca_manifest(tenant), good)
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        before = watched.registry()
+        apiserver.apply(bad)
+        await watched.until(lambda snapshot: any(issuer.generation == 2 for issuer in snapshot.issuers if issuer.namespace == tenant))
+        kept = watched.registry(before)
+        assert (kept.issuers[key_of(tenant)].reason, kept.issuers[key_of(tenant)].authority is None) == ("InvalidSpec", False)
+        apiserver.kubectl("delete", "secret", "factory-ca", "-n", tenant)
+        await watched.until(lambda snapshot: (tenant, "factory-ca") not in snapshot.secrets)
+        assert watched.registry(kept).issuers[key_of(tenant)].authority is None
 
 
 async def test_a_secret_that_exists_is_never_touched_by_generate(

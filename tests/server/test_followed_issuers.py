@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -168,3 +169,39 @@ async def test_a_spec_that_does_not_parse_is_let_in_to_be_judged_and_holds_up_no
         await found.see(bad, OURS, new=2)
         found.settle()
         assert found.issuers.manifests == (bad, OURS)
+
+
+@pytest.mark.spec("THREAT-27")
+async def test_a_spec_that_does_not_parse_goes_on_with_the_secrets_of_the_one_before_it_and_makes_no_ca() -> None:
+    """So that a CA that is deleted, or a password that is taken out, is heard of."""
+    generating = {"secretName": "factory-ca", "generate": {"commonName": "Factory CA"}}
+    basic = {"authentication": [{"basic": {"secretName": "passwords"}}]}
+    async with following() as found:
+        await found.see(issuer_of(ca=generating, est=basic), new=1)
+        found.settle()
+        watched = found.watched
+        assert watched == {OUR_SECRET, ("devices", "passwords")}
+        assert any(reference.generate for reference in references(found))
+        for generation in (2, 3):
+            bad = issuer_of(generation=generation, ca=generating, est={"lable": "x"})
+            await found.see(bad, new=1)
+            assert found.watched == watched
+            found.settle()
+            assert (found.issuers.manifests, found.watched) == ((bad,), watched)
+            assert not any(reference.generate for reference in references(found))
+        await found.see(issuer_of(generation=4, ca={"secretName": "new-ca"}), new=1)
+        found.settle()
+        assert found.watched == {("devices", "new-ca")}
+
+
+async def test_of_two_specs_the_ca_is_made_by_the_newer_one() -> None:
+    first, second = ({"secretName": "factory-ca", "generate": {"commonName": name}} for name in ("Facotry CA", "Factory CA"))
+    async with following() as found:
+        await found.see(issuer_of(ca=first), new=1)
+        found.settle()
+        await found.see(issuer_of(generation=2, ca=second), new=1)
+        assert [reference.generate.common_name for reference in references(found) if reference.generate] == ["Factory CA"]
+
+
+def issuer_of(*, generation: int = 1, **spec: Any) -> IssuerManifest:
+    return replace(OURS, generation=generation, spec=spec)

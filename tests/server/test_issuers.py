@@ -14,7 +14,7 @@ from cryptography.x509.oid import NameOID
 
 from estcore import certs_only, roll_over, transfer
 from estcore.authority import Authority
-from estcore.errors import IssuerNotReady
+from estcore.errors import IssuerNotReady, Unauthenticated
 from estserver import snapshot as snapshots
 from estserver.issuers import Issuer, Registry, RegistrySettings, build
 from estserver.keystore import SecretKeyStore
@@ -245,6 +245,44 @@ def test_a_namespaced_issuer_reads_its_own_namespace_a_cluster_issuer_the_instal
     )
     assert serial_numbers(registry.issuers[KEY]) != serial_numbers(registry.issuers["EstClusterIssuer/everyone"])
     assert not judge(issuer(namespace="tenants"), ca_secret()).issuers["EstIssuer/tenants/factory"].ready
+
+
+@pytest.mark.spec("THREAT-27")
+def test_beside_a_spec_that_does_not_parse_a_ca_that_is_deleted_signs_no_more_until_it_is_there_again() -> None:
+    bad = issuer(est={"lable": "x"}, generation=2)
+    before = judge(bad, ca_secret(), previous=judge(issuer(), ca_secret()))
+    gone = judge(bad, previous=before)
+    found = gone.issuers[KEY]
+    assert (found.ready, found.reason, found.authority) == (False, "InvalidSpec", None)
+    assert "EST clients are not answered" in found.message
+    assert "Secret devices/factory-ca: it does not exist" in found.message
+    again = judge(bad, ca_secret("New CA"), previous=gone).issuers[KEY]
+    assert again.authority is not None
+    assert (again.reason, serial_numbers(again)) == ("InvalidSpec", [x509.load_pem_x509_certificate(ca_pem("New CA")[1]).serial_number])
+
+
+@pytest.mark.spec("THREAT-27")
+def test_beside_a_spec_that_does_not_parse_passwords_are_those_of_now() -> None:
+    bad = issuer(est={**BASIC, "lable": "x"}, generation=2)
+    before = judge(bad, ca_secret(), PASSWORDS, previous=judge(issuer(est=BASIC), ca_secret(), PASSWORDS))
+    kept = before.issuers[KEY].passwords
+    assert kept is not None
+    kept.check("device-1", "correct horse")
+    other = secret("device-passwords", {"username": b"device-2", "password": b"battery staple"}, kind=TYPE_BASIC_AUTH)
+    changed = judge(bad, ca_secret(), other, previous=before).issuers[KEY].passwords
+    assert changed is not None
+    with pytest.raises(Unauthenticated):
+        changed.check("device-1", "correct horse")
+    changed.check("device-2", "battery staple")
+
+
+@pytest.mark.spec("THREAT-27")
+def test_beside_a_spec_that_does_not_parse_a_broken_secret_leaves_the_last_good_ca_and_both_are_told() -> None:
+    before = judge(issuer(), ca_secret())
+    found = judge(issuer(est={"lable": "x"}, generation=2), secret("factory-ca", {"tls.crt": b""}), previous=before).issuers[KEY]
+    assert found.authority is before.issuers[KEY].authority
+    assert "spec.est.lable" in found.message
+    assert "still using the CA loaded before" in found.message
 
 
 def test_a_spec_that_does_not_parse_leaves_est_by_the_spec_before_it() -> None:

@@ -124,9 +124,9 @@ class Issuing:
             try:
                 await self.run_step(await self._reviewed_step(request), request)
             except Gone:
-                self._forget(key)
+                self._forget(request)
             except Stale:
-                request = await self._read_again(key)
+                request = await self._read_again(request)
                 continue
             return
         self.queue.retry(key)
@@ -244,7 +244,7 @@ class Issuing:
         if event and (before is None or (before.status, before.reason) != (ready.status, ready.reason)):
             self._tell(request, event, ready.message, warning=result in WARNED)
         if status.finished:
-            self._forget(request.key)
+            self._forget(request)
         elif written is not None:
             self.open_requests.observe(written)
 
@@ -261,7 +261,7 @@ class Issuing:
         log.info("request_status", **fields, message=note, **({"reason": reason} if reason else {}))
         self._tell(request, event, note, warning=result in WARNED)
         if status.finished:
-            self._forget(request.key)
+            self._forget(request)
         else:
             self.told[request.key] = said
             if len(self.told) > len(self.open_requests) + MAX_TOLD:
@@ -272,18 +272,24 @@ class Issuing:
         subject = subject_of(request, self.doors[request.key.door])
         self.events.tell(Event(subject=subject, reason=reason, note=note, warning=warning, action="Issue"))
 
-    async def _read_again(self, key: RequestKey) -> CertRequest | None:
+    async def _read_again(self, before: CertRequest) -> CertRequest | None:
         try:
-            request = await self.api.read_request(key)
+            request = await self.api.read_request(before.key)
         except Gone:
             request = None
         if request is None or request.finished:
-            self._forget(key)
+            self._forget(before)
+            if request is not None:
+                self._forget(request)
             return None
         self.open_requests.observe(request)
         return request
 
-    def _forget(self, key: RequestKey) -> None:
+    def _forget(self, request: CertRequest) -> None:
+        """It is finished or gone; another of its name, which the watch may have brought meanwhile, is yet to be decided."""
+        key, known = request.key, self.open_requests.get(request.key)
+        if known is not None and known.uid != request.uid:
+            return
         self.open_requests.forget(key)
         self.queue.forget(key)
         self.told.pop(key, None)

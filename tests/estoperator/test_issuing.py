@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -340,6 +341,38 @@ async def test_a_request_deleted_while_it_is_signed_is_dropped(world: World) -> 
     await world.work(request)
     assert world.issuing.open_requests.get(request.key) is None
     assert len(world.issuing.queue) == 0
+
+
+@pytest.mark.spec("K8S-CONTRACT-03")
+@pytest.mark.parametrize(
+    ("refusal", "read"),
+    [
+        pytest.param(Gone("not found", http_status=404), None, id="the write finds nothing"),
+        pytest.param(Stale("the uid is another", http_status=409), None, id="nor does the read after it"),
+    ],
+)
+async def test_a_request_that_was_made_anew_while_the_one_before_was_signed_is_decided(
+    world: World, refusal: KubernetesError, read: CertRequest | None
+) -> None:
+    """The watch tells of both, and of the new one, before the answer for the old one is there."""
+    old, new = approved(), approved(version=9, metadata={"uid": "new"})
+    sign = world.server.enrol
+
+    async def meanwhile(*args: Any, **kwargs: Any) -> x509.Certificate:
+        world.issuing.open_requests.forget(old.key)
+        world.issuing.open_requests.observe(new)
+        world.issuing.queue.add(new.key)
+        return await sign(*args, **kwargs)
+
+    world.server.enrol = meanwhile  # type: ignore[method-assign]
+    world.api.refusals, world.api.now = [refusal], read
+    await world.work(old)
+    assert world.issuing.open_requests.get(new.key) == new
+    assert len(world.issuing.queue) == 1
+    world.server.enrol = sign  # type: ignore[method-assign]
+    await world.issuing.work(new.key)
+    assert [request.uid for request, _ in world.api.written] == ["new"]
+    assert reason(world.last) == "Issued"
 
 
 @pytest.mark.spec("K8S-CONTRACT-04")

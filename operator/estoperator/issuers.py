@@ -180,13 +180,13 @@ class Issuers:
 
     def _poll_failed(self, error: EstError) -> None:
         self._metrics.poll_failures.labels(error.reason).inc()
+        self._source.forget_issuers()  # or a list that makes no sense would pass for known, once it has not changed
         refused = isinstance(error, Refused) and error.http_status == 403
         if not refused and self._clock() - self._answered_at < self._unavailable_after:
             return
         if self._untold is None or refused != (self._untold.reason == issuer_state.REFUSED_REASON):
             log.warning("estserver_refuses" if refused else "estserver_unavailable", error=error.message)
             self._untold = (issuer_state.refused if refused else issuer_state.unavailable)(error.message)
-            self._source.forget_issuers()
             self._all_changed()
 
     def _take(self, facts: dict[str, Facts]) -> None:

@@ -107,8 +107,8 @@ def world() -> World:
     return world_of()
 
 
-def world_of(*, unavailable_after: float = UNAVAILABLE_AFTER) -> World:
-    clock, source, api, open_requests, registrar = Clock(), Source(), Api(), OpenRequests(), Registrar()
+def world_of(*, unavailable_after: float = UNAVAILABLE_AFTER, source: Source | None = None) -> World:
+    clock, source, api, open_requests, registrar = Clock(), source or Source(), Api(), OpenRequests(), Registrar()
     requests: WorkQueue[RequestKey] = WorkQueue(clock=clock, per_namespace=9)
     queue: WorkQueue[IssuerRef] = WorkQueue(clock=clock, per_namespace=9)
     issuers = Issuers(
@@ -239,6 +239,32 @@ async def test_after_an_outage_of_estserver_an_issuer_is_ready_since_its_end(wor
 async def test_a_list_that_makes_no_sense_is_as_good_as_no_answer(world: World) -> None:
     await world.poll([{"kind": "EstIssuer"}])
     assert not world.issuers.known
+
+
+class Tagged(Source):
+    """estserver as it is: a list that the operator has by its ETag is not sent again."""
+
+    sent: bool = False
+
+    async def issuers(self) -> list[object] | None:
+        if self.sent:
+            return None
+        self.sent = True
+        return await super().issuers()
+
+    def forget_issuers(self) -> None:
+        self.sent = False
+
+
+async def test_a_list_that_makes_no_sense_is_no_answer_however_often_it_is_asked_for() -> None:
+    world = world_of(source=Tagged())
+    for _ in range(3):
+        await world.poll([{"kind": "EstIssuer"}])
+        assert not world.issuers.known
+    world.clock.seconds += UNAVAILABLE_AFTER
+    await world.poll([{"kind": "EstIssuer"}])
+    await world.issuers.work(FACTORY)
+    assert world.last == ("Unknown", "EstServerUnavailable")
 
 
 async def test_a_new_leader_asks_for_everything_afresh(world: World) -> None:

@@ -30,6 +30,9 @@ SIGNED_UNTIL_ANNOTATION = f"{GROUP}/signed-until"
 KEPT_ANNOTATION = f"{GROUP}/kept-roots"
 """JSON: until when each root is kept that is no longer the issuer's, RFC 3339 by SHA-256."""
 
+LONGEST_LIFE = timedelta(days=100 * 366)
+"""What policy.duration.max can be at most; nothing signed outlives it, whatever an annotation says."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Anchors:
@@ -70,7 +73,7 @@ def _until(root: x509.Certificate, annotations: Mapping[str, str], *, max_life: 
     digest = _sha256(root)
     try:
         return datetime.fromisoformat(json.loads(annotations[KEPT_ANNOTATION])[digest]).astimezone(UTC)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):
         if annotations.get(SIGNING_ANNOTATION) != digest:
             return None
         return min(max(now + max_life, _last_end(annotations, now=now)), root.not_valid_after_utc)
@@ -92,9 +95,10 @@ def _last_end(annotations: Mapping[str, str], *, now: datetime) -> datetime:
 
 def _life(annotations: Mapping[str, str]) -> timedelta:
     try:
-        return timedelta(seconds=int(annotations[SIGNED_LIFE_ANNOTATION]))
+        life = timedelta(seconds=int(annotations[SIGNED_LIFE_ANNOTATION]))
     except (KeyError, TypeError, ValueError, OverflowError):
         return timedelta(0)
+    return life if timedelta(0) < life <= LONGEST_LIFE else timedelta(0)
 
 
 def _signed_until(annotations: Mapping[str, str], now: datetime) -> datetime:

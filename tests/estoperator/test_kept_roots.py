@@ -1,9 +1,11 @@
 """Which root stays trusted that is no longer the issuer's, and for how long."""
 
+import json
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives import hashes
 
 from estoperator import kept_roots
 from estoperator.kept_roots import KEPT_ANNOTATION, SIGNED_LIFE_ANNOTATION, SIGNED_UNTIL_ANNOTATION, SIGNING_ANNOTATION, Anchors
@@ -18,8 +20,20 @@ def publish(*present: pki.Ca, before: Anchors | None = None, now: Any = NOW, max
     return kept_roots.keep(pem(*present), before, max_life=max_life, now=now)
 
 
+def sha256(ca: pki.Ca) -> str:
+    return ca.certificate.fingerprint(hashes.SHA256()).hex()
+
+
 def pem(*cas: pki.Ca) -> str:
     return b"".join(ca.pem for ca in cas).decode()
+
+
+@pytest.mark.parametrize("life", ["300000000000", "-300000000000"])
+def test_a_life_that_nothing_can_have_stops_no_bundle(life: str) -> None:
+    """9,500 years, in the annotation of a bundle whose root is still the issuer's."""
+    first = publish(OLD)
+    edited = Anchors(pem=first.pem, annotations={**first.annotations, SIGNED_LIFE_ANNOTATION: life})
+    assert publish(OLD, before=edited) == first
 
 
 def test_the_first_bundle_has_what_the_issuer_has() -> None:
@@ -79,7 +93,17 @@ def test_what_is_remembered_of_a_longer_maximum_stays_the_same_until_it_says_not
 
 
 @pytest.mark.parametrize(
-    "annotations", [{SIGNED_LIFE_ANNOTATION: "long"}, {SIGNED_LIFE_ANNOTATION: "9" * 30}, {SIGNED_UNTIL_ANNOTATION: "x"}]
+    "annotations",
+    [
+        {SIGNED_LIFE_ANNOTATION: "long"},
+        {SIGNED_LIFE_ANNOTATION: "9" * 30},
+        {SIGNED_LIFE_ANNOTATION: "300000000000"},
+        {SIGNED_LIFE_ANNOTATION: "-300000000000"},
+        {SIGNED_UNTIL_ANNOTATION: "x"},
+        {SIGNED_UNTIL_ANNOTATION: "0001-01-01T00:00:00+14:00"},
+        {KEPT_ANNOTATION: "[" * 100_000},
+        {KEPT_ANNOTATION: json.dumps({sha256(OLD): "0001-01-01T00:00:00+14:00"})},
+    ],
 )
 def test_a_life_that_cannot_be_read_counts_for_nothing(annotations: dict[str, str]) -> None:
     signing = publish(OLD).annotations[SIGNING_ANNOTATION]

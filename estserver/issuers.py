@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from traceback import format_tb
+from typing import Any
 
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -63,6 +64,8 @@ class Issuer:
     cacerts_body: bytes = b""
     cacerts_body_wrapped: bytes = b""
     manifest: IssuerManifest
+    parsed_from: Mapping[str, Any] | None = None
+    """The manifest's spec that `spec` is: an earlier one while the manifest's does not parse."""
     secrets: IssuerSecrets = NO_SECRETS
 
     @property
@@ -172,8 +175,9 @@ def _judge(
     except ConfigurationError as error:
         if previous is None or previous.spec is None:
             return replace(_unread(manifest), reason="InvalidSpec", message=error.message)
-        return _invalid_spec(_judge_by(previous.spec, manifest, snapshot, previous, settings, store, now), error)
-    return _judge_by(spec, manifest, snapshot, previous, settings, store, now)
+        by_former_spec = _judge_by(previous.spec, manifest, snapshot, previous, settings, store, now)
+        return replace(_invalid_spec(by_former_spec, error), parsed_from=previous.parsed_from)
+    return replace(_judge_by(spec, manifest, snapshot, previous, settings, store, now), parsed_from=manifest.spec)
 
 
 def _judge_by(
@@ -197,7 +201,7 @@ def _judge_by(
 
 
 def _parse(manifest: IssuerManifest, previous: Issuer | None) -> IssuerSpec:
-    if previous is not None and previous.spec is not None and previous.reason != "InvalidSpec" and previous.manifest.spec == manifest.spec:
+    if previous is not None and previous.spec is not None and previous.parsed_from == manifest.spec:
         return previous.spec
     return issuer_spec.parse(manifest.spec, where=manifest.key)
 
@@ -289,6 +293,8 @@ def _cacerts_bodies(authority: Authority | None) -> tuple[bytes, bytes]:
 
 def _labelled(issuer: Issuer, given: Given) -> Issuer:
     """The issuer with its label, and told what its labels have to do with: those that it did not get, realms of Digest that are none."""
+    if given.conflict and issuer.reason == "InvalidSpec":  # whoever mends it must know of both
+        return replace(issuer, label=given.label, message=f"{issuer.message}; {given.conflict}")
     if given.conflict:
         return replace(issuer, label=given.label, ready=False, reason="LabelConflict", message=given.conflict)
     unusable = issuer.digests.unusable(labels=given.answers_at, md5=_takes_md5(issuer)) if issuer.digests and given.answers_at else ""

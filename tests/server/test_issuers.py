@@ -304,6 +304,35 @@ def cluster_issuer(name: str, label: str | None, *, age_days: int = 0) -> snapsh
 SHARED = ca_secret("Cluster CA", namespace="est-system")
 
 
+def test_a_spec_that_does_not_parse_is_never_ready_whatever_its_label() -> None:
+    """Contract: Ready speaks of the generation that was read, so it must not be true of one that nobody could read."""
+    key = "EstClusterIssuer/younger"
+    ca = ca_secret(namespace="est-system")
+    older = issuer("older", kind="EstClusterIssuer", est={"label": "factory"})
+
+    def younger(generation: int, label: str, *names: str) -> snapshots.IssuerManifest:
+        rules = [{"dnsNames": list(names)}]
+        later = NOW + timedelta(days=1)
+        est = {"label": label}
+        return issuer("younger", kind="EstClusterIssuer", created=later, generation=generation, est=est, policy={"rules": rules})
+
+    first = judge(older, younger(1, "factory", "*.example.com"), ca)
+    assert (first.issuers[key].ready, first.issuers[key].reason) == (False, "LabelConflict")
+    typo = younger(2, "other", "x*.example.com")
+    second = judge(older, typo, ca, previous=first)
+    third = judge(older, typo, ca, previous=second, now=NOW + timedelta(seconds=30))
+    for registry in (second, third):
+        found = registry.issuers[key]
+        assert (found.ready, found.reason, found.generation) == (False, "InvalidSpec", 2)
+        assert "x*.example.com" in found.message
+        assert "label" in found.message
+    alone = judge(typo, ca, previous=third).issuers[key]
+    assert (alone.ready, alone.reason) == (False, "InvalidSpec")
+    assert alone.spec == first.issuers[key].spec, "EST goes on by the spec before it"
+    mended = judge(older, younger(3, "other", "x.example.com"), ca, previous=third).issuers[key]
+    assert (mended.ready, mended.reason, mended.generation) == (True, "Checked", 3)
+
+
 def test_of_two_cluster_issuers_the_older_keeps_the_label_and_the_newer_says_so() -> None:
     registry = judge(cluster_issuer("a-new", "factory"), cluster_issuer("z-old", "factory", age_days=1), SHARED)
     assert registry.by_label["factory"].name == "z-old"

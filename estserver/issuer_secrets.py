@@ -73,13 +73,15 @@ NO_SECRETS: Final = IssuerSecrets()
 def load(spec: IssuerSpec, snapshot: Snapshot, previous: IssuerSecrets, store: KeyStore, *, namespace: str, now: datetime) -> IssuerSecrets:
     """Load what `spec` names in `namespace`, keeping from `previous` what did not change or is the last good state. Never raises."""
     needed = references(spec, namespace=namespace)
+    external = spec.signer is not None
+    former_ca = previous.ca if previous.ca.value is None or previous.ca.value.holds_key is not external else Loaded()
 
     def of(use: SecretUse, before: Loaded[T], read: Callable[[tuple[SecretManifest, ...]], T]) -> Loaded[T]:
         mine = [reference for reference in needed if reference.use is use]
         return _load(mine, snapshot, before, lambda secrets: _read(secrets, read, before.message))
 
     return IssuerSecrets(
-        ca=of(SecretUse.CA, previous.ca, lambda secrets: store.open(secrets[0], now=now, external=spec.signer is not None)),
+        ca=of(SecretUse.CA, former_ca, lambda secrets: store.open(secrets[0], now=now, external=external)),
         anchors=of(SecretUse.ANCHORS, previous.anchors, _load_anchors),
         passwords=of(SecretUse.PASSWORDS, previous.passwords, passwords.load),
         digests=of(SecretUse.DIGESTS, previous.digests, digests.load),

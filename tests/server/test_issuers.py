@@ -177,6 +177,30 @@ def test_a_ca_that_becomes_valid_is_ready_by_the_clock_alone() -> None:
     assert judge(issuer(), future, previous=early, now=NOW + timedelta(days=10)).issuers[KEY].ready
 
 
+def test_where_a_signer_comes_or_goes_the_same_secret_is_read_anew() -> None:
+    signer = {"signer": {"exec": {"command": ["/bin/false"]}}}
+    with_key = ca_secret(namespace="default")
+    without = secret("factory-ca", {member: value for member, value in with_key.data.items() if member != "tls.key"}, namespace="default")
+
+    def found(registry: Registry) -> Issuer:
+        return registry.issuers["EstIssuer/default/factory"]
+
+    def judged(ca: SecretManifest, previous: Registry | None = None, **spec: object) -> Registry:
+        return judge(issuer(namespace="default", **spec), ca, previous=previous, settings=DIRECTORY)
+
+    outside = judged(with_key, **signer)
+    inside = judged(with_key, outside)
+    again = judged(with_key, inside, **signer)
+    for registry, holds_key in ((outside, False), (inside, True), (again, False)):
+        authority = found(registry).authority
+        assert authority is not None
+        assert authority.holds_key is holds_key
+        assert found(registry).ready
+    nothing_signs = found(judged(without, judged(without, **signer)))
+    assert (nothing_signs.ready, nothing_signs.authority) == (False, None)
+    assert nothing_signs.reason == "SecretInvalidData"
+
+
 def test_what_did_not_change_is_not_loaded_again() -> None:
     before = judge(issuer(est=BASIC), ca_secret(), PASSWORDS).issuers[KEY]
     again = judge(

@@ -78,11 +78,11 @@ class RegistryKeeper:
         return any(spec.est.approval is Approval.MANUAL for spec in specs)
 
     def ca_expiries(self) -> Iterable[tuple[str, datetime]]:
-        """Key and CA notAfter of each issuer that has a CA, for the metrics."""
+        """Key and CA notAfter of each issuer that has a CA, for the metrics: also of one that has ended, for that is worth an alert."""
         return [
-            (issuer.key, issuer.authority.certificate.not_valid_after_utc)
+            (issuer.key, ca.certificate.not_valid_after_utc)
             for issuer in self._issuers.current.issuers.values()
-            if issuer.authority is not None
+            if (ca := issuer.secrets.ca.value) is not None
         ]
 
     def states(self) -> Iterable[tuple[str, bool]]:

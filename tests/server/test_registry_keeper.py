@@ -38,3 +38,23 @@ async def test_the_registry_is_judged_anew_at_the_very_time_at_which_a_ca_expire
     await keeper.judge()
     assert issuers.current.issuers[KEY].reason == "CAExpired"
     assert keeper.seconds_to_next() == REJUDGE_SECONDS, "what has expired is no reason to look again"
+
+
+async def test_a_ca_that_has_ended_is_in_the_metrics_until_it_is_replaced() -> None:
+    """The alert EstCaEndsNow says "is about to end, or has ended": without the series it would be resolved by the end itself."""
+    clock, issuers = Clock(), Issuers()
+    keeper = RegistryKeeper(issuers, RegistrySettings(cluster_namespace="est-system"), clock=clock)
+    keeper.feed(snapshot(issuer(), ca_secret("Short CA", days=1)))
+    await keeper.judge()
+    ((_, end),) = keeper.ca_expiries()
+    clock.now = end + timedelta(days=1)
+    await keeper.judge()
+    assert issuers.current.issuers[KEY].reason == "CAExpired"
+    assert keeper.ca_expiries() == [(KEY, end)]
+    keeper.feed(snapshot(issuer(), ca_secret("Next CA", days=30)))
+    await keeper.judge()
+    ((_, next_end),) = keeper.ca_expiries()
+    assert next_end > clock.now
+    keeper.feed(snapshot(issuer()))
+    await keeper.judge()
+    assert keeper.ca_expiries() == []

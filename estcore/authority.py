@@ -68,6 +68,15 @@ class Authority:
         return (self.certificate, *self.chain, *self.rollover)
 
     @property
+    def first_to_end(self) -> x509.Certificate:
+        """Of the CA's certificate and those above it the one that ends first; then no path leads to the CA any more.
+
+        RFC 5280 section 6.1.3 (a) (2) for those below the root. Of the root it asks nothing, but clients look at its dates too, and
+        `load` takes none that has ended.
+        """
+        return min((self.certificate, *self.chain), key=lambda ca: ca.not_valid_after_utc)
+
+    @property
     def present_and_former(self) -> tuple[x509.Certificate, ...]:
         """The CA certificates whose keys signed what may still be in use, the present one first, then by their end."""
         return (self.certificate, *sorted(self.rollover, key=lambda ca: ca.not_valid_after_utc, reverse=True))

@@ -5,7 +5,7 @@
 * a broken, half-written or no longer readable Secret: the last good CA, passwords or anchors go on, the issuer stays Ready with
   the reason and a message (renewals are worth more than a tidy condition, and nothing is signed with what was not checked);
 * a Secret that was deleted: not Ready, nothing goes on (taking the Secret away is how a person takes a CA out of use);
-* an expired CA: not Ready and never signs, whatever else holds;
+* an expired CA, or one below an expired certificate: not Ready and never signs, whatever else holds;
 * a spec that does not parse: not Ready for the new generation, EST goes on by the spec before it and the Secrets as they are now;
 * a source that was silent for too long: not Ready, nothing is signed by what may long have changed (threats row 33).
 """
@@ -105,7 +105,7 @@ class Issuer:
 
     def usable_authority(self, *, now: datetime) -> Authority:
         """The CA, where it may sign at `now`; raises IssuerNotReady, whose text tells a client nothing of the inside."""
-        if self.authority is None or now >= self.authority.certificate.not_valid_after_utc:
+        if self.authority is None or now >= self.authority.first_to_end.not_valid_after_utc:
             raise IssuerNotReady("this issuer is not ready; try again later")
         return self.authority
 
@@ -278,9 +278,10 @@ def _unread(manifest: IssuerManifest) -> Issuer:
 
 
 def _expiry(authority: Authority | None, now: datetime) -> str:
-    if authority is None or now < authority.certificate.not_valid_after_utc:
+    if authority is None or now < (end := authority.first_to_end.not_valid_after_utc):
         return ""
-    return f"the CA certificate expired at {authority.certificate.not_valid_after_utc.isoformat()}; put a valid one into its Secret"
+    which = "the CA certificate" if authority.first_to_end is authority.certificate else "a certificate above the CA's"
+    return f"{which} expired at {end.isoformat()}; put a valid one into its Secret"
 
 
 def _cacerts_bodies(authority: Authority | None) -> tuple[bytes, bytes]:

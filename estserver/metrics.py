@@ -177,7 +177,9 @@ class _IssuerCollector:
         self._issuer_states = issuer_states
 
     def collect(self) -> Iterable[Metric]:
-        family = GaugeMetricFamily("est_ca_not_after_timestamp_seconds", "When the issuer's CA certificate expires", labels=["issuer"])
+        family = GaugeMetricFamily(
+            "est_ca_not_after_timestamp_seconds", "When the issuer's CA certificate or one above it expires", labels=["issuer"]
+        )
         for issuer, not_after in self._ca_expiries():
             family.add_metric([issuer], not_after.timestamp())
         yield family

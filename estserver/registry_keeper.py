@@ -78,9 +78,12 @@ class RegistryKeeper:
         return any(spec.est.approval is Approval.MANUAL for spec in specs)
 
     def ca_expiries(self) -> Iterable[tuple[str, datetime]]:
-        """Key and CA notAfter of each issuer that has a CA, for the metrics: also of one that has ended, for that is worth an alert."""
+        """Key and end of each issuer's CA, or of what is above it where that ends first, for the metrics.
+
+        Also of one that has ended, for that is worth an alert.
+        """
         return [
-            (issuer.key, ca.certificate.not_valid_after_utc)
+            (issuer.key, ca.first_to_end.not_valid_after_utc)
             for issuer in self._issuers.current.issuers.values()
             if (ca := issuer.secrets.ca.value) is not None
         ]

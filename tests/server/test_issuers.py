@@ -61,6 +61,35 @@ def leaf_pem() -> tuple[bytes, bytes]:
     return key_pem, certificate.public_bytes(encoding)
 
 
+def ca_below_root(*, root_days: int, ca_days: int) -> SecretManifest:
+    """A CA Secret whose CA is issued by a root; both begin at NOW."""
+    root_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+
+    def certificate(subject: str, public_key: ec.EllipticCurvePublicKey, days: int) -> bytes:
+        return (
+            x509.CertificateBuilder()
+            .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)]))
+            .issuer_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Root")]))
+            .public_key(public_key)
+            .serial_number(next_serial())
+            .not_valid_before(NOW)
+            .not_valid_after(NOW + timedelta(days=days))
+            .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+            .sign(root_key, hashes.SHA256())
+            .public_bytes(serialization.Encoding.PEM)
+        )
+
+    key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return secret(
+        "factory-ca",
+        {
+            "tls.key": key_pem,
+            "tls.crt": certificate("Sub", key.public_key(), ca_days),
+            "ca.crt": certificate("Root", root_key.public_key(), root_days),
+        },
+    )
+
+
 def encrypted(key_pem: bytes) -> bytes:
     key = serialization.load_pem_private_key(key_pem, password=None)
     return key.private_bytes(
@@ -170,6 +199,24 @@ def test_an_expired_ca_is_not_ready_by_the_clock_alone() -> None:
     assert (found.ready, found.reason, found.authority, found.cacerts_body) == (False, "CAExpired", None, b"")
 
 
+@pytest.mark.spec("THREAT-27")
+@pytest.mark.parametrize("ends_first", ["the root", "the CA"])
+def test_a_ca_below_an_expired_root_signs_no_more_whether_the_server_was_restarted_or_not(ends_first: str) -> None:
+    root_days, ca_days = (100, 300) if ends_first == "the root" else (300, 100)
+    below = ca_below_root(root_days=root_days, ca_days=ca_days)
+    before = judge(issuer(), below)
+    assert before.issuers[KEY].ready
+    end = NOW + timedelta(days=100)
+    before.issuers[KEY].usable_authority(now=end - timedelta(seconds=1))
+    with pytest.raises(IssuerNotReady):
+        before.issuers[KEY].usable_authority(now=end)
+    for previous in (before, None):
+        found = judge(issuer(), below, previous=previous, now=end + timedelta(seconds=1)).issuers[KEY]
+        assert (found.ready, found.reason, found.authority) == (False, "CAExpired", None)
+    longer = ca_below_root(root_days=1000, ca_days=300)
+    assert judge(issuer(), longer, previous=before, now=end + timedelta(seconds=1)).issuers[KEY].ready
+
+
 def test_a_ca_that_becomes_valid_is_ready_by_the_clock_alone() -> None:
     future = ca_secret("Future CA", begin=NOW + timedelta(days=10))
     early = judge(issuer(), future)
@@ -178,14 +225,14 @@ def test_a_ca_that_becomes_valid_is_ready_by_the_clock_alone() -> None:
 
 
 def test_where_a_signer_comes_or_goes_the_same_secret_is_read_anew() -> None:
-    signer = {"signer": {"exec": {"command": ["/bin/false"]}}}
+    signer: dict[str, Any] = {"signer": {"exec": {"command": ["/bin/false"]}}}
     with_key = ca_secret(namespace="default")
     without = secret("factory-ca", {member: value for member, value in with_key.data.items() if member != "tls.key"}, namespace="default")
 
     def found(registry: Registry) -> Issuer:
         return registry.issuers["EstIssuer/default/factory"]
 
-    def judged(ca: SecretManifest, previous: Registry | None = None, **spec: object) -> Registry:
+    def judged(ca: SecretManifest, previous: Registry | None = None, **spec: Any) -> Registry:
         return judge(issuer(namespace="default", **spec), ca, previous=previous, settings=DIRECTORY)
 
     outside = judged(with_key, **signer)

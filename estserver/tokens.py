@@ -10,6 +10,7 @@ import binascii
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -65,12 +66,13 @@ class ServiceAccount:
 class Tokens:
     """The cache before a TokenReviewer. Without one (no cluster) every token is refused with that reason."""
 
-    def __init__(self, reviewer: TokenReviewer | None, *, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, reviewer: TokenReviewer | None, *, clock: Callable[[], datetime], timer: Callable[[], float] = time.monotonic
+    ) -> None:
         self._reviewer = reviewer
         self._clock = clock
-        self._known: TTLCache[bytes, tuple[ServiceAccount | None, float]] = TTLCache(
-            CACHE_SIZE, CACHE_LIFE.total_seconds(), timer=lambda: clock().timestamp()
-        )
+        # Not by the clock: where it is set back by an hour, a deleted token would be good for an hour more.
+        self._known: TTLCache[bytes, tuple[ServiceAccount | None, float]] = TTLCache(CACHE_SIZE, CACHE_LIFE.total_seconds(), timer=timer)
         self._running: dict[bytes, asyncio.Task[ServiceAccount | None]] = {}
 
     async def identify(self, token: str, *, audiences: frozenset[str]) -> ServiceAccount:

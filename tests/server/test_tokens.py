@@ -24,17 +24,30 @@ async def test_a_token_is_its_service_account_for_the_audiences_it_has() -> None
 
 @pytest.mark.spec("THREAT-25")
 async def test_a_verdict_is_kept_for_thirty_seconds_and_no_longer() -> None:
-    reviewer, clock = Reviewer(), Clock()
-    tokens = Tokens(reviewer, clock=clock)
+    reviewer, passed = Reviewer(), Clock()
+    tokens = Tokens(reviewer, clock=Clock(), timer=lambda: passed().timestamp())
     token = reviewer.add("team-a/web", audience="est-issuer")
     for _ in range(3):
         await tokens.identify(token, audiences=AUDIENCE)
     assert reviewer.asked == 1
     reviewer.known.clear()  # the pod is gone
-    clock.advance(seconds=30)
+    passed.advance(seconds=30)
     with pytest.raises(Unauthenticated):
         await tokens.identify(token, audiences=AUDIENCE)
     assert reviewer.asked == 2
+
+
+@pytest.mark.spec("THREAT-25", "THREAT-30")
+async def test_a_clock_that_is_set_back_makes_no_verdict_last_longer() -> None:
+    reviewer, clock, passed = Reviewer(), Clock(), Clock()
+    tokens = Tokens(reviewer, clock=clock, timer=lambda: passed().timestamp())
+    token = reviewer.add("team-a/web", audience="est-issuer")
+    await tokens.identify(token, audiences=AUDIENCE)
+    reviewer.known.clear()
+    clock.advance(seconds=-3600)
+    passed.advance(seconds=30)
+    with pytest.raises(Unauthenticated):
+        await tokens.identify(token, audiences=AUDIENCE)
 
 
 async def test_a_token_that_expires_within_the_thirty_seconds_is_refused_from_then_on() -> None:

@@ -140,8 +140,11 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) ->
 
     Raises ConfigurationError with one sentence that names the option.
     """
+    given = {name: value for name, value in options.items() if value not in (None, (), [])}
+    if environ.get("EST_METRICS_LISTEN") == "":  # any other empty variable is none; this one says: nowhere
+        given.setdefault("metrics_listen", "")
     try:
-        settings = Settings(**{name: value for name, value in options.items() if value not in (None, (), [])})
+        settings = Settings(**given)
         subject_alternative_names(settings.serving_names)
         for address in (*settings.listen, *filter(None, (settings.metrics_listen,))):
             parse_address(address)

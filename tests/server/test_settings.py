@@ -66,6 +66,13 @@ def test_variables_are_read_as_the_chart_sets_them(monkeypatch: pytest.MonkeyPat
     assert found.ledger_url == "sqlite:////var/lib/est-issuer/ledger.sqlite", "an empty variable is none"
 
 
+def test_an_empty_variable_switches_the_metrics_off_as_the_option_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings(metrics_listen="").metrics_listen == ""
+    monkeypatch.setenv("EST_METRICS_LISTEN", "")
+    assert settings().metrics_listen == ""
+    assert settings(metrics_listen="127.0.0.1:9090").metrics_listen == "127.0.0.1:9090"
+
+
 def test_an_option_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EST_WORKERS", "3")
     assert settings().workers == 3

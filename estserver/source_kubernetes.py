@@ -152,17 +152,19 @@ class KubernetesSource:
         return _SecretWatch(reference, frozenset({reference.use}), reflector, asyncio.create_task(reflector.run()))
 
     async def _make(self, watch: _SecretWatch) -> None:
-        """Create the CA Secret that is absent. Somebody else's (409) is as good; nobody owns it, so deleting the issuer leaves it."""
-        reference, backoff = watch.reference, 1.0
-        if reference.generate is None:
-            return
-        while watch.absent:
-            key_pem, certificate_pem = await asyncio.to_thread(
-                authority.generate_ca, reference.generate, now=self.clock(), serial=self.serial()
-            )
+        """Create the CA Secret that is absent, by the spec as it is now: a typing error in it must not become a CA after it was mended.
+
+        Somebody else's Secret (409) is as good; nobody owns it, so deleting the issuer leaves it.
+        """
+        backoff = 1.0
+        while watch.absent and (generate := watch.reference.generate) is not None:
+            reference = watch.reference
+            key_pem, certificate_pem = await asyncio.to_thread(authority.generate_ca, generate, now=self.clock(), serial=self.serial())
+            if watch.reference != reference:
+                continue
             try:
                 await self.api.create(_path(reference), _ca_secret(reference, key_pem, certificate_pem))
-                log.info("generated a CA", secret=str(reference), common_name=reference.generate.common_name)
+                log.info("generated a CA", secret=str(reference), common_name=generate.common_name)
                 watch.not_made = None
             except ApiError as error:
                 if not error.conflict:

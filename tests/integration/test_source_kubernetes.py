@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 from estserver import kubernetes_config, source_kubernetes
 from estserver.issuers import Registry, RegistrySettings, build
@@ -384,14 +385,37 @@ async def _speak(apiserver: ApiServer, tenant: str) -> None:
         await asyncio.sleep(0.5)
 
 
+def forbid_making(apiserver: ApiServer, tenant: str) -> None:
+    rules = '[{"apiGroups":[""],"resources":["secrets"],"verbs":["get","list","watch"]}]'
+    apiserver.kubectl("patch", "role", "estserver-secrets", "-n", tenant, "--type=merge", "-p", f'{{"rules":{rules}}}')
+
+
 async def test_a_ca_that_may_not_be_made_says_which_right_is_missing(
     apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
 ) -> None:
-    rules = '[{"apiGroups":[""],"resources":["secrets"],"verbs":["get","list","watch"]}]'
-    apiserver.kubectl("patch", "role", "estserver-secrets", "-n", tenant, "--type=merge", "-p", f'{{"rules":{rules}}}')
+    forbid_making(apiserver, tenant)
     apiserver.apply(est_issuer(tenant, generate=True))
     async with watching(kubeconfig, namespace) as watched:
         await watched.until(lambda snapshot: watched.registry().issuers[key_of(tenant)].reason == "SecretForbidden")
         issuer = watched.registry().issuers[key_of(tenant)]
         assert not issuer.ready
         assert "may not create" in issuer.message
+
+
+async def test_a_ca_that_could_not_be_made_is_made_by_the_spec_as_it_is_now(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    def generating(common_name: str) -> dict[str, object]:
+        return est_issuer(tenant) | {"spec": {"ca": {"secretName": "factory-ca", "generate": {"commonName": common_name}}}}
+
+    forbid_making(apiserver, tenant)
+    apiserver.apply(generating("Facotry CA"))
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(lambda snapshot: watched.registry().issuers[key_of(tenant)].reason == "SecretForbidden")
+        apiserver.apply(est_issuer(tenant))
+        await watched.until(lambda snapshot: watched.registry().issuers[key_of(tenant)].reason == "SecretMissing")
+        allow_secrets(apiserver, tenant, {"kind": "ServiceAccount", "name": "estserver", "namespace": namespace})
+        apiserver.apply(generating("Factory CA"))
+        made = await watched.until(lambda snapshot: (tenant, "factory-ca") in snapshot.secrets)
+        certificate = x509.load_pem_x509_certificate(made.secrets[tenant, "factory-ca"].data["tls.crt"])
+        assert certificate.subject.rfc4514_string() == "CN=Factory CA"

@@ -26,8 +26,9 @@ PREFIX: Final = "est-"
 """Of the objects' names; the request's id follows, so every replica makes the same object."""
 DECIDED_BY: Final = "kubernetes"
 PAUSE_SECONDS: Final = 30.0
-"""After an error of the API, before objects are made or deleted again."""
-TOO_MANY_REQUESTS: Final = 429
+"""After an error of the API, before it is asked again for that object, for any of that namespace, or at all."""
+_API_IS_AWAY: Final = frozenset({0, 429})
+"""No answer, or a wish to be asked less. Any other error may be that of one namespace: its quota, its admission webhook."""
 MAX_VALUES: Final = 64
 MAX_VALUE: Final = 1024
 _DECISIONS: Final[Sequence[tuple[str, State]]] = (("Denied", State.DENIED), ("Approved", State.APPROVED))
@@ -45,6 +46,7 @@ class ApprovalObjects:
         self._namespace = namespace
         self._paused_until = 0.0
         self._not_before: dict[str, float] = {}  # request id → loop time: one that cannot be made holds up no other
+        self._namespace_not_before: dict[str, float] = {}  # likewise of namespaces
         self._reflector = Reflector(
             api, f"/apis/{GROUP}/v1alpha1/certificaterequests", field_selector=f"spec.origin={ORIGIN}", changed=changed, keep=_keep
         )
@@ -64,15 +66,10 @@ class ApprovalObjects:
         wanted = {key(request, self._namespace): request for request in waiting}
         for at in wanted.keys() & objects.keys():
             await self._take_over(wanted[at], objects[at], now)
-        if asyncio.get_running_loop().time() < self._paused_until:
+        if _now() < self._paused_until:
             return
-        try:
-            for at in wanted.keys() - objects.keys():
-                await self._make(wanted[at])
-            await self._delete({at: objects[at] for at in objects.keys() - wanted.keys()}, now)
-        except ApiError as error:
-            self._paused_until = asyncio.get_running_loop().time() + PAUSE_SECONDS
-            log.warning("requests that wait cannot be shown in the cluster", error=str(error))
+        await self._make_all([request for at, request in wanted.items() if at not in objects])
+        await self._delete({at: objects[at] for at in objects.keys() - wanted.keys()}, now)
 
     async def _take_over(self, request: HeldRequest, found: Object, now: datetime) -> None:
         """What people decided about this very request: an object that says anything else than its row is none of ours."""
@@ -87,34 +84,61 @@ class ApprovalObjects:
         except UndecidableRequest:
             return  # another replica was sooner, or it expired
 
-    async def _make(self, request: HeldRequest) -> None:
-        now = asyncio.get_running_loop().time()
-        if now < self._not_before.get(request.id, 0.0):
+    async def _make_all(self, requests: Sequence[HeldRequest]) -> None:
+        """One namespace after the other, those last where it failed last: a webhook of one that is down hides no other's requests."""
+        by_namespace: dict[str, list[HeldRequest]] = {}
+        for request in requests:
+            by_namespace.setdefault(key(request, self._namespace)[0], []).append(request)
+        for namespace in sorted(by_namespace, key=lambda name: self._namespace_not_before.get(name, 0.0)):
+            if _now() < self._namespace_not_before.get(namespace, 0.0):
+                continue
+            try:
+                for request in by_namespace[namespace]:
+                    await self._make(request, namespace)
+            except ApiError as error:
+                self._namespace_not_before[namespace] = _now() + PAUSE_SECONDS
+                log.warning("requests that wait cannot be shown in the cluster", namespace=namespace, error=str(error))
+                if error.status in _API_IS_AWAY:
+                    self._paused_until = _now() + PAUSE_SECONDS
+                    return
+
+    async def _make(self, request: HeldRequest, namespace: str) -> None:
+        if _now() < self._not_before.get(request.id, 0.0):
             return
-        namespace, _ = key(request, self._namespace)
         try:
             await self._api.create(_path(namespace), manifest(request, self._namespace))
             self._not_before.pop(request.id, None)
         except ApiError as error:
-            if not 400 <= error.status < 500 or error.status == TOO_MANY_REQUESTS:
+            if not 400 <= error.status < 500 or error.status in _API_IS_AWAY:
                 raise
             if not error.conflict:  # another replica's is as good
                 log.warning("a request that waits cannot be shown in the cluster", request=request.id, error=str(error))
-                self._not_before[request.id] = now + PAUSE_SECONDS
+                self._not_before[request.id] = _now() + PAUSE_SECONDS
 
     async def _delete(self, objects: Mapping[tuple[str, str], Object], now: datetime) -> None:
         """Those whose request this ledger knows, and knows to be over; what it does not know may be another installation's."""
         ids = {name.removeprefix(PREFIX): (namespace, name) for namespace, name in objects if name.startswith(PREFIX)}
-        for request in await self._held.of(list(ids)):
+        over = await self._held.of(list(ids))
+        for request in sorted(over, key=lambda one: self._not_before.get(one.id, 0.0)):  # as namespaces above
             at = ids[request.id]
-            if at != key(request, self._namespace):
+            if at != key(request, self._namespace) or _now() < self._not_before.get(request.id, 0.0):
                 continue
             if request.state in {State.ISSUED, State.EXPIRED} or now >= request.expires_at:
                 try:
                     await self._api.delete(f"{_path(at[0])}/{at[1]}", uid=objects[at]["metadata"]["uid"])
                 except ApiError as error:
-                    if not (error.not_found or error.conflict):
-                        raise
+                    if error.not_found or error.conflict:
+                        continue
+                    log.warning("a request that is over is still shown in the cluster", request=request.id, error=str(error))
+                    self._not_before[request.id] = _now() + PAUSE_SECONDS
+                    if error.status in _API_IS_AWAY:
+                        self._paused_until = _now() + PAUSE_SECONDS
+                        return
+
+
+def _now() -> float:
+    """Loop time."""
+    return asyncio.get_running_loop().time()
 
 
 def key(request: HeldRequest, install_namespace: str) -> tuple[str, str]:

@@ -3,11 +3,12 @@
 import asyncio
 import base64
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -16,8 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from estserver import approval_objects, held_requests
 from estserver.approval import Approvals
 from estserver.approval_keeper import ApprovalKeeper
+from estserver.approval_objects import ApprovalObjects
 from estserver.audit import AuditLog
+from estserver.background import beside
 from estserver.held_requests import HeldRequest, HeldRequests, State
+from estserver.kubernetes_api import ApiError, KubernetesApi, Listed, Object
 from estserver.ledger import Ledger
 from estserver.ledger_schema import requests
 from estserver.logs import renderer
@@ -194,6 +198,92 @@ async def test_a_fault_in_showing_them_ends_neither_the_watch_nor_the_server(wat
         await seen.wait()
     assert not running.done()
     running.cancel()
+
+
+class Cluster:
+    """An API server whose namespaces may be in trouble: namespace → the status that it answers to a write, 0 for no answer in time."""
+
+    def __init__(self, **trouble: int) -> None:
+        self.trouble = trouble
+        self.objects: dict[str, Any] = {}
+        self.asked: list[str] = []
+
+    def _write(self, path: str) -> None:
+        namespace = path.split("/")[5]
+        self.asked.append(namespace)
+        if namespace in self.trouble:
+            raise ApiError(f"{path}: failed calling webhook", status=self.trouble[namespace])
+
+    async def list(self, path: str, *, field_selector: str = "") -> Listed:
+        assert (path, field_selector) == ("/apis/est-issuer.io/v1alpha1/certificaterequests", "spec.origin=EST")
+        return Listed(tuple(self.objects.values()), "1")
+
+    async def watch(self, path: str, resource_version: str, *, field_selector: str = "") -> AsyncGenerator[tuple[str, Object], None]:
+        await asyncio.Event().wait()
+        yield "", {}
+
+    async def create(self, path: str, body: Object) -> Object:
+        self._write(path)
+        self.objects[body["metadata"]["name"]] = {**body, "metadata": {**body["metadata"], "uid": body["metadata"]["name"]}}
+        return body
+
+    async def delete(self, path: str, *, uid: str) -> None:
+        self._write(path)
+        del self.objects[uid]
+
+    @asynccontextmanager
+    async def board(self, held: HeldRequests) -> AsyncIterator[ApprovalObjects]:
+        """The objects of an estserver that has listed what is there now."""
+        listed = asyncio.Event()
+        board = ApprovalObjects(cast("KubernetesApi", self), held, namespace="pki", changed=listed.set)
+        async with beside(board.watch()):
+            await asyncio.wait_for(listed.wait(), 5)
+            yield board
+
+
+def waiting_in(namespace: str, *ids: str) -> list[HeldRequest]:
+    return [replace(WAITING, id=id_, issuer=f"EstIssuer/{namespace}/factory") for id_ in ids]
+
+
+async def test_a_namespace_whose_webhook_is_down_hides_no_other_ones_requests(watch: Watch) -> None:
+    cluster = Cluster(bad=500)
+    waiting = [*waiting_in("bad", "b1", "b2"), *waiting_in("devices", "d1", "d2"), *waiting_in("shop", "s1")]
+    async with cluster.board(watch.held) as board:
+        await board.show(waiting, now=NOW)
+        assert cluster.objects.keys() == {"est-d1", "est-d2", "est-s1"}
+        await board.show(waiting[:2], now=NOW)
+        assert cluster.asked.count("bad") == 1, "it is left alone for a while"
+
+
+async def test_a_namespace_that_lets_us_wait_in_vain_comes_after_the_others_next_time(
+    watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Cluster(bad=0)
+    waiting = [*waiting_in("bad", "b1", "b2"), *waiting_in("devices", "d1", "d2"), *waiting_in("shop", "s1")]
+    async with cluster.board(watch.held) as board:
+        await board.show(waiting, now=NOW)
+        await board.show(waiting, now=NOW)
+        assert cluster.asked == ["bad"], "no answer may mean that the whole API is away: nothing is asked for a while"
+    monkeypatch.setattr(approval_objects, "PAUSE_SECONDS", 0.0)
+    async with cluster.board(watch.held) as board:
+        await board.show(waiting, now=NOW)
+        await board.show(waiting, now=NOW)
+        assert cluster.objects.keys() == {"est-d1", "est-d2", "est-s1"}
+
+
+async def test_an_object_that_cannot_be_deleted_keeps_no_other_one(watch: Watch) -> None:
+    cluster = Cluster()
+    over = [
+        await watch.hold(id=name, slot=name, issuer=f"EstIssuer/{namespace}/factory")
+        for name, namespace in (("b1", "bad"), ("d1", "devices"))
+    ]
+    async with cluster.board(watch.held) as board:
+        await board.show(over, now=NOW)
+    assert cluster.objects.keys() == {"est-b1", "est-d1"}
+    cluster.trouble["bad"] = 500
+    async with cluster.board(watch.held) as board:
+        await board.show([], now=NOW + timedelta(days=8))
+    assert cluster.objects.keys() == {"est-b1"}
 
 
 def test_every_replica_makes_the_same_object_beside_the_issuer() -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from estoperator import leadership, watching, workqueue
+from estoperator import leadership, relist, watching, workqueue
 from estserver import reflector
 from tests import pki
 from tests.integration.apiserver import ApiServer
@@ -33,6 +33,7 @@ FAILOVER_SECONDS = 15
 HANGING_SECONDS = 14  # the operator waits 15 s for an issuer that says nothing
 TENANT = "outages"
 REQUESTS = "/apis/est-issuer.io/v1alpha1/certificaterequests"
+ISSUERS = "/apis/est-issuer.io/v1alpha1/estissuers"
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +57,8 @@ def operators(system: System) -> Iterator[list[Process]]:
     system.api.kubectl("delete", "lease", "est-issuer-operator", "-n", system.namespace, "--ignore-not-found")
 
 
-def started(system: System, operators: list[Process], name: str, *, kubeconfig: Path | None = None) -> Process:
-    operators.append(system.start_operator(name, kubeconfig=kubeconfig))
+def started(system: System, operators: list[Process], name: str, *, kubeconfig: Path | None = None, **settings: str) -> Process:
+    operators.append(system.start_operator(name, kubeconfig=kubeconfig, **settings))
     return operators[-1]
 
 
@@ -177,9 +178,33 @@ def test_a_watch_that_may_not_be_resumed_is_begun_anew_and_brings_what_came_mean
     assert operator.alive()
 
 
-def watch_status(api: ApiServer, version: str) -> int:
-    """What a watch of our requests from this version on gets: 200 where it begins, else the code in its first event."""
-    path = f"{REQUESTS}?watch=true&resourceVersion={version}&timeoutSeconds=2"
+@pytest.mark.spec("THREAT-33")
+def test_an_issuer_that_was_made_anew_while_no_watch_saw_it_is_ready_and_the_end_of_the_old_one_is_found(
+    system: System, operators: list[Process]
+) -> None:
+    """Of that end kopf tells nothing, for it lists anew: the new issuer counts at once, and the re-list restarts the operator."""
+    system.issuer(TENANT, "anew")
+    operator = started(system, operators, "cut-off", relist_interval="5s")
+    before = system.until_reason("estissuers", TENANT, "anew", "Checked")["metadata"]["uid"]
+    version = json.loads(system.api.kubectl("get", "--raw", ISSUERS))["metadata"]["resourceVersion"]
+    operator.process.send_signal(signal.SIGSTOP)
+    system.api.stop_apiserver()  # so that no connection holds what comes next for an operator that does not read
+    system.api.start_apiserver()
+    system.api.kubectl("delete", "estissuer", "anew", "-n", TENANT)
+    system.issuer(TENANT, "anew")
+    system.api.stop_apiserver()
+    system.api.start_apiserver()
+    wait_for("the answer to a watch from before", lambda: watch_status(system.api, version, collection=ISSUERS) == 410)
+    operator.process.send_signal(signal.SIGCONT)
+    assert system.until_reason("estissuers", TENANT, "anew", "Checked")["metadata"]["uid"] != before
+    assert operator.alive(), "by then it is the same operator"
+    wait_for("the end of the process", lambda: not operator.alive(), log=operator.log, seconds=relist.GRACE_SECONDS + 30)
+    assert "the watch of estissuers.est-issuer.io missed the end of 1 objects; restarting" in operator.log.read_text()
+
+
+def watch_status(api: ApiServer, version: str, *, collection: str = REQUESTS) -> int:
+    """What a watch from this version on gets: 200 where it begins, else the code in its first event."""
+    path = f"{collection}?watch=true&resourceVersion={version}&timeoutSeconds=2"
     request = urllib.request.Request(api.url + path, headers={"Authorization": f"Bearer {api.admin_token}"})  # noqa: S310 - our own https address
     try:
         with urllib.request.urlopen(request, context=ssl.create_default_context(cadata=api.ca_pem.decode()), timeout=10) as answer:  # noqa: S310

@@ -99,10 +99,10 @@ async def run(loaded: Settings) -> None:
 
 def _guards(loaded: Settings, cluster: Cluster, namespaces: Namespaces, metrics: Metrics) -> list[RequesterGuard]:
     """Who knows of which requests that admission checked who makes them."""
-    guards: list[RequesterGuard] = [AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics)]
+    guards: list[RequesterGuard] = [AdmissionGuard(cluster, name=loaded.admission_policy, metrics=metrics, now=_now)]
     if Door.CERT_MANAGER in loaded.doors:
         webhook = loaded.cert_manager_webhook
-        guards.append(WebhookGuard(cluster, name=webhook, metrics=metrics, labels_of=namespaces.known_labels))
+        guards.append(WebhookGuard(cluster, name=webhook, metrics=metrics, labels_of=namespaces.known_labels, now=_now))
     return guards
 
 

@@ -1,10 +1,10 @@
 """Whether spec.username of an est-issuer.io request can be believed: only where the chart's admission policy checked it.
 
 Without the policy a tenant writes there whom it likes. So the operator looks every few seconds whether policy and binding are there and
-whole, and believes the requests that were made since.
+whole, and believes the requests that were made since they have been so without interruption.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -15,6 +15,7 @@ from estoperator.kubernetes_errors import KubernetesError
 from estoperator.metrics import Metrics
 from estoperator.requester_guards import made_since
 from estoperator.resources import CertRequest, Object
+from estoperator.uninterrupted import Uninterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -36,12 +37,13 @@ class AdmissionApi(Protocol):
 class AdmissionGuard:
     """Belongs to one event loop. `name` is that of policy and binding; empty where the installation has none."""
 
-    def __init__(self, api: AdmissionApi, *, name: str, metrics: Metrics) -> None:
+    def __init__(self, api: AdmissionApi, *, name: str, metrics: Metrics, now: Callable[[], datetime]) -> None:
         self._api, self._name, self._metrics = api, name, metrics
+        self._policy, self._binding = Uninterrupted(now), Uninterrupted(now)
         self._since: datetime | None = None
 
     def believes(self, request: CertRequest) -> bool:
-        """Whether the request was made while the policy held, which holds still."""
+        """Whether the request was made since the policy holds, which has held ever after."""
         return request.key.door is EST_ISSUER.door and self._since is not None and made_since(request, self._since)
 
     async def check(self) -> None:
@@ -51,7 +53,7 @@ class AdmissionGuard:
             try:
                 policy = await self._api.call("GET", f"{ADMISSION}/validatingadmissionpolicies/{self._name}")
                 binding = await self._api.call("GET", f"{ADMISSION}/validatingadmissionpolicybindings/{self._name}")
-                since = holds_since(policy, binding)
+                since = self._holds_since(policy, binding)
             except KubernetesError as error:
                 if self._since is not None:
                     log.warning("admission_policy_unknown", policy=self._name, error=error.message)
@@ -62,12 +64,19 @@ class AdmissionGuard:
         self._since = since
         self._metrics.admission_policy.set(0 if since is None else 1)
 
+    def _holds_since(self, policy: Object, binding: Object) -> datetime | None:
+        if not holds(policy, binding):
+            self._policy.interrupted()
+            self._binding.interrupted()
+            return None
+        return max(self._policy.since(policy), self._binding.since(binding))
 
-def holds_since(policy: Object, binding: Object) -> datetime | None:
-    """Since when policy and binding refuse a forged username in every namespace; None where they do not."""
+
+def holds(policy: Object, binding: Object) -> bool:
+    """Whether policy and binding refuse a forged username in every namespace."""
     spec, bound = policy["spec"], binding["spec"]
     constraints = spec.get("matchConstraints") or {}
-    whole = (
+    return (
         spec.get("failurePolicy", "Fail") == "Fail"
         and any(map(_covers_create, constraints.get("resourceRules") or ()))
         and not constraints.get("excludeResourceRules")
@@ -80,7 +89,6 @@ def holds_since(policy: Object, binding: Object) -> datetime | None:
         and not _narrows(bound.get("matchResources") or {})
         and not bound.get("paramRef")
     )
-    return max(datetime.fromisoformat(body["metadata"]["creationTimestamp"]) for body in (policy, binding)) if whole else None
 
 
 def _covers_create(rule: Object) -> bool:

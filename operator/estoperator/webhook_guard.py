@@ -17,6 +17,7 @@ from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
 from estoperator.requester_guards import made_since
 from estoperator.resources import CertRequest, Object
+from estoperator.uninterrupted import Uninterrupted
 
 log = structlog.get_logger(__name__)
 
@@ -51,13 +52,22 @@ class WebhookGuard:
     `labels_of` gives the labels of a namespace, None where they are not known.
     """
 
-    def __init__(self, api: WebhookApi, *, name: str, metrics: Metrics, labels_of: Callable[[str], Mapping[str, str] | None]) -> None:
+    def __init__(
+        self,
+        api: WebhookApi,
+        *,
+        name: str,
+        metrics: Metrics,
+        labels_of: Callable[[str], Mapping[str, str] | None],
+        now: Callable[[], datetime],
+    ) -> None:
         self._api, self._name, self._metrics, self._labels_of = api, name, metrics, labels_of
+        self._configuration = Uninterrupted(now)
         self._coverage: Coverage | None = None
         self._said = ""
 
     def believes(self, request: CertRequest) -> bool:
-        """Whether the request was made while the webhook was asked about its namespace, which it is still."""
+        """Whether the request was made since the webhook is asked about its namespace, which it has been ever after."""
         coverage = self._coverage
         if request.key.door is not CERT_MANAGER.door or coverage is None or not made_since(request, coverage.since):
             return False
@@ -92,16 +102,18 @@ class WebhookGuard:
         if not self._name:
             return None, f"EST_OPERATOR_CERT_MANAGER_WEBHOOK names none; {_CONSEQUENCE}"
         try:
-            found = coverage(await self._api.call("GET", f"{CONFIGURATIONS}/{self._name}"))
+            configuration = await self._api.call("GET", f"{CONFIGURATIONS}/{self._name}")
         except Gone:
             return None, f"there is no ValidatingWebhookConfiguration of that name; {_CONSEQUENCE}"
         except KubernetesError as error:
             if error.http_status != 403:
                 raise
             return None, f"the operator's ServiceAccount may not read it; {_CONSEQUENCE}"
-        if found is None:
+        namespaces = covered_namespaces(configuration)
+        if namespaces is None:
+            self._configuration.interrupted()
             return None, f"it is not asked about every CertificateRequest, or not being able to ask it refuses none; {_CONSEQUENCE}"
-        return found, "holds"
+        return Coverage(since=self._configuration.since(configuration, namespaces), namespaces=namespaces), "holds"
 
 
 _CONSEQUENCE = (
@@ -110,9 +122,8 @@ _CONSEQUENCE = (
 )
 
 
-def coverage(configuration: Object) -> Coverage | None:
-    """What a ValidatingWebhookConfiguration covers of the creation of cert-manager's requests; None where it lets any pass."""
-    since = datetime.fromisoformat(configuration["metadata"]["creationTimestamp"])
+def covered_namespaces(configuration: Object) -> LabelSelector | None:
+    """Where a ValidatingWebhookConfiguration is asked about each creation of cert-manager's requests; None where it lets any pass."""
     for webhook in configuration.get("webhooks") or ():
         whole = (
             webhook.get("failurePolicy", "Fail") == "Fail"
@@ -122,7 +133,7 @@ def coverage(configuration: Object) -> Coverage | None:
         )
         if whole:
             try:
-                return Coverage(since=since, namespaces=LabelSelector.model_validate(webhook.get("namespaceSelector") or {}))
+                return LabelSelector.model_validate(webhook.get("namespaceSelector") or {})
             except ValueError:  # more than we read: then it is not known whom it leaves out
                 continue
     return None

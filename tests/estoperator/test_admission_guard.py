@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from estoperator.admission_guard import AdmissionGuard, holds_since
+from estoperator.admission_guard import AdmissionGuard, holds
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
 from tests import pki
@@ -50,8 +50,8 @@ class Api:
         return answer
 
 
-def test_what_the_chart_ships_holds_since_both_are_there() -> None:
-    assert holds_since(policy(), binding()) == pki.EPOCH + SECOND
+def test_what_the_chart_ships_holds() -> None:
+    assert holds(policy(), binding())
 
 
 def change(where: str, *path: str | int, to: Any) -> Callable[[dict[str, Any], dict[str, Any]], None]:
@@ -88,19 +88,19 @@ def change(where: str, *path: str | int, to: Any) -> Callable[[dict[str, Any], d
 def test_a_policy_that_lets_something_through_does_not_hold(weaken: Callable[[dict[str, Any], dict[str, Any]], None]) -> None:
     one, other = policy(), binding()
     weaken(one, other)
-    assert holds_since(one, other) is None
+    assert not holds(one, other)
 
 
 def test_selectors_that_select_everything_as_the_api_server_writes_them_narrow_nothing() -> None:
     one, other = policy(), binding()
     one["spec"]["matchConstraints"] |= {"namespaceSelector": {}, "objectSelector": {}, "matchPolicy": "Equivalent"}
     other["spec"]["matchResources"] = {"namespaceSelector": {}, "objectSelector": {}, "matchPolicy": "Equivalent"}
-    assert holds_since(one, other) is not None
+    assert holds(one, other)
 
 
 @pytest.mark.spec("THREAT-23")
 async def test_a_request_is_believed_that_was_made_after_the_policy_and_no_other() -> None:
-    guard = AdmissionGuard(Api(), name=NAME, metrics=Metrics())
+    guard = AdmissionGuard(Api(), name=NAME, metrics=Metrics(), now=lambda: pki.EPOCH)
     assert not guard.believes(request_of(created=pki.EPOCH + 2 * SECOND))
     await guard.check()
     assert guard.believes(request_of(created=pki.EPOCH + 2 * SECOND))
@@ -114,7 +114,7 @@ async def test_a_request_is_believed_that_was_made_after_the_policy_and_no_other
 @pytest.mark.parametrize("path", [POLICY, BINDING])
 async def test_where_it_cannot_be_seen_that_the_policy_holds_nobody_is_believed(path: str, error: KubernetesError) -> None:
     api, metrics = Api(), Metrics()
-    guard = AdmissionGuard(api, name=NAME, metrics=metrics)
+    guard = AdmissionGuard(api, name=NAME, metrics=metrics, now=lambda: pki.EPOCH)
     await guard.check()
     assert metrics.registry.get_sample_value("est_operator_admission_policy") == 1
     api.answers[path] = error
@@ -124,6 +124,34 @@ async def test_where_it_cannot_be_seen_that_the_policy_holds_nobody_is_believed(
 
 
 async def test_an_installation_without_the_policy_asks_nothing_and_believes_nobody() -> None:
-    guard = AdmissionGuard(Api({}), name="", metrics=Metrics())
+    guard = AdmissionGuard(Api({}), name="", metrics=Metrics(), now=lambda: pki.EPOCH)
     await guard.check()
     assert not guard.believes(request_of(created=pki.EPOCH + 2 * SECOND))
+
+
+@pytest.mark.spec("THREAT-23")
+@pytest.mark.parametrize("seen", [True, False], ids=["by this operator", "before it started"])
+async def test_a_username_that_was_forged_while_the_policy_was_only_audited_is_never_believed(*, seen: bool) -> None:
+    api, hour = Api(), timedelta(hours=1)
+    clock = [pki.EPOCH + hour]
+    guard = AdmissionGuard(api, name=NAME, metrics=Metrics(), now=lambda: clock[0])
+    audited = binding()
+    audited["metadata"]["generation"] = 1
+    if seen:
+        api.answers[BINDING] = audited
+        await guard.check()
+    forged = request_of(username="system:serviceaccount:payments:web", created=pki.EPOCH + hour)
+    restored = copy.deepcopy(audited)
+    audited["spec"]["validationActions"] = ["Audit"]
+    audited["metadata"]["generation"] = 2
+    if seen:
+        await guard.check()
+    clock[0] = pki.EPOCH + 2 * hour
+    restored["metadata"] |= {
+        "generation": 3,
+        "managedFields": [] if seen else [{"manager": "kubectl-edit", "time": "2026-01-01T02:00:00Z"}],
+    }
+    api.answers[BINDING] = restored
+    await guard.check()
+    assert not guard.believes(forged)
+    assert guard.believes(request_of(username="jane", created=pki.EPOCH + 3 * hour))

@@ -13,7 +13,7 @@ import structlog
 from estcore.label_selector import LabelSelector
 from estoperator.kubernetes_errors import Gone, KubernetesError
 from estoperator.metrics import Metrics
-from estoperator.webhook_guard import CONFIGURATIONS, WebhookGuard, coverage
+from estoperator.webhook_guard import CONFIGURATIONS, WebhookGuard, covered_namespaces
 from tests import pki
 from tests.estoperator.builders import approved, request_of
 
@@ -74,7 +74,7 @@ class World:
     metrics: Metrics = field(default_factory=Metrics)
 
     def __post_init__(self) -> None:
-        self.guard = WebhookGuard(self.api, name=NAME, metrics=self.metrics, labels_of=self.labels.get)
+        self.guard = WebhookGuard(self.api, name=NAME, metrics=self.metrics, labels_of=self.labels.get, now=lambda: pki.EPOCH)
 
     def believes(self, *, seconds: int = 60, namespace: str = "devices") -> bool:
         return self.guard.believes(approved(created=pki.EPOCH + seconds * SECOND, namespace=namespace))
@@ -133,10 +133,10 @@ def test_a_webhook_that_lets_a_request_pass_covers_none(path: tuple[str | int, .
     for step in path[:-1]:
         target = target[step]
     target[path[-1]] = value
-    assert coverage(configuration) is None
-    whole = coverage({**configuration, "webhooks": [*configuration["webhooks"], *copy.deepcopy(SHIPPED["webhooks"])]})
+    assert covered_namespaces(configuration) is None
+    whole = covered_namespaces({**configuration, "webhooks": [*configuration["webhooks"], *copy.deepcopy(SHIPPED["webhooks"])]})
     assert whole is not None, "another of its webhooks may"
-    assert whole.namespaces != LabelSelector()
+    assert whole != LabelSelector()
 
 
 async def test_a_namespace_that_is_left_out_or_whose_labels_are_not_known_is_not_believed(world: World) -> None:
@@ -199,3 +199,31 @@ async def test_an_api_server_that_is_away_leaves_no_belief_behind_and_is_no_reas
         await world.guard.check()
         assert world.believes()
         assert logs == [] or {entry["log_level"] for entry in logs} == {"debug"}
+
+
+@pytest.mark.spec("K8S-CONTRACT-24", "THREAT-23")
+async def test_a_webhook_that_was_off_for_a_while_is_believed_of_nothing_that_was_made_before_its_return(world: World) -> None:
+    shipped = copy.deepcopy(SHIPPED)
+    shipped["metadata"]["generation"] = 2
+    world.api.answer = shipped
+    await world.guard.check()
+    assert world.believes()
+    returned = copy.deepcopy(shipped)
+    returned["metadata"] |= {"generation": 4, "managedFields": [{"manager": "kubectl-edit", "time": "2026-01-01T01:00:00Z"}]}
+    world.api.answer = returned  # off and on again between two looks
+    await world.guard.check()
+    assert not world.believes()
+    assert world.believes(seconds=3601)
+
+
+async def test_namespaces_that_are_covered_only_now_were_not_before(world: World) -> None:
+    world.api.answer = copy.deepcopy(SHIPPED)
+    world.api.answer["metadata"]["generation"] = 2
+    await world.guard.check()
+    wider = copy.deepcopy(world.api.answer)
+    wider["webhooks"][0]["namespaceSelector"] = {}
+    wider["metadata"] |= {"generation": 3, "managedFields": [{"manager": "kubectl-edit", "time": "2026-01-01T01:00:00Z"}]}
+    world.api.answer = wider
+    await world.guard.check()
+    assert not world.believes()
+    assert world.believes(seconds=3601)

@@ -1,16 +1,19 @@
 """Contract 24 on a real API server: who made a request of cert-manager's is believed while its webhook checks that, and warned of else."""
 
 import functools
+import json
 import time
 from collections.abc import Iterator
-from typing import Unpack
+from datetime import UTC, datetime
+from typing import Any, Unpack
 
 import pytest
 
+from estoperator.uninterrupted import last_change
 from tests.integration.apiserver import ApiServer
 from tests.integration.claim import Claim
 from tests.integration.doorway import CERT_MANAGER, rules
-from tests.integration.identity_webhook import IdentityWebhook
+from tests.integration.identity_webhook import NAME, IdentityWebhook
 from tests.integration.operator_system import THEIRS, Process, System, condition, wait_for
 
 pytestmark = pytest.mark.timeout(180)
@@ -86,3 +89,52 @@ def refused(system: System, forged: Claim) -> bool:
         return "must be the user's own" in str(error)
     system.api.kubectl("delete", THEIRS, "probe", "-n", TENANT)
     return False
+
+
+def metadata_of(api: ApiServer, kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(api.kubectl("get", kind, name, "-o", "json", "--show-managed-fields"))["metadata"]
+    return found
+
+
+def is_over(second: datetime) -> bool:
+    return datetime.now(UTC).replace(microsecond=0) > second
+
+
+@pytest.fixture
+def counted(apiserver: ApiServer) -> Iterator[str]:
+    """The name of a policy and its binding, which check nothing."""
+    name, kind = "counted", "ValidatingAdmissionPolicy"
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
+    policy = {"matchConstraints": {"resourceRules": [rule]}, "validations": [{"expression": "true"}]}
+    binding = {"policyName": name, "validationActions": ["Audit"]}
+    for made, spec in ((kind, policy), (f"{kind}Binding", binding)):
+        apiserver.apply({"apiVersion": "admissionregistration.k8s.io/v1", "kind": made, "metadata": {"name": name}, "spec": spec})
+    with IdentityWebhook(apiserver):
+        yield name
+    apiserver.kubectl("delete", "validatingadmissionpolicybinding,validatingadmissionpolicy", name)
+
+
+@pytest.mark.spec("THREAT-23")
+@pytest.mark.parametrize(
+    ("kind", "path", "values"),
+    [
+        ("validatingwebhookconfiguration", "/webhooks/0/failurePolicy", ("Ignore", "Fail")),
+        ("validatingadmissionpolicy", "/spec/failurePolicy", ("Ignore", "Fail")),
+        ("validatingadmissionpolicybinding", "/spec/validationActions", (["Warn"], ["Audit"])),
+    ],
+)
+def test_the_api_server_counts_each_change_of_what_checks_requesters_and_says_when_it_was(
+    apiserver: ApiServer, counted: str, kind: str, path: str, values: tuple[object, object]
+) -> None:
+    """The belief in a requester after an interruption rests on this (`estoperator.uninterrupted`)."""
+    name = NAME if kind == "validatingwebhookconfiguration" else counted
+    created = last_change(metadata_of(apiserver, kind, name))
+    apiserver.kubectl("annotate", kind, name, "a=b")
+    assert metadata_of(apiserver, kind, name)["generation"] == 1, "an annotation is nothing of the spec"
+    wait_for("another second", functools.partial(is_over, created))
+    for value in values:
+        change = [{"op": "replace", "path": path, "value": value}]
+        apiserver.kubectl("patch", kind, name, "--type=json", "-p", json.dumps(change))
+    changed = metadata_of(apiserver, kind, name)
+    assert changed["generation"] == 3
+    assert last_change(changed) > created

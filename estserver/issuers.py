@@ -66,6 +66,8 @@ class Issuer:
     manifest: IssuerManifest
     parsed_from: Mapping[str, Any] | None = None
     """The manifest's spec that `spec` is: an earlier one while the manifest's does not parse."""
+    refusal: str = ""
+    """Why the manifest's spec does not parse."""
     secrets: IssuerSecrets = NO_SECRETS
 
     @property
@@ -174,9 +176,9 @@ def _judge(
         _check_programs(spec, manifest, settings)
     except ConfigurationError as error:
         if previous is None or previous.spec is None:
-            return replace(_unread(manifest), reason="InvalidSpec", message=error.message)
+            return replace(_unread(manifest), reason="InvalidSpec", message=error.message, refusal=error.message)
         by_former_spec = _judge_by(previous.spec, manifest, snapshot, previous, settings, store, now)
-        return replace(_invalid_spec(by_former_spec, error), parsed_from=previous.parsed_from)
+        return replace(_invalid_spec(by_former_spec, error), parsed_from=previous.parsed_from, refusal=error.message)
     return replace(_judge_by(spec, manifest, snapshot, previous, settings, store, now), parsed_from=manifest.spec)
 
 
@@ -203,6 +205,8 @@ def _judge_by(
 def _parse(manifest: IssuerManifest, previous: Issuer | None) -> IssuerSpec:
     if previous is not None and previous.spec is not None and previous.parsed_from == manifest.spec:
         return previous.spec
+    if previous is not None and previous.refusal and previous.manifest.spec == manifest.spec:
+        raise ConfigurationError(previous.refusal, reason="InvalidSpec")  # the longest takes half a second, and everybody's judgement waits
     return issuer_spec.parse(manifest.spec, where=manifest.key)
 
 

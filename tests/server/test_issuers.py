@@ -1,6 +1,7 @@
 """A snapshot becomes a registry: what is loaded, what is kept when a Secret breaks, who gets which label."""
 
 import itertools
+import time
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -354,6 +355,22 @@ def test_beside_a_spec_that_does_not_parse_a_broken_secret_leaves_the_last_good_
     assert found.authority is before.issuers[KEY].authority
     assert "spec.est.lable" in found.message
     assert "still using the CA loaded before" in found.message
+
+
+@pytest.mark.spec("THREAT-34")
+@pytest.mark.parametrize("parsed_before", [False, True])
+def test_a_spec_that_does_not_parse_is_read_once_for_everybodys_judgement_waits_for_it(*, parsed_before: bool) -> None:
+    rules = [{"from": {"users": [f"u{rule}"]}, "dnsNames": [f"h{host}.{rule}.example" for host in range(64)]} for rule in range(64)]
+    long = issuer(policy={"rules": [*rules, {"dnsNames": ["x*.example"]}]}, generation=2)
+    before = judge(issuer(), ca_secret()) if parsed_before else None
+    begun = time.process_time()
+    first = judge(long, ca_secret(), previous=before)
+    read = time.process_time()
+    again = judge(long, ca_secret(), previous=first)
+    assert time.process_time() - read < (read - begun) / 4
+    assert first.issuers[KEY].reason == "InvalidSpec"
+    assert again == first
+    assert judge(issuer(generation=3), ca_secret(), previous=again).issuers[KEY].ready
 
 
 def test_a_spec_that_does_not_parse_leaves_est_by_the_spec_before_it() -> None:

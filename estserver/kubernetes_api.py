@@ -38,6 +38,14 @@ class ApiError(Exception):
         return self.status in {401, 403}
 
     @property
+    def lacks_right(self) -> bool:
+        """An authorizer says no, in the words of the API server's k8s.io/apiserver/pkg/endpoints/handlers/responsewriters/errors.go.
+
+        A quota and admission answer 403 too, and no grant helps against them.
+        """
+        return self.status == 403 and ' is forbidden: User "' in str(self) and '" cannot ' in str(self)
+
+    @property
     def gone(self) -> bool:
         """The resource version is too old: list again."""
         return self.status == 410

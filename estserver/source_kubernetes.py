@@ -57,7 +57,7 @@ class _SecretWatch:
         """What to tell of it: that we may not, or that it was never read. A mere outage after that says nothing of the Secret."""
         error = self.reflector.problem
         if error is not None and error.forbidden:
-            return _forbidden(self.reference, "read")
+            return forbidden(self.reference, "read", error)
         if not self.reflector.synced:
             return SecretProblem("SecretGetError", f"it could not be read yet: {error or 'no answer so far'}")
         if self.reference.generate is None or not self.absent:
@@ -169,8 +169,8 @@ class KubernetesSource:
             except ApiError as error:
                 if not error.conflict:
                     watch.not_made = (
-                        _forbidden(reference, "create", absent=True)
-                        if error.forbidden
+                        forbidden(reference, "create", error, absent=True)
+                        if error.lacks_right
                         else SecretProblem("SecretMissing", f"it does not exist and could not be made: {error}", absent=True)
                     )
                     self._changed.set()
@@ -196,12 +196,10 @@ def _path(reference: SecretReference) -> str:
     return f"/api/v1/namespaces/{reference.namespace}/secrets"
 
 
-def _forbidden(reference: SecretReference, verb: str, *, absent: bool = False) -> SecretProblem:
-    return SecretProblem(
-        "SecretForbidden",
-        f"estserver may not {verb} {reference}: add {reference.namespace} to the chart value secretNamespaces",
-        absent=absent,
-    )
+def forbidden(reference: SecretReference, verb: str, error: ApiError, *, absent: bool = False) -> SecretProblem:
+    """What to tell of a Secret that we may not read or create; how to mend it only where a grant is what is missing."""
+    remedy = f"add {reference.namespace} to the chart value secretNamespaces" if error.lacks_right else str(error)
+    return SecretProblem("SecretForbidden", f"estserver may not {verb} {reference}: {remedy}", absent=absent)
 
 
 def _issuer(kind: IssuerKind, item: Object) -> IssuerManifest | None:

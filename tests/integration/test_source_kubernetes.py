@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import itertools
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
@@ -232,6 +233,27 @@ async def test_a_namespace_that_was_not_granted_is_forbidden_and_names_the_chart
         allow_secrets(apiserver, other, {"kind": "ServiceAccount", "name": "estserver", "namespace": namespace})
         await watched.until(lambda snapshot: (other, "factory-ca") in snapshot.secrets)
         assert watched.registry().issuers[key_of(other)].ready
+
+
+async def test_a_quota_that_permits_no_secret_is_told_as_the_quota_and_not_as_a_missing_right(
+    apiserver: ApiServer, kubeconfig: Path, namespace: str, tenant: str
+) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "no-more", "namespace": tenant}}
+    apiserver.apply({**quota, "spec": {"hard": {"count/secrets": "0"}}})
+    counted = json.dumps({"status": {"hard": {"count/secrets": "0"}, "used": {"count/secrets": "0"}}})  # no controller counts here
+    apiserver.kubectl("patch", "resourcequota", "no-more", "-n", tenant, "--subresource=status", "--type=merge", "-p", counted)
+    apiserver.apply(est_issuer(tenant, generate=True))
+    async with watching(kubeconfig, namespace) as watched:
+        await watched.until(
+            lambda snapshot: (
+                (tenant, "factory-ca") in snapshot.secret_problems
+                and snapshot.secret_problems[tenant, "factory-ca"].reason != "CAGenerating"
+            )
+        )
+        refused = watched.registry().issuers[key_of(tenant)]
+        assert (refused.ready, refused.reason) == (False, "SecretMissing")
+        assert "quota" in refused.message
+        assert "secretNamespaces" not in refused.message
 
 
 async def test_a_right_that_is_taken_away_leaves_the_last_good_ca(

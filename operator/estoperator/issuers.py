@@ -88,6 +88,11 @@ class Issuers:
         """Whether requests can be decided: estserver has answered, or has not for long enough to say so."""
         return self._facts is not None or self._untold is not None
 
+    @property
+    def settling(self) -> int:
+        """How many issuers there are whose present generation estserver is yet to read."""
+        return len(self._settling)
+
     def attach(self, index: Index) -> None:
         """Use kopf's index for one kind of issuer."""
         self._indices.append(index)
@@ -191,6 +196,9 @@ class Issuers:
 
     def _take(self, facts: dict[str, Facts]) -> None:
         before, self._facts = self._facts, facts
+        if self._settling:
+            for uid in self._settling.keys() - {issuer.uid for issuer in self._all()}:
+                del self._settling[uid]
         for uid, fact in facts.items():
             old = None if before is None else before.get(uid)
             if fact.ready and not (old is not None and old.ready and uid in self._ready_since):

@@ -7,6 +7,7 @@ The certificate of one issuer is worth nothing at another.
 """
 
 from collections.abc import Awaitable, Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -71,6 +72,11 @@ class RegistrationAuthority:
     def forget(self, label: str | None) -> None:
         """The issuer does not know the certificate any more."""
         self._credentials.pop(label, None)
+
+    def keep(self, labels: AbstractSet[str | None]) -> None:
+        """Forget the certificates of all other labels: their issuers are gone."""
+        for label in self._credentials.keys() - labels:
+            del self._credentials[label]
 
     def sign(self, label: str | None, vouched: Vouched) -> FullRequest:
         """The Full PKI Request for the issuer at `label`. Raises ServerUnavailable where we are no registration authority there yet."""

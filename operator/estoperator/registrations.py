@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 from typing import Protocol
 from weakref import WeakValueDictionary
@@ -42,6 +43,10 @@ class Registrar(Protocol):
         """Get a certificate. Raises errors of the ClientError branch."""
         ...
 
+    def keep(self, labels: AbstractSet[str | None]) -> None:
+        """Forget the certificates of all other labels."""
+        ...
+
 
 class Registrations:
     """Belongs to one event loop. `clock` gives monotonic seconds; `patience` is in seconds."""
@@ -57,6 +62,7 @@ class Registrations:
         """What estserver told of the issuers, by uid, with those not ready that do not have us as registration authority."""
         for uid in self._failed.keys() - told.keys():
             del self._failed[uid]
+        self._registrar.keep({facts.label for facts in told.values()})
         stale = [facts for facts in told.values() if facts.ready and not self._registrar.is_fresh(facts.label, _ca(facts))]
         asked = [self._ask(facts) for facts in stale if self._is_due(facts)]
         if asked:

@@ -1,6 +1,7 @@
 """The poll of estserver's issuers and what follows from it, with an estserver and an API server that a test scripts."""
 
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -61,6 +62,9 @@ class Registrar:
         if self.error is not None:
             raise self.error
         self.usable = True
+
+    def keep(self, labels: AbstractSet[str | None]) -> None:
+        self.usable &= bool(labels)
 
 
 @dataclass
@@ -352,3 +356,13 @@ async def test_a_certificate_that_is_still_good_carries_an_issuer_over_a_renewal
     await world.poll(None)
     assert world.registrar.tries == 2
     assert world.is_ready()
+
+
+async def test_an_issuer_that_is_gone_before_estserver_read_it_leaves_nothing_behind(world: World) -> None:
+    world.source.answer = []
+    await world.issuers.poll()
+    await world.issuers.work(FACTORY)
+    assert world.issuers.settling == 1
+    del world.index[FACTORY]
+    await world.issuers.poll()
+    assert world.issuers.settling == 0

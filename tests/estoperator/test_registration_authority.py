@@ -74,6 +74,15 @@ async def test_a_new_ca_and_another_issuer_each_ask_for_another_one(authority: R
     assert not authority.is_usable("devices.other", "ca")
 
 
+async def test_of_issuers_that_are_gone_it_keeps_nothing(authority: RegistrationAuthority) -> None:
+    for label in (LABEL, "devices.old", None):
+        await authority.register(label, "ca")
+    authority.keep({LABEL, "devices.new"})
+    assert authority.is_fresh(LABEL, "ca")
+    assert not authority.is_fresh("devices.old", "ca")
+    assert not authority.is_fresh(None, "ca")
+
+
 async def test_each_certificate_has_a_key_of_its_own_and_signs_with_that(server: Server, authority: RegistrationAuthority) -> None:
     """estserver takes a simpleenroll for a key that it knows for a retry, and gives the certificate of the CA before."""
     for ca in ("first", "second"):

@@ -1,6 +1,7 @@
 """The operator becomes registration authority of many issuers, of which some hang or fail."""
 
 import asyncio
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -34,6 +35,9 @@ class Registrar:
             await self.answers.wait()
         self.got.add(label)
 
+    def keep(self, labels: AbstractSet[str | None]) -> None:
+        self.got &= labels
+
 
 def told(*names: str, namespace: str = "devices") -> dict[str, Any]:
     return {name: facts(uid=name, namespace=namespace, name=name, label=name) for name in names}
@@ -58,6 +62,15 @@ async def test_issuers_that_hang_hold_up_no_other_and_become_ready_when_they_ans
         await asyncio.sleep(0)
     judged = await registrations.judge(issuers)
     assert all(one.ready for one in judged.values())
+
+
+async def test_of_an_issuer_that_is_gone_no_certificate_is_kept() -> None:
+    registrar = Registrar()
+    registrations = Registrations(registrar, clock=Clock(), patience=0.05)
+    await registrations.judge(told("old", "stays"))
+    assert len(registrar.got) == 2
+    await registrations.judge(told("stays"))
+    assert len(registrar.got) == 1
 
 
 async def test_a_fault_of_ours_over_one_issuer_leaves_the_others_as_they_are() -> None:

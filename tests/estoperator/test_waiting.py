@@ -12,7 +12,7 @@ from estoperator.decide import AWAITS_APPROVAL, Deny, Enroll, Refuse, Step, Wait
 from estoperator.issuer_state import IssuerState
 from estoperator.open_requests import OpenRequests
 from estoperator.resources import CertRequest
-from estoperator.waiting import MAX_WAITING, Waiting
+from estoperator.waiting import MAX_WAITING, MIN_SWEPT, Waiting
 from tests import pki
 from tests.estoperator.builders import APPROVED, DENIED, NOW, approved, csr_pem, ready_issuer, request_of
 
@@ -134,3 +134,15 @@ def test_those_that_waited_before_a_restart_come_before_newer_ones(world: World)
     restarted.fill(count=50)
     restarted_names = [restarted.step(replace(request, uid=f"old-{request.uid}")) for request in before]
     assert all(isinstance(step, Wait) for step in restarted_names)
+
+
+@pytest.mark.spec("THREAT-34")
+def test_what_is_counted_of_issuers_and_requesters_goes_with_their_requests(world: World) -> None:
+    for number in range(5 * MIN_SWEPT):
+        issuer = {"group": "est-issuer.io", "kind": "EstIssuer", "name": f"issuer-{number}"}
+        request = request_of(name=f"of-{number}", issuer=issuer)
+        assert isinstance(world.step(request), Wait)
+        world.open.forget(request.key)
+    assert len(world.waiting) <= MIN_SWEPT + 1
+    world.fill()
+    assert isinstance(world.step(request_of(name="one-more")), Refuse), "the others are counted as before"

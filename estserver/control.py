@@ -1,14 +1,14 @@
 """What the watching process and its workers tell each other: JSON lines over a socket pair.
 
-To a worker: `start` (once, first), `snapshot`, `certificate`, `drain`. From a worker: `ready` once it serves, then `alive` every few
-seconds; `refused` before it ends by something that a person must mend. A line ends the other side's wait; the end of the stream means
-that the other process is gone.
+To a worker: `start` (once, first), `former` (once, before the first snapshot), `snapshot`, `certificate`, `drain`. From a worker: `ready`
+once it serves, then `alive` every few seconds; `refused` before it ends by something that a person must mend. A line ends the other side's
+wait; the end of the stream means that the other process is gone.
 """
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Literal
 
 from estserver.serving_certificate import ServingKeys
@@ -19,7 +19,7 @@ ALIVE_SECONDS = 5.0
 SILENT_SECONDS = 60.0  # a worker that says nothing for so long does not turn its loop: it is replaced
 
 Message = Mapping[str, Any]
-Kind = Literal["start", "snapshot", "certificate", "drain", "ready", "alive", "refused"]
+Kind = Literal["start", "former", "snapshot", "certificate", "drain", "ready", "alive", "refused"]
 
 
 def encode(kind: Kind, **content: Any) -> bytes:
@@ -35,6 +35,16 @@ def snapshot_line(snapshot: Snapshot) -> bytes:
 def read_snapshot(message: Message) -> Snapshot:
     """The inverse of `snapshot_line`."""
     return from_json(message["snapshot"])
+
+
+def former_line(former: Sequence[Snapshot]) -> bytes:
+    """What the others' last good state was made of."""
+    return encode("former", snapshots=[to_json(snapshot) for snapshot in former])
+
+
+def read_former(message: Message) -> Sequence[Snapshot]:
+    """The inverse of `former_line`."""
+    return [from_json(snapshot) for snapshot in message["snapshots"]]
 
 
 def certificate_line(keys: ServingKeys) -> bytes:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from traceback import format_tb
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from cryptography import x509
@@ -58,13 +58,17 @@ class IssuerSecrets:
     wrapping_keys: Loaded[WrappingKeys] = Loaded()
 
     @property
-    def reasons(self) -> tuple[tuple[str, str, bool], ...]:
-        """Reason, message and whether nothing stands in, for each use that something is wrong with; the CA's is first."""
-        uses = (
+    def all(self) -> tuple[Loaded[Any], ...]:
+        """Each use, the CA's first."""
+        return (
             *(self.ca, self.anchors, self.passwords, self.digests, self.one_time_passwords),
             *(self.shared_secrets, self.wrapping_keys),
         )
-        return tuple((loaded.reason, loaded.message, loaded.value is None) for loaded in uses if loaded.reason)
+
+    @property
+    def reasons(self) -> tuple[tuple[str, str, bool], ...]:
+        """Reason, message and whether nothing stands in, for each use that something is wrong with; the CA's is first."""
+        return tuple((loaded.reason, loaded.message, loaded.value is None) for loaded in self.all if loaded.reason)
 
 
 NO_SECRETS: Final = IssuerSecrets()

@@ -1,12 +1,13 @@
 """Keeps the registry in step with what the source sees and with the clock, and says in the log what changed."""
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import structlog
 
 from estcore.issuer_spec import Approval
+from estserver import last_good
 from estserver.issuers import Issuer, Issuers, Registry, RegistrySettings, build
 from estserver.snapshot import EMPTY, Snapshot
 
@@ -28,6 +29,7 @@ class RegistryKeeper:
         self._public_url = public_url
         self._tells = tells  # of the processes that judge the same, one writes the log
         self._snapshot = EMPTY
+        self._former: Sequence[Snapshot] = ()
         self._judged_at = datetime.min.replace(tzinfo=UTC)
         self._fed = asyncio.Event()
         self.judged = asyncio.Event()  # set from the first registry on
@@ -36,6 +38,10 @@ class RegistryKeeper:
         """Take note of what there is now."""
         self._snapshot = snapshot
         self._fed.set()
+
+    def remember(self, former: Sequence[Snapshot]) -> None:
+        """Take what others go on with for the last good state, where nothing was judged yet."""
+        self._former = former
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -51,6 +57,8 @@ class RegistryKeeper:
     async def judge(self) -> None:
         """Judge the newest snapshot now and put the registry in place."""
         before, now = self._issuers.current, self._clock()
+        if self._former:
+            before, self._former = await asyncio.to_thread(last_good.judge, self._former, self._settings, now=now), ()
         # Loading an RSA-4096 key checks it for 100 ms and more: requests go on meanwhile.
         registry = await asyncio.to_thread(build, self._snapshot, before, self._settings, now=now)
         self._judged_at = now

@@ -37,6 +37,8 @@ class _Control:
 
     def hear(self, message: control.Message) -> None:
         match message["kind"]:
+            case "former":
+                self.registry.remember(control.read_former(message))
             case "snapshot":
                 self.registry.feed(control.read_snapshot(message))
             case "certificate":

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from estcore.errors import ConfigurationError
-from estserver import control
+from estserver import control, last_good
 from estserver.issuers import Issuers
 from estserver.metrics import Metrics, forget_process
 from estserver.serving_certificate import ServingKeys
@@ -46,6 +46,7 @@ class Workers:
         self._sockets = sockets
         self._snapshot: Snapshot | None = None
         self._keys: ServingKeys | None = None
+        self._issuers = Issuers()
         self._alive: set[_Worker] = set()
         self._started = asyncio.Event()
 
@@ -67,7 +68,8 @@ class Workers:
         self, issuers: Issuers, keys: ServingKeys, metrics: Metrics, *, shutdown: asyncio.Event, started: Callable[[], None]
     ) -> None:
         """As Front.serve."""
-        del issuers, metrics
+        del metrics
+        self._issuers = issuers
         self._keys = keys
         for sock in self._sockets:
             sock.set_inheritable(True)
@@ -133,6 +135,7 @@ class Workers:
         incoming, writer = await control.messages(ours)
         worker = _Worker(process, writer)
         writer.write(control.encode("start", options=self._options, sockets=descriptors, parent=os.getpid()))
+        writer.write(control.former_line(last_good.snapshots(self._issuers.current)))
         if self._snapshot is not None:
             writer.write(control.snapshot_line(self._snapshot))
         if self._keys is not None:

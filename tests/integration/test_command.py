@@ -344,6 +344,26 @@ async def test_workers_share_the_work_and_one_that_dies_is_replaced(config: Path
         assert not alive(workers)
 
 
+@pytest.mark.spec("THREAT-27", "THREAT-32")
+async def test_workers_that_are_replaced_while_a_secret_is_broken_go_on_with_the_last_good_ca(config: Path) -> None:
+    async with estserver("--config", str(config), "--workers", "2") as running:
+        url = await running.url()
+        await running.until("worker ready", times=2)
+        async with client(url, config) as est:
+            ca = await est.ca_certs()
+        half = "apiVersion: v1\nkind: Secret\nmetadata: {name: factory-ca}\ntype: kubernetes.io/tls\nstringData: {tls.crt: half}\n"
+        (config / "ca.yaml").write_text(half)
+        await running.until("issuer ready", reason="SecretInvalidData")
+        assert running.process.pid is not None
+        for worker in children(running.process.pid):
+            os.kill(worker, signal.SIGKILL)
+        await running.until("worker ready", times=4)
+        async with client(url, config) as est:
+            assert await est.ca_certs() == ca
+            collect((await est.simple_enroll(csr())).public_bytes(Encoding.DER), ca[0].public_bytes(Encoding.DER))
+        assert await running.stop() == 0
+
+
 @asynccontextmanager
 async def one_worker(config: Path) -> AsyncIterator[tuple[Workers, int]]:
     """A front with one worker that serves, and the worker's process id."""

@@ -7,7 +7,7 @@ the row, so replicas may all do it.
 import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -16,7 +16,7 @@ import structlog
 from estcore.errors import ConfigurationError, EstError
 from estserver.approval import Approvals
 from estserver.audit import AuditLog
-from estserver.background import beside
+from estserver.background import beside, until
 from estserver.front import log_format
 from estserver.held_requests import HeldRequest, HeldRequests, State
 from estserver.ledger import Ledger
@@ -75,8 +75,7 @@ class ApprovalKeeper:
                     log.warning("requests that wait cannot be looked at", reason=error.reason, cause=str(error.__cause__))
             except Exception:  # a fault of ours here must not end a server that enrols
                 log.exception("requests that wait cannot be looked at")
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.nudged.wait(), LOOK_SECONDS)
+            await until(self.nudged, seconds=LOOK_SECONDS)
 
     async def look(self) -> None:
         """Once. Raises LedgerUnavailable."""

@@ -8,6 +8,7 @@ import structlog
 
 from estcore.issuer_spec import Approval
 from estserver import last_good
+from estserver.background import until
 from estserver.issuers import Issuer, Issuers, Registry, RegistrySettings, build
 from estserver.snapshot import EMPTY, Snapshot
 
@@ -49,10 +50,7 @@ class RegistryKeeper:
         while True:
             self._fed.clear()
             await self.judge()
-            try:
-                await asyncio.wait_for(self._fed.wait(), self.seconds_to_next())
-            except TimeoutError:
-                continue
+            await until(self._fed, seconds=self.seconds_to_next())
 
     async def judge(self) -> None:
         """Judge the newest snapshot now and put the registry in place."""

@@ -9,14 +9,13 @@ import base64
 import binascii
 import random
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 
 from estcore import authority
-from estserver.background import beside, stop
+from estserver.background import beside, stop, until
 from estserver.followed_issuers import FollowedIssuers
 from estserver.kubernetes_api import ApiError, KubernetesApi, Object
 from estserver.reflector import Reflector
@@ -112,8 +111,7 @@ class KubernetesSource:
 
     async def _wait(self, seconds: float) -> None:
         """Until something changed and kept still for a moment, or it is time to look at the clock."""
-        with suppress(TimeoutError):
-            await asyncio.wait_for(self._changed.wait(), seconds)
+        await until(self._changed, seconds=seconds)
         await asyncio.sleep(SETTLE_SECONDS)
         self._changed.clear()
 

@@ -210,6 +210,10 @@ def test_once_v1beta1_is_turned_on_for_old_nodes_they_are_served_from_the_next_r
     Of two operators the one that re-lists often ends as soon as it finds the version, maybe before it saw the request; the other tells.
     """
     telling, relisting = system.shared_operator(), system.start_operator("re-listing", relist_interval="3s")
+    # kopf lists when it starts, and ends where the API server does so in the middle of its answer.
+    checked = 'est_operator_watch_checked_timestamp_seconds{door="podcertificaterequests"}'
+    started = system.metric(relisting, checked)
+    wait_for("its first re-list", lambda: system.metric(relisting, checked) > started, log=relisting.log)
     beta.stop_apiserver()
     beta.options = (TURNED_ON,)
     beta.start_apiserver()

@@ -47,11 +47,10 @@ def subject(rule: Rule, values: Values) -> tuple[RdnTemplate, ...] | None:
     patterns = rule.patterns.subject
     if patterns is None:
         return None
-    return tuple(
-        (NameComponent(type=oid.dotted_string, value=_component_value(oid, patterns[SUBJECT_FIELDS[oid]].patterns, values)),)
-        for oid in _IN_ORDER
-        if SUBJECT_FIELDS[oid] in patterns
-    )
+    fixed: dict[ObjectIdentifier, bytes | None] = {}
+    if not _fails(rule, values):
+        fixed = {oid: _component_value(oid, patterns[field].patterns, values) for oid, field in SUBJECT_FIELDS.items() if field in patterns}
+    return tuple((NameComponent(type=oid.dotted_string, value=fixed.get(oid)),) for oid in _IN_ORDER if SUBJECT_FIELDS[oid] in patterns)
 
 
 def open_subject(rules: Sequence[Rule]) -> tuple[RdnTemplate, ...] | None:
@@ -93,6 +92,11 @@ def names_any(rule: Rule) -> bool:
     return bool(rule.dns_names or rule.uris or rule.ip_addresses or rule.email_addresses or rule.other_names)
 
 
+def _fails(rule: Rule, values: Values) -> bool:
+    """Whether the rule permits this requester nothing at all, whose value would reach into another's DNS names (`rules.check_names`)."""
+    return any("." in values[template] for template in rule.patterns.dns_templates)
+
+
 def _component_value(oid: ObjectIdentifier, patterns: Sequence[TextPattern], values: Values) -> bytes | None:
     if len(patterns) > 1 or patterns[0].after is not None:
         return None
@@ -109,7 +113,7 @@ def _component_value(oid: ObjectIdentifier, patterns: Sequence[TextPattern], val
 def _fixed_names(rule: Rule, values: Values) -> tuple[x509.GeneralName, ...] | None:
     """Each name that the rule writes out, a network's left aside; None where a pattern leaves something open, or makes no name."""
     patterns = rule.patterns
-    if any("." in values[template] for template in patterns.dns_templates):
+    if _fails(rule, values):
         return None
     try:
         names: list[x509.GeneralName | None] = [_fixed_dns_name(pattern, values) for pattern in patterns.dns_names]

@@ -6,7 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from estcore import csr_wishes, csrattrs
@@ -359,6 +359,10 @@ def test_fixed_names_are_names_that_the_rule_permits(rule: dict[str, object], re
     assert authorize(requester, csr(*names), policy(rule)).sans == names
 
 
+@example(
+    rule={"dnsNames": ["{serviceAccount}.{namespace}.svc"], "subject": {"organizationalUnits": ["{namespace}"]}},
+    requester=pod("shop", "a.b"),
+)
 @given(rule=rules, requester=requesters)
 def test_a_fixed_subject_is_one_that_the_rule_permits(rule: dict[str, object], requester: Requester | None) -> None:
     found = subject(wishes(rule, requester))

@@ -4,11 +4,10 @@ A CA comes from `load`, which takes nothing that could sign wrongly (threats row
 or is made by `generate_ca`. `issue` takes an `Authorized` and nothing else. No IO, no clock, no randomness but the library's own.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
-from itertools import pairwise
 from typing import Final
 
 from cryptography import x509
@@ -16,12 +15,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.x509.oid import NameOID
 
-from estcore import cms_signature, roll_over, tbs_certificate
+from estcore import ca_secret, cms_signature, tbs_certificate
 from estcore.cms_signature import MessageSigner
-from estcore.errors import BadCsr, ConfigurationError, SignerError
-from estcore.foreign import foreign
+from estcore.errors import BadCsr, SignerError
 from estcore.issuer_spec import Generate, Policy
-from estcore.keys import PrivateKey, generate_private_key, key_algorithm, signature_hash, spki_der
+from estcore.keys import PrivateKey, generate_private_key, signature_hash
 from estcore.names import describe_general_name, describe_name
 from estcore.profile import BACKDATE, plan
 from estcore.registration import Authorized
@@ -29,12 +27,6 @@ from estcore.signed_data import IssuerAndSerialNumber, SignerIdentifier
 from estcore.tbs_certificate import IssuerPieces
 from estcore.usages import Usage
 from estcore.value import value
-
-MAX_CHAIN: Final = 8
-MAX_PEM_OCTETS: Final = 256 * 1024
-"""Each entry of a CA Secret; Kubernetes takes 1 MiB for the whole."""
-MAX_CA_OCTETS: Final = 64 * 1024
-"""All certificates of a CA, DER: twelve of RSA 16384, thirty of RSA 4096. They go out whole, in /cacerts and the issuer's status."""
 
 _SIGNATURE_ALGORITHMS: Final = {
     "sha256-ecdsa": bytes.fromhex("300a06082a8648ce3d040302"),  # RFC 5758 section 3.2: no parameters
@@ -171,164 +163,26 @@ def load(
     Raises ConfigurationError with a reason: SecretInvalidData, KeyMismatch, NotACA, CAExpired, CANotYetValid, ChainIncomplete.
     Source: cert-manager's layout (contract 29) and checks (contract 27).
     """
-    certificates = _certificates(certificate_chain_pem, where=where, entry="tls.crt")
-    roots = _certificates(root_pem, where=where, entry="ca.crt") if root_pem else []
-    certificate = certificates[0]
-    private_key = _private_key(private_key_pem, where=where) if private_key_pem is not None else None
-    if private_key is not None and spki_der(private_key.public_key()) != _spki_of(certificate):
-        raise _wrong("tls.key is not the key of the first certificate of tls.crt", where=where, reason="KeyMismatch")
-    for ca in (*certificates, *roots):
-        _check_ca(ca, now=now, where=where)
-    chain = _chain(certificates, roots, where=where)
-    rollover = _rollover(rollover_pem, (certificate, *chain), now=now, where=where) if rollover_pem else ()
-    _check_size((certificate, *chain, *rollover), where=where)
-    if private_key is not None:
-        _test_key(private_key, where=where)
+    held = ca_secret.read(
+        certificate_chain_pem=certificate_chain_pem,
+        private_key_pem=private_key_pem,
+        root_pem=root_pem,
+        rollover_pem=rollover_pem,
+        now=now,
+        where=where,
+    )
+    certificate, private_key = held.certificate, held.private_key
     signature_algorithm, sign = _signer(private_key) if private_key is not None else (b"", _elsewhere)
     return Authority(
         certificate=certificate,
         certificate_sha256=certificate.fingerprint(hashes.SHA256()).hex(),
-        chain=chain,
-        rollover=rollover,
+        chain=held.chain,
+        rollover=held.rollover,
         holds_key=private_key is not None,
         _sign=sign,
         _pieces=tbs_certificate.issuer_pieces(certificate, signature_algorithm),
-        _own_spkis=frozenset(_spki_of(ca) for ca in (certificate, *chain, *rollover)),
+        _own_spkis=frozenset(ca_secret.spki_of(ca) for ca in (certificate, *held.chain, *held.rollover)),
     )
-
-
-def _rollover(pem: bytes, path: Sequence[x509.Certificate], *, now: datetime, where: str) -> tuple[x509.Certificate, ...]:
-    certificates = [
-        certificate for certificate in _certificates(pem, where=where, entry="rollover.crt") if now <= certificate.not_valid_after_utc
-    ]
-    for certificate in certificates:
-        _check_ca(certificate, now=now, where=where)
-    roll_over.check(certificates, path=path, where=where)
-    return tuple(dict.fromkeys(certificates))
-
-
-def _check_size(certificates: Sequence[x509.Certificate], *, where: str) -> None:
-    octets = {certificate: len(certificate.public_bytes(serialization.Encoding.DER)) for certificate in certificates}
-    together = sum(octets.values())
-    if together > MAX_CA_OCTETS:
-        largest = max(octets, key=octets.__getitem__)
-        raise _wrong(
-            f"the CA certificates of tls.crt, ca.crt and rollover.crt have {together} octets together, as DER, and a CA may have "
-            f"{MAX_CA_OCTETS}; the largest is {describe_name(largest.subject)} with {octets[largest]}",
-            where=where,
-            reason="SecretInvalidData",
-        )
-
-
-def _wrong(message: str, *, where: str, reason: str) -> ConfigurationError:
-    return ConfigurationError(message, where=where, reason=reason)
-
-
-def _certificates(pem: bytes, *, where: str, entry: str) -> list[x509.Certificate]:
-    blocks = pem.count(b"-----BEGIN CERTIFICATE-----")
-    if not 0 < blocks <= MAX_CHAIN or len(pem) > MAX_PEM_OCTETS:
-        raise _wrong(f"{entry} holds {blocks or 'no'} PEM certificates; it takes 1 to {MAX_CHAIN}", where=where, reason="SecretInvalidData")
-    certificates = foreign(
-        lambda: [_decoded(certificate) for certificate in x509.load_pem_x509_certificates(pem)],
-        lambda: _wrong(f"{entry} holds a certificate that cannot be read", where=where, reason="SecretInvalidData"),
-    )
-    if len(certificates) != blocks:
-        raise _wrong(f"{entry} holds a certificate that is cut off", where=where, reason="SecretInvalidData")
-    return certificates
-
-
-def _decoded(certificate: x509.Certificate) -> x509.Certificate:
-    """The certificate, after all that is used of it was read once: the library decodes most of it only then."""
-    _ = certificate.version, certificate.serial_number, certificate.extensions, certificate.signature_algorithm_oid
-    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    for name in (certificate.subject, certificate.issuer):
-        name.rfc4514_string()
-        name.public_bytes()
-    _spki_of(certificate)
-    return certificate
-
-
-def _private_key(pem: bytes, *, where: str) -> PrivateKey:
-    if len(pem) > MAX_PEM_OCTETS:
-        raise _wrong("tls.key is too large", where=where, reason="SecretInvalidData")
-    try:
-        private_key = serialization.load_pem_private_key(pem, password=None)
-    except TypeError as error:
-        raise _wrong("tls.key is encrypted; store it without a password", where=where, reason="SecretInvalidData") from error
-    except Exception as error:  # as in estcore.foreign
-        raise _wrong("tls.key holds no PEM private key that can be read", where=where, reason="SecretInvalidData") from error
-    try:
-        key_algorithm(private_key.public_key())
-    except BadCsr as error:
-        raise _wrong(f"tls.key: {error}", where=where, reason="SecretInvalidData") from error
-    assert isinstance(private_key, PrivateKey)  # noqa: S101 - key_algorithm knows no other
-    return private_key
-
-
-def _spki_of(certificate: x509.Certificate) -> bytes:
-    """As estcore.keys.spki_der, but of any kind of key: a root may have one that none of our certificates could (Ed448, DSA)."""
-    return certificate.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
-
-
-def _check_ca(certificate: x509.Certificate, *, now: datetime, where: str) -> None:
-    """RFC 5280 section 6.1.4 (k), (n) and 4.1.2.5: a CA, that may sign certificates, now."""
-    name = describe_name(certificate.subject)
-    try:
-        is_ca = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except x509.ExtensionNotFound:
-        is_ca = False
-    if not is_ca:
-        raise _wrong(f"{name} is not a CA certificate (basicConstraints CA:TRUE)", where=where, reason="NotACA")
-    try:
-        may_sign = certificate.extensions.get_extension_for_class(x509.KeyUsage).value.key_cert_sign
-    except x509.ExtensionNotFound:
-        may_sign = True
-    if not may_sign:
-        raise _wrong(f"{name} may not sign certificates (keyUsage without keyCertSign)", where=where, reason="NotACA")
-    if not certificate.subject.rdns:
-        raise _wrong("a CA certificate has an empty subject (RFC 5280 section 4.1.2.6)", where=where, reason="NotACA")
-    if now > certificate.not_valid_after_utc:
-        raise _wrong(f"{name} expired on {certificate.not_valid_after_utc:%Y-%m-%d}", where=where, reason="CAExpired")
-    if now < certificate.not_valid_before_utc:
-        raise _wrong(f"{name} is not valid before {certificate.not_valid_before_utc:%Y-%m-%d}", where=where, reason="CANotYetValid")
-
-
-def _chain(certificates: Sequence[x509.Certificate], roots: Sequence[x509.Certificate], *, where: str) -> tuple[x509.Certificate, ...]:
-    """Those above the first one. The chain may end below a root that is not known; nothing may be missing in its middle."""
-    if len(roots) > 1:
-        raise _wrong("ca.crt holds more than one certificate; it takes the root only", where=where, reason="SecretInvalidData")
-    path = list(certificates)
-    if roots and roots[0] != path[-1]:
-        path += roots
-    for below, above in pairwise(path):
-        if not _is_issued_by(below, above):
-            raise _wrong(
-                f"{describe_name(below.subject)} is not issued by {describe_name(above.subject)}, which follows it: tls.crt is the issuing "
-                "CA and then each one's issuer, ca.crt the root",
-                where=where,
-                reason="ChainIncomplete",
-            )
-    if roots and not _is_issued_by(path[-1], path[-1]):
-        raise _wrong("ca.crt is not self-signed: it takes the root", where=where, reason="ChainIncomplete")
-    return tuple(path[1:])
-
-
-def _is_issued_by(below: x509.Certificate, above: x509.Certificate) -> bool:
-    try:
-        foreign(lambda: below.verify_directly_issued_by(above), lambda: ConfigurationError("it was issued by another CA"))
-    except ConfigurationError:
-        return False
-    return True
-
-
-def _test_key(private_key: PrivateKey, *, where: str) -> None:
-    """Sign once and verify: a key may be well-formed and wrong (a public point that is not its own, an HSM without a session)."""
-    probe = foreign(
-        lambda: x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).sign(private_key, signature_hash(private_key)),
-        lambda: _wrong("tls.key cannot sign", where=where, reason="SecretInvalidData"),
-    )
-    if not probe.is_signature_valid:
-        raise _wrong("tls.key makes signatures that do not verify", where=where, reason="KeyMismatch")
 
 
 def _elsewhere(_tbs_der: bytes) -> bytes:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, x25519
 from cryptography.x509.oid import ExtensionOID
 
-from estcore import authority, issuer_spec, pkcs10, registration
+from estcore import authority, ca_secret, issuer_spec, pkcs10, registration
 from estcore.authority import Authority, Issued
 from estcore.errors import BadCsr, ConfigurationError, Forbidden, IssuerNotReady, SignerError
 from estcore.issuer_spec import KeyAlgorithm, Policy
@@ -411,10 +411,10 @@ def padded(octets: int) -> pki.Ca:
 @pytest.mark.spec("THREAT-34")
 def test_a_ca_may_have_so_many_octets_of_certificates_and_no_more() -> None:
     frame = len(pki.der(padded(60_000).certificate)) - 60_000
-    fits = padded(authority.MAX_CA_OCTETS - frame - 8)  # a signature's length varies by some octets
+    fits = padded(ca_secret.MAX_CA_OCTETS - frame - 8)  # a signature's length varies by some octets
     assert load(fits).certificates == (fits.certificate,)
     with pytest.raises(ConfigurationError, match=r"CN=Padded with 655\d\d") as raised:
-        load(padded(authority.MAX_CA_OCTETS - frame + 8))
+        load(padded(ca_secret.MAX_CA_OCTETS - frame + 8))
     assert raised.value.reason == "SecretInvalidData"
     assert "may have 65536" in raised.value.message
     with pytest.raises(ConfigurationError, match="rollover"):

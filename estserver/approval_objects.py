@@ -8,12 +8,13 @@ it is made anew.
 
 import asyncio
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 import orjson
 import structlog
+from cachetools import LRUCache
 
 from estcore import transfer
 from estserver.held_requests import HeldRequest, HeldRequests, State, UndecidableRequest, shown_names
@@ -29,6 +30,8 @@ PAUSE_SECONDS: Final = 30.0
 """After an error of the API, before it is asked again for that object, for any of that namespace, or at all."""
 _API_IS_AWAY: Final = frozenset({0, 429})
 """No answer, or a wish to be asked less. Any other error may be that of one namespace: its quota, its admission webhook."""
+MAX_FAILED: Final = 10_000
+"""Objects, and namespaces, whose last error is remembered; of more those that failed first are tried at once."""
 MAX_VALUES: Final = 64
 MAX_VALUE: Final = 1024
 _DECISIONS: Final[Sequence[tuple[str, State]]] = (("Denied", State.DENIED), ("Approved", State.APPROVED))
@@ -45,8 +48,9 @@ class ApprovalObjects:
         self._held = held
         self._namespace = namespace
         self._paused_until = 0.0
-        self._not_before: dict[str, float] = {}  # request id → loop time: one that cannot be made holds up no other
-        self._namespace_not_before: dict[str, float] = {}  # likewise of namespaces
+        # Request id → loop time: one that cannot be made or deleted holds up no other; likewise of namespaces.
+        self._not_before: MutableMapping[str, float] = LRUCache(MAX_FAILED)
+        self._namespace_not_before: MutableMapping[str, float] = LRUCache(MAX_FAILED)
         self._reflector = Reflector(
             api, f"/apis/{GROUP}/v1alpha1/certificaterequests", field_selector=f"spec.origin={ORIGIN}", changed=changed, keep=_keep
         )

@@ -146,6 +146,8 @@ def load(options: Mapping[str, Any], environ: Mapping[str, str] = os.environ) ->
     try:
         settings = Settings(**given)
         subject_alternative_names(settings.serving_names)
+        if not settings.listen:
+            raise ConfigurationError("name an address to listen on, such as 127.0.0.1:8443", where=_option(("listen",)))
         for address in (*settings.listen, *filter(None, (settings.metrics_listen,))):
             parse_address(address)
     except ValidationError as error:

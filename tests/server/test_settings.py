@@ -87,6 +87,7 @@ def test_an_option_goes_before_its_variable(monkeypatch: pytest.MonkeyPatch) -> 
         ({"kubeconfig": "x"}, "--kubeconfig goes with --kubernetes"),
         ({"workers": 0}, "--workers (EST_WORKERS): "),
         ({"workers": 1000}, "--workers (EST_WORKERS): "),
+        ({"listen": ","}, "--listen (EST_LISTEN): name an address to listen on"),
         ({"listen": "8443"}, "'8443' is not host:port"),
         ({"listen": "::1:8443"}, "is not host:port"),
         ({"listen": "localhost:99999"}, "is not host:port"),

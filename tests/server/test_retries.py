@@ -133,7 +133,7 @@ async def test_a_transaction_gets_its_certificate_for_ever_and_is_no_name_for_an
 
 @pytest.mark.spec("EST-CMC-27", "THREAT-31")
 async def test_a_registration_authority_that_asks_for_a_ca_or_another_life_asks_for_something_else(tmp_path: Path) -> None:
-    big = pki.ca("Factory CA", path_length=None)
+    big = pki.ca("Big CA", path_length=None)
     ca = secret("factory-ca", {"tls.crt": pki.pem(big.certificate), "tls.key": pki.key_pem(big.key)}, type_="kubernetes.io/tls")
     spec = {**SPEC, "policy": {**SPEC["policy"], "isCA": True}}
     async with running(tmp_path, registry_of(manifest(spec=spec), secrets=(ca, *SECRETS[1:]))) as server:

@@ -111,6 +111,10 @@ def start_tests(tree: Path, tests: Iterable[str], output: Path) -> int:
                 os.dup2(written.fileno(), stream)
         os.chdir(tree)
         os.environ["PYTHONPATH"] = f"{tree}:{tree / 'operator'}"  # for the programs that tests start
+        # Each pytest clears old folders away, and fails where another one beside it does the same.
+        temporary = tree.with_name(f"{tree.name}-files")
+        temporary.mkdir(exist_ok=True)
+        os.environ["PYTEST_DEBUG_TEMPROOT"] = str(temporary)
         sys.path[:0] = [str(tree), str(tree / "operator")]
         loaded = "ignore::pytest.PytestAssertRewriteWarning"  # plugins that are loaded already
         options = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", loaded, "-o", f"timeout={TEST_SECONDS}"]

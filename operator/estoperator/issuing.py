@@ -5,13 +5,12 @@ changed meanwhile it is read and decided again. A second enrolment of the same r
 knows it by its transaction, the object's UID: that, not leadership, is why a restart or a second replica never yields two.
 """
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
 import structlog
-from cachetools import LRUCache
 from cryptography import x509
 
 from estcore.errors import ClientError, ConfigurationError, EstError, Pending, SignerError
@@ -23,12 +22,12 @@ from estoperator.conditions import RequestStatus
 from estoperator.decide import Deny, Enroll, Ignore, Refuse, Retry, Step, Wait
 from estoperator.doors import DOORS, KubernetesDoor
 from estoperator.events import Event, Events, Subject
-from estoperator.failing import Failing
 from estoperator.issuer_state import IssuerState
 from estoperator.kubernetes_errors import Gone, Stale
 from estoperator.metrics import Metrics
 from estoperator.namespaces import LabelsOf, name_alone
 from estoperator.open_requests import OpenRequests
+from estoperator.remembered import Remembered
 from estoperator.resources import CertRequest, IssuerRef, RequestKey, User
 from estoperator.waiting import Waiting
 from estoperator.workqueue import WorkQueue
@@ -41,12 +40,6 @@ MAX_CONFLICTS = 5
 
 REVIEW_AGAIN = timedelta(seconds=5)
 """After so long a user who may not use an issuer is asked about once more, and then refused."""
-
-MAX_DENIED = 10_000
-"""Requests that wait for that second answer; of more the oldest begin anew."""
-
-MAX_TOLD = 256
-"""Events remembered of requests that were deleted before they were finished."""
 
 WARNED = frozenset({"retrying", "failed"})
 """Results whose Event is a Warning."""
@@ -105,11 +98,13 @@ class Issuing:
     doors: dict[Door, KubernetesDoor] = field(default_factory=lambda: dict(DOORS))
     """In the versions that are watched, for Events to name an object by."""
     waiting: Waiting = field(default_factory=Waiting)
-    told: dict[RequestKey, tuple[str, str, str]] = field(default_factory=dict, repr=False)
-    """The Event told last of each open request whose status has no place for what is not finished: uid, reason, note without incident."""
-    failing: Failing = field(default_factory=Failing)
-    denied: MutableMapping[tuple[RequestKey, str], datetime] = field(default_factory=lambda: LRUCache(MAX_DENIED), repr=False)
-    """When the API server first said that a request's user may not use its issuer, by key and uid."""
+    told: Remembered[tuple[str, str]] = field(default_factory=Remembered, repr=False)
+    """The Event told last of each open request whose status has no place for what is not finished: reason, note without incident."""
+    failing_since: Remembered[datetime] = field(default_factory=Remembered, repr=False)
+    """When the first of the tries failed that have failed in a row. It is tried again for so long from then on, not from its creation:
+    until it was approved, or while its issuer was not there or waited for a person, nothing could fail."""
+    denied_at: Remembered[datetime] = field(default_factory=Remembered, repr=False)
+    """When the API server first said that the user may not use the issuer."""
     believes: Callable[[CertRequest], bool] = lambda _: False
     """Whether the username in a CertificateRequest of either group is the requester's own."""
 
@@ -137,7 +132,7 @@ class Issuing:
         if isinstance(step, Enroll):
             step, issued = await self._try(step, request)
         if not isinstance(step, Retry):
-            self.failing.end(request.key)
+            self.failing_since.drop(request.key)
         match step:
             case Ignore():
                 return
@@ -177,12 +172,11 @@ class Issuing:
                 assert_never(step)
 
     async def _reviewed_step(self, request: CertRequest) -> Step:
-        asked = request.key, request.uid
         if request.user is None or not decide.must_be_reviewed(request) or await self.api.may_reference(request.user, request.issuer):
-            self.denied.pop(asked, None)
+            self.denied_at.drop(request.key)
             return self._next_step(request)
         # This refusal is for good, and an API server that is starting denies what it will allow once it has read every role.
-        again_at = self.denied.setdefault(asked, self.now()) + REVIEW_AGAIN
+        again_at = self.denied_at.first(request, self.now(), self.open_requests) + REVIEW_AGAIN
         if self.now() < again_at:
             self.queue.add_after(request.key, (again_at - self.now()).total_seconds())
             return Ignore()
@@ -219,10 +213,10 @@ class Issuing:
     def _after_error(self, error: EstError, request: CertRequest) -> Step:
         issuer, now = self.issuers.state(request.issuer), self.now()
         if isinstance(error, Pending):
-            self.failing.end(request.key)
+            self.failing_since.drop(request.key)
             since = now
         else:
-            since = self.failing.since(request, self.open_requests, now=now)
+            since = self.failing_since.first(request, now, self.open_requests)
         return decide.after_error(error, request, issuer, since=since, now=now, max_retry=self.max_retry)
 
     def _after_fault(self, fault: Exception, request: CertRequest) -> Step:
@@ -251,11 +245,11 @@ class Issuing:
     async def _write_end(self, request: CertRequest, status: RequestStatus, *, result: str, event: str, reason: str) -> None:
         """Of a door that says nothing before the end: what is not the end is an Event, each told once."""
         note = status.conditions[0].message if status.conditions else status.note
-        said = request.uid, event, conditions.without_incident(note)
+        said = event, conditions.without_incident(note)
         if status.finished:
             await self.api.apply_status(request, status)
             self.metrics.written.labels(request.key.door, result).inc()
-        elif self.told.get(request.key) == said:
+        elif self.told.get(request) == said:
             return
         fields = {"request": str(request.key), "uid": request.uid, "issuer": str(request.issuer), "result": result}
         log.info("request_status", **fields, message=note, **({"reason": reason} if reason else {}))
@@ -263,10 +257,7 @@ class Issuing:
         if status.finished:
             self._forget(request)
         else:
-            self.told[request.key] = said
-            if len(self.told) > len(self.open_requests) + MAX_TOLD:
-                for gone in [key for key in self.told if self.open_requests.get(key) is None]:
-                    del self.told[gone]
+            self.told.put(request, said, self.open_requests)
 
     def _tell(self, request: CertRequest, reason: str, note: str, *, warning: bool) -> None:
         subject = subject_of(request, self.doors[request.key.door])
@@ -292,7 +283,8 @@ class Issuing:
             return
         self.open_requests.forget(key)
         self.queue.forget(key)
-        self.told.pop(key, None)
+        for remembered in (self.told, self.failing_since, self.denied_at):
+            remembered.drop(key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,10 +18,11 @@ from estoperator.conditions import RequestStatus
 from estoperator.doors import CERT_MANAGER, POD_CERTIFICATES, SIGNING_REQUESTS
 from estoperator.events import Event, Events
 from estoperator.issuer_state import IssuerState
-from estoperator.issuing import MAX_CONFLICTS, MAX_TOLD, REVIEW_AGAIN, Issuing
+from estoperator.issuing import MAX_CONFLICTS, REVIEW_AGAIN, Issuing
 from estoperator.kubernetes_errors import Gone, KubernetesError, Stale
 from estoperator.metrics import Metrics
 from estoperator.open_requests import OpenRequests
+from estoperator.remembered import MAX_GONE
 from estoperator.resources import CertRequest, IssuerRef, RequestKey, User
 from estoperator.workqueue import WorkQueue
 from tests import pki
@@ -582,11 +583,11 @@ async def test_what_a_native_request_did_not_get_as_asked_is_in_its_event(world:
 
 async def test_what_is_remembered_of_deleted_requests_has_an_end(world: World) -> None:
     world.known.issuers.clear()
-    for number in range(3 * MAX_TOLD):
+    for number in range(3 * MAX_GONE):
         body = builders.signing_body("Approved")
         body["metadata"]["name"] = f"n{number}"
         request = object_reader.read_request(SIGNING_REQUESTS, body)
         assert request is not None
         await world.work(request)
         world.issuing.open_requests.forget(request.key)
-    assert len(world.issuing.told) <= MAX_TOLD + 1
+    assert len(world.issuing.told) <= MAX_GONE + 1

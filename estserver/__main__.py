@@ -12,12 +12,10 @@ import typer
 
 from estcore.errors import ConfigurationError
 from estserver import requests_command
+from estserver.exit_status import EXIT_FAILED, EXIT_SETTINGS
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="EST server (RFC 7030).")
 app.add_typer(requests_command.app, name="requests")
-
-EXIT_FAILED = 1
-EXIT_SETTINGS = 2
 
 
 @app.callback()

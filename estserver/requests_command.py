@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from estcore.errors import ConfigurationError, EstError
+from estserver.exit_status import EXIT_FAILED, EXIT_SETTINGS
 from estserver.logs import clean
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 
     from estserver.held_requests import HeldRequest, HeldRequests, State
 
-EXIT_FAILED = 1
-EXIT_SETTINGS = 2
 WIDE = 240
 """Columns where the output is no terminal: nothing is folded for a pipe."""
 

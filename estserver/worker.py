@@ -14,6 +14,7 @@ import uvloop
 
 from estcore.errors import ConfigurationError
 from estserver import control, logs
+from estserver.exit_status import EXIT_SETTINGS
 from estserver.front import log_format, serve_est
 from estserver.issuers import Issuers
 from estserver.metrics import Metrics
@@ -22,8 +23,6 @@ from estserver.program import prepare_process
 from estserver.registry_keeper import RegistryKeeper
 from estserver.settings import load
 from estserver.tls import ServerTls
-
-EXIT_SETTINGS = 2  # as the program's
 
 
 @dataclass(slots=True)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from traceback import format_tb
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
@@ -19,7 +18,7 @@ from estcore.authority import Authority
 from estcore.errors import ConfigurationError
 from estcore.issuer_spec import IssuerSpec
 from estcore.wrapping_keys import WrappingKeys
-from estserver import digests, one_time_passwords, passwords, shared_secrets
+from estserver import digests, logs, one_time_passwords, passwords, shared_secrets
 from estserver.digests import Digests
 from estserver.keystore import KeyStore
 from estserver.one_time_passwords import OneTimePasswords
@@ -156,9 +155,7 @@ def _read(secrets: tuple[SecretManifest, ...], load: Callable[[tuple[SecretManif
         where = ", ".join(f"Secret {secret.namespace}/{secret.name}" for secret in secrets)
         wrong = ConfigurationError(f"it cannot be read ({type(error).__name__})", where=where, reason="SecretInvalidData")
         if wrong.message not in told_before:
-            # Without what the error says: that may be what the Secret holds.
-            trace = "".join(format_tb(error.__traceback__))
-            log.error("a Secret could not be read", where=where, error=type(error).__name__, exception=trace)  # noqa: TRY400
+            log.error("a Secret could not be read", where=where, **logs.fault(error))  # noqa: TRY400
         raise wrong from error
 
 

@@ -13,7 +13,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from traceback import format_tb
 from typing import Any
 
 import structlog
@@ -25,7 +24,7 @@ from estcore.errors import ConfigurationError, IssuerNotReady
 from estcore.issuer_spec import IssuerSpec
 from estcore.recipient_info import DecryptionKey
 from estcore.wrapping_keys import WrappingKeys
-from estserver import issuer_secrets
+from estserver import issuer_secrets, logs
 from estserver.digests import Digests
 from estserver.issuer_secrets import NO_SECRETS, Anchors, IssuerSecrets
 from estserver.keystore import KeyStore, SecretKeyStore
@@ -161,9 +160,7 @@ def _judge_alone(
         return _judge(manifest, snapshot, previous, settings, store, now)
     except Exception as error:  # noqa: BLE001 - what it may be is not known
         if previous is None or previous.reason != "InternalError":
-            # Without what the error says: that may be what a Secret holds.
-            trace = "".join(format_tb(error.__traceback__))
-            log.error("an issuer could not be judged", issuer=manifest.key, error=type(error).__name__, exception=trace)  # noqa: TRY400
+            log.error("an issuer could not be judged", issuer=manifest.key, **logs.fault(error))  # noqa: TRY400
         message = f"{manifest.key}: estserver failed to judge it ({type(error).__name__}); its log says where"
         return replace(_unread(manifest), reason="InternalError", message=message)
 

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from datetime import datetime
+from traceback import format_tb
 from typing import Any, Final, Literal
 
 import orjson
@@ -27,6 +28,11 @@ MAX_TRACEBACK: Final = 16_384
 MAX_ITEMS: Final = 16
 
 _keyvalue = structlog.processors.LogfmtRenderer(bool_as_flag=False)
+
+
+def fault(error: Exception) -> dict[str, str]:
+    """The fields that tell a fault of ours over something secret: what it was and where, and not what it says, which may hold that."""
+    return {"error": type(error).__name__, "exception": "".join(format_tb(error.__traceback__))}
 
 
 def clean(value: object) -> object:
